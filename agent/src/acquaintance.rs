@@ -43,7 +43,13 @@ impl Acquaintance {
             tracing::warn!(path = %path.display(), reason, "the stored facts about the service are unusable; starting without them");
             Learned::default()
         });
-        Self { path, learned: Mutex::new(Learned { version: VERSION, ..learned }) }
+        Self {
+            path,
+            learned: Mutex::new(Learned {
+                version: VERSION,
+                ..learned
+            }),
+        }
     }
 
     /// Whether the controller was last found at `endpoint`, for a process that changes nothing.
@@ -54,7 +60,8 @@ impl Acquaintance {
     /// Whether one of the keys is known to sign specifications with a binding.
     pub fn binds(&self, keys: &[KeyDigest]) -> bool {
         let learned = self.lock();
-        keys.iter().any(|key| learned.binding_signers.contains(&key.to_string()))
+        keys.iter()
+            .any(|key| learned.binding_signers.contains(&key.to_string()))
     }
 
     /// Records the signers of a specification with a binding.
@@ -106,7 +113,9 @@ fn load(path: &Path) -> Result<Learned, String> {
     let learned: Learned = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     match learned.version {
         VERSION => Ok(learned),
-        other => Err(format!("it has version {other}; this agent reads version {VERSION}")),
+        other => Err(format!(
+            "it has version {other}; this agent reads version {VERSION}"
+        )),
     }
 }
 
@@ -134,7 +143,10 @@ mod tests {
         for number in 3..40 {
             again.bound(&[KeyDigest([number; 32])]);
         }
-        assert_eq!(Acquaintance::open(&store).lock().binding_signers.len(), MAX_SIGNERS);
+        assert_eq!(
+            Acquaintance::open(&store).lock().binding_signers.len(),
+            MAX_SIGNERS
+        );
         std::fs::write(file(&store), "{").unwrap();
         assert!(!Acquaintance::open(&store).binds(&[ours]));
     }

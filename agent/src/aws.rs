@@ -17,8 +17,14 @@ use crate::config::{Endpoints, Settings, SignerTrust};
 use crate::identity::{CredentialSource, Region};
 
 /// Regions with FIPS endpoints of both CodeDeploy and S3 (AWS: "AWS services with FIPS endpoints").
-const FIPS_REGIONS: [&str; 6] =
-    ["us-east-1", "us-east-2", "us-west-1", "us-west-2", "us-gov-east-1", "us-gov-west-1"];
+const FIPS_REGIONS: [&str; 6] = [
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+    "us-gov-east-1",
+    "us-gov-west-1",
+];
 
 /// The agent's access to services: one HTTP client with one trust store, and one source of credentials.
 #[derive(Debug, Clone)]
@@ -37,11 +43,16 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     #[error("cannot read the trusted certificates in {}", path.display())]
-    Trust { path: PathBuf, source: std::io::Error },
+    Trust {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{} holds no usable certificate: {what}; expected certificates in PEM form", path.display())]
     Certificate { path: PathBuf, what: String },
     #[error("the trusted certificates cannot be used")]
-    Tls { source: Box<dyn std::error::Error + Send + Sync> },
+    Tls {
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("proxy_uri cannot be used: {what}; expected http://[user:password@]host:port")]
     Proxy { what: &'static str },
     #[error("use_fips_mode: {region} has no FIPS endpoints; they exist in {}", FIPS_REGIONS.join(", "))]
@@ -49,7 +60,11 @@ pub enum AccessError {
 }
 
 impl Access {
-    pub fn new(settings: &Settings, region: Region, source: &CredentialSource) -> Result<Self, AccessError> {
+    pub fn new(
+        settings: &Settings,
+        region: Region,
+        source: &CredentialSource,
+    ) -> Result<Self, AccessError> {
         let endpoints = settings.endpoints.clone();
         if endpoints.use_fips && !FIPS_REGIONS.contains(&region.as_str()) {
             return Err(AccessError::NoFips { region });
@@ -72,14 +87,20 @@ impl Access {
         }
         let secure = if self.endpoints.secure { "-secure" } else { "" };
         let fips = if self.endpoints.use_fips { "-fips" } else { "" };
-        format!("https://codedeploy-commands{secure}{fips}.{}.{}", self.region, self.region.domain())
+        format!(
+            "https://codedeploy-commands{secure}{fips}.{}.{}",
+            self.region,
+            self.region.domain()
+        )
     }
 
     /// The endpoint of S3, if the SDK's own rules do not give the right one.
     pub fn s3_endpoint(&self) -> Option<String> {
         let sovereign = || {
             let region = self.region.as_str();
-            region.starts_with("eusc-").then(|| format!("https://s3.{region}.{}", self.region.domain()))
+            region
+                .starts_with("eusc-")
+                .then(|| format!("https://s3.{region}.{}", self.region.domain()))
         };
         self.endpoints.s3.clone().or_else(sovereign)
     }
@@ -91,33 +112,71 @@ mod tests {
     use crate::config::Environment;
 
     fn access(region: &str, endpoints: Endpoints) -> Result<Access, AccessError> {
-        let settings = Settings { endpoints, ..Settings::defaults(&Environment::default()) };
-        Access::new(&settings, Region::new(region).unwrap(), &CredentialSource::File("/none".into()))
+        let settings = Settings {
+            endpoints,
+            ..Settings::defaults(&Environment::default())
+        };
+        Access::new(
+            &settings,
+            Region::new(region).unwrap(),
+            &CredentialSource::File("/none".into()),
+        )
     }
 
     #[test]
     fn endpoints_follow_region_and_mode() {
         let plain = Endpoints::default();
         let cases = [
-            ("us-east-1", plain.clone(), "https://codedeploy-commands.us-east-1.amazonaws.com"),
-            ("cn-north-1", plain.clone(), "https://codedeploy-commands.cn-north-1.amazonaws.com.cn"),
-            ("eusc-de-east-1", plain.clone(), "https://codedeploy-commands.eusc-de-east-1.amazonaws.eu"),
+            (
+                "us-east-1",
+                plain.clone(),
+                "https://codedeploy-commands.us-east-1.amazonaws.com",
+            ),
+            (
+                "cn-north-1",
+                plain.clone(),
+                "https://codedeploy-commands.cn-north-1.amazonaws.com.cn",
+            ),
+            (
+                "eusc-de-east-1",
+                plain.clone(),
+                "https://codedeploy-commands.eusc-de-east-1.amazonaws.eu",
+            ),
             (
                 "us-gov-west-1",
-                Endpoints { use_fips: true, secure: true, ..plain.clone() },
+                Endpoints {
+                    use_fips: true,
+                    secure: true,
+                    ..plain.clone()
+                },
                 "https://codedeploy-commands-secure-fips.us-gov-west-1.amazonaws.com",
             ),
         ];
         for (region, endpoints, expected) in cases {
-            assert_eq!(access(region, endpoints).unwrap().command_endpoint(), expected);
+            assert_eq!(
+                access(region, endpoints).unwrap().command_endpoint(),
+                expected
+            );
         }
         assert_eq!(
-            access("eusc-de-east-1", plain.clone()).unwrap().s3_endpoint().unwrap(),
+            access("eusc-de-east-1", plain.clone())
+                .unwrap()
+                .s3_endpoint()
+                .unwrap(),
             "https://s3.eusc-de-east-1.amazonaws.eu"
         );
-        assert_eq!(access("us-east-1", plain.clone()).unwrap().s3_endpoint(), None);
+        assert_eq!(
+            access("us-east-1", plain.clone()).unwrap().s3_endpoint(),
+            None
+        );
         assert!(matches!(
-            access("eu-west-1", Endpoints { use_fips: true, ..plain }),
+            access(
+                "eu-west-1",
+                Endpoints {
+                    use_fips: true,
+                    ..plain
+                }
+            ),
             Err(AccessError::NoFips { .. })
         ));
     }

@@ -67,7 +67,9 @@ impl Waiter {
 
     /// Reports that the agent is polling.
     pub fn up(&mut self) {
-        self.tell(&Launch::Up { pid: std::process::id() });
+        self.tell(&Launch::Up {
+            pid: std::process::id(),
+        });
     }
 
     /// Reports that the agent will not run, because of `error`, or because another one is running already.
@@ -128,13 +130,19 @@ fn detach() -> io::Result<bool> {
     Ok(true)
 }
 
-#[allow(unsafe_code, reason = "fork(2); sound, because this program has started no thread yet")]
+#[allow(
+    unsafe_code,
+    reason = "fork(2); sound, because this program has started no thread yet"
+)]
 fn fork_alone() -> io::Result<ForkResult> {
     Ok(unsafe { fork() }?)
 }
 
 /// Ends the process between caller and daemon, without running the caller's exit handlers.
-#[allow(unsafe_code, reason = "_exit(2): exit handlers and buffers are the caller's")]
+#[allow(
+    unsafe_code,
+    reason = "_exit(2): exit handlers and buffers are the caller's"
+)]
 fn leave() -> ! {
     unsafe { libc::_exit(0) }
 }
@@ -148,7 +156,10 @@ fn listen(pipe: OwnedFd, patience: Duration) -> Launch {
     loop {
         let left = if told { patience } else { LONG }.saturating_sub(began.elapsed());
         let mut waited = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waited, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        match poll(
+            &mut waited,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+        ) {
             Ok(0) if !told => {
                 console::complain("the agent is still starting; its log says what it waits for");
                 told = true;
@@ -174,6 +185,7 @@ fn listen(pipe: OwnedFd, patience: Duration) -> Launch {
             break;
         }
     }
-    serde_json::from_slice(&text)
-        .unwrap_or_else(|_| failed("the agent ended before it was up; its log has its last words".into()))
+    serde_json::from_slice(&text).unwrap_or_else(|_| {
+        failed("the agent ended before it was up; its log has its last words".into())
+    })
 }

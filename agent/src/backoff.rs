@@ -68,15 +68,30 @@ mod tests {
             let pause = backoff.after_error(true, Duration::from_secs(50));
             assert!((THROTTLED..=THROTTLED.mul_f64(1.1)).contains(&pause));
         }
-        assert_eq!(Backoff::default().after_error(false, Duration::from_secs(80)), Duration::ZERO);
+        assert_eq!(
+            Backoff::default().after_error(false, Duration::from_secs(80)),
+            Duration::ZERO
+        );
     }
     #[test]
     fn a_fleet_that_failed_together_spreads_over_the_whole_pause() {
-        let pauses: Vec<_> =
-            (0..1000).map(|_| Backoff { errors: 9 }.after_error(false, Duration::ZERO).as_secs()).collect();
+        let pauses: Vec<_> = (0..1000)
+            .map(|_| {
+                Backoff { errors: 9 }
+                    .after_error(false, Duration::ZERO)
+                    .as_secs()
+            })
+            .collect();
         for tenth in (0..90).step_by(9) {
-            let there = pauses.iter().filter(|pause| (tenth..tenth + 9).contains(*pause)).count();
-            assert!(there > 40, "{there} of 1000 hosts between {tenth} s and {} s", tenth + 9);
+            let there = pauses
+                .iter()
+                .filter(|pause| (tenth..tenth + 9).contains(*pause))
+                .count();
+            assert!(
+                there > 40,
+                "{there} of 1000 hosts between {tenth} s and {} s",
+                tenth + 9
+            );
         }
     }
 }

@@ -24,10 +24,20 @@ use crate::daemon;
 
 /// Deploys what a CodeDeploy service assigns to this host.
 #[derive(Debug, Parser)]
-#[command(name = "codedeploy-agent", version, arg_required_else_help = true, infer_long_args = true)]
+#[command(
+    name = "codedeploy-agent",
+    version,
+    arg_required_else_help = true,
+    infer_long_args = true
+)]
 struct Arguments {
     /// The agent's configuration.
-    #[arg(long, visible_alias = "config_file", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        visible_alias = "config_file",
+        global = true,
+        value_name = "FILE"
+    )]
     config_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -89,7 +99,11 @@ enum Command {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.peekable();
     let name = arguments.peek().map(PathBuf::from);
-    if name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "codedeploy-local") {
+    if name
+        .as_deref()
+        .and_then(Path::file_name)
+        .is_some_and(|name| name == "codedeploy-local")
+    {
         local(arguments)
     } else {
         agent(arguments)
@@ -115,10 +129,12 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Run => daemon::run(arguments.config_file, Waiter::default()),
         Command::Start => control::start(arguments.config_file, daemon::run),
         Command::Stop { force } => control::stop(arguments.config_file.as_deref(), force),
-        Command::Restart { force } => match daemon::files_are_usable(arguments.config_file.as_deref()) {
-            Ok(()) => control::restart(arguments.config_file, force, daemon::run),
-            Err(error) => fail("codedeploy-agent", &error),
-        },
+        Command::Restart { force } => {
+            match daemon::files_are_usable(arguments.config_file.as_deref()) {
+                Ok(()) => control::restart(arguments.config_file, force, daemon::run),
+                Err(error) => fail("codedeploy-agent", &error),
+            }
+        }
         Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
         Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
         Command::Journal { json } => journal::main(arguments.config_file.as_deref(), json),
@@ -167,8 +183,13 @@ fn ambiguous(
         here = here.find_subcommand(argument).unwrap_or(here);
     }
     let options = here.get_arguments().filter_map(clap::Arg::get_long);
-    let fitting: Vec<_> =
-        options.filter(|option| option.starts_with(beginning)).map(|option| format!("--{option}")).collect();
-    let words = format!("--{beginning} could be {}; write more of it", fitting.join(" or "));
+    let fitting: Vec<_> = options
+        .filter(|option| option.starts_with(beginning))
+        .map(|option| format!("--{option}"))
+        .collect();
+    let words = format!(
+        "--{beginning} could be {}; write more of it",
+        fitting.join(" or ")
+    );
     (fitting.len() > 1).then(|| command.error(ErrorKind::UnknownArgument, words))
 }

@@ -93,13 +93,22 @@ pub struct ServiceError {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("{operation}: {answer}")]
-    Service { operation: &'static str, answer: ServiceError },
+    Service {
+        operation: &'static str,
+        answer: ServiceError,
+    },
     /// No usable response: no connection, no credentials, a time-out, or a response that breaks off or never ends.
     #[error("{operation} did not reach the service: {reason}")]
-    Transport { operation: &'static str, reason: String },
+    Transport {
+        operation: &'static str,
+        reason: String,
+    },
     /// The response does not come from the service, but for example from a proxy.
     #[error("{operation}: the answer is not the service's: {reason}")]
-    Answer { operation: &'static str, reason: serde_json::Error },
+    Answer {
+        operation: &'static str,
+        reason: serde_json::Error,
+    },
 }
 
 /// Errors about the caller, not about the request; somebody can fix the cause while the agent runs.
@@ -122,7 +131,12 @@ const CREDENTIALS: [&str; 14] = [
 
 impl ServiceError {
     fn is_throttling(&self) -> bool {
-        const NAMES: [&str; 4] = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "SlowDown"];
+        const NAMES: [&str; 4] = [
+            "Throttl",
+            "TooManyRequests",
+            "RequestLimitExceeded",
+            "SlowDown",
+        ];
         self.status == 429 || NAMES.iter().any(|name| self.kind.contains(name))
     }
 
@@ -144,7 +158,10 @@ impl CallError {
         };
         (400..500).contains(&answer.status)
             && answer.status != 408
-            && !matches!(answer.kind.as_str(), NAMELESS | "RequestTimeout" | "RequestTimeoutException")
+            && !matches!(
+                answer.kind.as_str(),
+                NAMELESS | "RequestTimeout" | "RequestTimeoutException"
+            )
             && !answer.is_throttling()
             && !answer.is_about_credentials()
     }
@@ -179,13 +196,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
-        let target_prefix =
-            if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
+        let target_prefix = if access.endpoints.secure {
+            command::TARGET_PREFIX_SECURE
+        } else {
+            command::TARGET_PREFIX
+        };
         let credentials = access.credentials.clone();
         let (reach, peer) = (Reach::default(), Peer::new(&access.signer));
         let transport = transport(access, reach.clone(), peer.clone());
         let endpoint = access.command_endpoint();
-        Self { host_identifier, target_prefix, credentials, transport, reach, peer, endpoint }
+        Self {
+            host_identifier,
+            target_prefix,
+            credentials,
+            transport,
+            reach,
+            peer,
+            endpoint,
+        }
     }
 
     /// Whether the newest call is connected to the service, even if there is no response yet.
@@ -211,7 +239,9 @@ impl CommandService {
     /// Waits for the next command of this host; `None` if there is none. Makes one attempt: the caller backs off.
     /// Dropping the future ends the wait.
     pub async fn poll(&self) -> Result<Option<HostCommand>, CallError> {
-        let input = command::PollHostCommandInput { host_identifier: self.host_identifier.clone() };
+        let input = command::PollHostCommandInput {
+            host_identifier: self.host_identifier.clone(),
+        };
         Ok(self.attempt(&input).await?.host_command)
     }
 
@@ -265,15 +295,22 @@ impl CommandService {
     /// Calls once, and once more if the credentials are rejected and their source has new ones.
     pub async fn attempt<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
-        let body = serde_json::to_string(input).map_err(|reason| CallError::Answer { operation, reason })?;
+        let body = serde_json::to_string(input)
+            .map_err(|reason| CallError::Answer { operation, reason })?;
         let used = self.credentials.generation();
         let mut answer = self.exchange(operation, body.clone()).await;
-        if answer.as_ref().is_err_and(CallError::is_refusal_of_credentials)
+        if answer
+            .as_ref()
+            .is_err_and(CallError::is_refusal_of_credentials)
             && self.credentials.refused(used).await
         {
             answer = self.exchange(operation, body).await;
         }
-        let Answer { body, of_service, numbered } = answer?;
+        let Answer {
+            body,
+            of_service,
+            numbered,
+        } = answer?;
         let foreign = |reason| CallError::Answer { operation, reason };
         let body = if !body.is_empty() && of_service {
             body
@@ -282,17 +319,32 @@ impl CommandService {
         } else if body.is_empty() {
             return Err(foreign(serde_json::Error::custom("it is empty")));
         } else {
-            return Err(foreign(serde_json::Error::custom(format!("it begins with {:?}", excerpt(&body)))));
+            return Err(foreign(serde_json::Error::custom(format!(
+                "it begins with {:?}",
+                excerpt(&body)
+            ))));
         };
         serde_json::from_slice(&body).map_err(foreign)
     }
 
     async fn exchange(&self, operation: &'static str, body: String) -> Result<Answer, CallError> {
-        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
-        self.transport.invoke(request).await.map_err(|error| match error {
-            SdkError::ServiceError(context) => CallError::Service { operation, answer: context.into_err() },
-            other => CallError::Transport { operation, reason: in_words(&other) },
-        })
+        let request = Request {
+            target: format!("{}.{operation}", self.target_prefix),
+            body,
+        };
+        self.transport
+            .invoke(request)
+            .await
+            .map_err(|error| match error {
+                SdkError::ServiceError(context) => CallError::Service {
+                    operation,
+                    answer: context.into_err(),
+                },
+                other => CallError::Transport {
+                    operation,
+                    reason: in_words(&other),
+                },
+            })
     }
 }
 
@@ -326,7 +378,11 @@ fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
 
 /// SigV4 with the single source of credentials.
 fn signing(access: &Access) -> StaticRuntimePlugin {
-    let name = if access.endpoints.secure { command::SIGNING_NAME_SECURE } else { command::SIGNING_NAME };
+    let name = if access.endpoints.secure {
+        command::SIGNING_NAME_SECURE
+    } else {
+        command::SIGNING_NAME
+    };
     let region = SdkRegion::new(access.region.as_str().to_owned());
     let mut options = SigningOptions::default();
     options.double_uri_encode = true;
@@ -349,7 +405,9 @@ fn signing(access: &Access) -> StaticRuntimePlugin {
     components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(provider));
     // The credentials manage their expiry themselves.
     components.set_identity_cache(Some(IdentityCache::no_cache()));
-    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+    StaticRuntimePlugin::new()
+        .with_config(layer.freeze())
+        .with_runtime_components(components)
 }
 
 fn serialize(request: Request) -> Result<HttpRequest, aws_smithy_runtime_api::box_error::BoxError> {
@@ -368,16 +426,32 @@ fn deserialize(response: &HttpResponse) -> Result<Answer, OrchestratorError<Serv
     if response.status().is_success() {
         let header = |name| response.headers().get(name);
         let numbered = header(command::REQUEST_ID_HEADER).is_some();
-        let typed = header("content-type").is_some_and(|kind| kind.starts_with("application/x-amz-json-"));
-        return Ok(Answer { body: body.to_vec(), of_service: numbered || typed, numbered });
+        let typed =
+            header("content-type").is_some_and(|kind| kind.starts_with("application/x-amz-json-"));
+        return Ok(Answer {
+            body: body.to_vec(),
+            of_service: numbered || typed,
+            numbered,
+        });
     }
     let document: Option<ErrorBody> = serde_json::from_slice(body).ok();
-    let header = response.headers().get("x-amzn-errortype").unwrap_or_default();
+    let header = response
+        .headers()
+        .get("x-amzn-errortype")
+        .unwrap_or_default();
     let named = document.as_ref().map_or("", |error| &error.kind);
     let kind = bare_name(if named.is_empty() { header } else { named });
-    let kind = if kind.is_empty() { NAMELESS.to_owned() } else { kind.to_owned() };
+    let kind = if kind.is_empty() {
+        NAMELESS.to_owned()
+    } else {
+        kind.to_owned()
+    };
     let message = document.map_or_else(|| excerpt(body), |error| error.message);
-    Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
+    Err(OrchestratorError::operation(ServiceError {
+        status: response.status().as_u16(),
+        kind,
+        message,
+    }))
 }
 
 /// Returns the name of an error without its namespace and without the address that some services append.
@@ -410,7 +484,9 @@ fn in_words(error: &(dyn Error + 'static)) -> String {
 /// The beginning of a body that is no error document, as one line.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -424,12 +500,27 @@ mod tests {
     #[test]
     fn an_error_begins_where_it_says_something_about_the_world() {
         let error = |stages: &[&'static str]| {
-            stages.iter().rev().fold(None, |source, words| Some(Box::new(Stage(words, source)))).unwrap()
+            stages
+                .iter()
+                .rev()
+                .fold(None, |source, words| Some(Box::new(Stage(words, source))))
+                .unwrap()
         };
-        let refused = error(&["dispatch failure", "io error", "tcp connect error", "Connection refused"]);
+        let refused = error(&[
+            "dispatch failure",
+            "io error",
+            "tcp connect error",
+            "Connection refused",
+        ]);
         assert_eq!(in_words(&*refused), "tcp connect error: Connection refused");
         assert_eq!(in_words(&*error(&["dispatch failure", "other"])), "other");
-        let silent = error(&["request has timed out", "HTTP read timeout occurred after 80s"]);
-        assert_eq!(in_words(&*silent), "request has timed out: HTTP read timeout occurred after 80s");
+        let silent = error(&[
+            "request has timed out",
+            "HTTP read timeout occurred after 80s",
+        ]);
+        assert_eq!(
+            in_words(&*silent),
+            "request has timed out: HTTP read timeout occurred after 80s"
+        );
     }
 }

@@ -64,8 +64,12 @@ pub struct Settings {
 }
 
 /// Variables that name certificates to trust besides the system's.
-pub const TRUST_VARIABLES: [&str; 4] =
-    ["AWS_SSL_CA_DIRECTORY", "AWS_SSL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"];
+pub const TRUST_VARIABLES: [&str; 4] = [
+    "AWS_SSL_CA_DIRECTORY",
+    "AWS_SSL_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
 
 /// The result of reading a configuration file.
 #[derive(Debug)]
@@ -121,13 +125,23 @@ pub struct Hardening {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}; correct it, or name another with --config-file", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the configuration file {} is not usable:\n{}", path.display(), bullets(problems))]
-    Invalid { path: PathBuf, problems: Vec<ReadError> },
+    Invalid {
+        path: PathBuf,
+        problems: Vec<ReadError>,
+    },
 }
 
 fn bullets(problems: &[ReadError]) -> String {
-    problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(|problem| format!("  - {problem}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Logs the warnings of [`Settings::load`] about the named file, or the default one.
@@ -153,13 +167,20 @@ impl Settings {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
         let text = match regular::read(path) {
             Ok(text) => text,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Vec::new()
+            }
             Err(source) => {
-                return Err(ConfigError::Read { path: path.to_owned(), source });
+                return Err(ConfigError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
             }
         };
-        Self::parse(&text, environment)
-            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+        Self::parse(&text, environment).map_err(|problems| ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
     }
 
     /// The settings without any file.
@@ -179,7 +200,8 @@ impl Settings {
             root_dir: file.path_or("root_dir", DEFAULT_ROOT),
             ongoing_deployment_tracking: file
                 .folder_name_or("ongoing_deployment_tracking", "ongoing-deployment"),
-            on_premises_config_file: file.path_or("on_premises_config_file", DEFAULT_ON_PREMISES_FILE),
+            on_premises_config_file: file
+                .path_or("on_premises_config_file", DEFAULT_ON_PREMISES_FILE),
             verbose: file.flag("verbose", false),
             log_format: file.parsed_or(
                 "log_format",
@@ -251,20 +273,39 @@ impl Settings {
             );
         }
         let effective = file.effective().to_vec();
-        file.finish().map(|warnings| Loaded { settings, warnings, effective })
+        file.finish().map(|warnings| Loaded {
+            settings,
+            warnings,
+            effective,
+        })
     }
 }
 
 /// Keys of the official agents that ask for this agent's normal behaviour.
 const ALWAYS: [(&str, &str); 3] = [
-    ("disable_imds_v1", "instance metadata version 1 is never used"),
-    ("reject_path_traversal_in_bundle", "path traversal is always refused"),
-    ("reject_symlink_permission_targets", "permissions never follow a link"),
+    (
+        "disable_imds_v1",
+        "instance metadata version 1 is never used",
+    ),
+    (
+        "reject_path_traversal_in_bundle",
+        "path traversal is always refused",
+    ),
+    (
+        "reject_symlink_permission_targets",
+        "permissions never follow a link",
+    ),
 ];
 
 fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
-    let named = TRUST_VARIABLES.iter().filter_map(|name| environment.text(name)).map(PathBuf::from);
-    file.path("ssl_ca_bundle").into_iter().chain(named).collect()
+    let named = TRUST_VARIABLES
+        .iter()
+        .filter_map(|name| environment.text(name))
+        .map(PathBuf::from);
+    file.path("ssl_ca_bundle")
+        .into_iter()
+        .chain(named)
+        .collect()
 }
 
 /// Whether the profile keeps the credentials of the environment.
@@ -293,7 +334,13 @@ mod tests {
     fn parse(text: &str) -> Result<(Settings, Vec<Warning>), String> {
         Settings::parse(text.as_bytes(), &Environment::default())
             .map(|loaded| (loaded.settings, loaded.warnings))
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            .map_err(|problems| {
+                problems
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            })
     }
 
     #[test]
@@ -342,28 +389,44 @@ mod tests {
         let (settings, warnings) = parse("verbose: false\n:verbose: true\n").unwrap();
         assert!(settings.verbose);
         let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(warnings, ["line 2: verbose: stands on line 1 already; this one, the last, counts"]);
+        assert_eq!(
+            warnings,
+            ["line 2: verbose: stands on line 1 already; this one, the last, counts"]
+        );
     }
 
     #[test]
     fn a_file_that_was_named_must_be_there() {
-        let error =
-            Settings::load(Some(Path::new("/nowhere/agent.yml")), &Environment::default()).unwrap_err();
+        let error = Settings::load(
+            Some(Path::new("/nowhere/agent.yml")),
+            &Environment::default(),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("/nowhere/agent.yml"), "{error}");
     }
 
     #[test]
     fn a_wrong_url_is_told_without_its_password() {
-        let problems = parse("proxy_uri: htp://me:hush@proxy\ncodedeploy_test_profile: alpha\n").unwrap_err();
-        assert!(problems.contains("me:(hidden)@proxy") && !problems.contains("hush"), "{problems}");
-        assert!(problems.contains("expected prod, beta or gamma"), "{problems}");
+        let problems =
+            parse("proxy_uri: htp://me:hush@proxy\ncodedeploy_test_profile: alpha\n").unwrap_err();
+        assert!(
+            problems.contains("me:(hidden)@proxy") && !problems.contains("hush"),
+            "{problems}"
+        );
+        assert!(
+            problems.contains("expected prod, beta or gamma"),
+            "{problems}"
+        );
     }
 
     #[test]
     fn unknown_keys_are_warnings_with_their_line() {
         let (_, warnings) = parse("verbose: true\n:max_revision: 3\n").unwrap();
         let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["line 2: max_revision: unknown key, ignored; did you mean max_revisions?"]);
+        assert_eq!(
+            texts,
+            ["line 2: max_revision: unknown key, ignored; did you mean max_revisions?"]
+        );
     }
 
     #[test]
@@ -371,8 +434,11 @@ mod tests {
         let page = include_str!("../../docs/agent/configuration.md");
         let loaded = Settings::parse(b"", &Environment::default()).unwrap();
         for reader::Effective { key, value, .. } in loaded.effective {
-            let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
-            let row = row.unwrap_or_else(|| panic!("docs/agent/configuration.md has no row for {key}"));
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{key}` |")));
+            let row =
+                row.unwrap_or_else(|| panic!("docs/agent/configuration.md has no row for {key}"));
             let default = match value {
                 serde_json::Value::Null => "none".to_owned(),
                 serde_json::Value::String(text) => format!("`{text}`"),
@@ -384,7 +450,13 @@ mod tests {
 
     #[test]
     fn noise_is_refused_with_a_reason() {
-        for text in [&b"\xff\xfe\x00"[..], b"- a list", b"just text", b"a: [", b"a: {b: 1, b: 2}\n"] {
+        for text in [
+            &b"\xff\xfe\x00"[..],
+            b"- a list",
+            b"just text",
+            b"a: [",
+            b"a: {b: 1, b: 2}\n",
+        ] {
             let problems = Settings::parse(text, &Environment::default()).unwrap_err();
             assert!(!problems[0].to_string().is_empty());
         }

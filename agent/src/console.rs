@@ -34,7 +34,9 @@ fn whole(text: &str) -> ExitCode {
     let mut out = stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            complain(format_args!("error: cannot write to the standard output: {error}"));
+            complain(format_args!(
+                "error: cannot write to the standard output: {error}"
+            ));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -56,7 +58,8 @@ struct Plain<W>(W);
 
 impl<W: Write> Write for Plain<W> {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.write_all(harmless_lines(&String::from_utf8_lossy(text)).as_bytes())?;
+        self.0
+            .write_all(harmless_lines(&String::from_utf8_lossy(text)).as_bytes())?;
         Ok(text.len())
     }
 

@@ -18,7 +18,15 @@ pub struct Place {
 
 impl Place {
     pub fn of(settings: &Settings) -> Self {
-        let file = |suffix: &str| settings.pid_dir.join(format!("{}.{suffix}", settings.program_name));
-        Self { pid_file: file("pid"), socket: file("sock"), history: settings.root_dir.join(HISTORY) }
+        let file = |suffix: &str| {
+            settings
+                .pid_dir
+                .join(format!("{}.{suffix}", settings.program_name))
+        };
+        Self {
+            pid_file: file("pid"),
+            socket: file("sock"),
+            history: settings.root_dir.join(HISTORY),
+        }
     }
 }

@@ -69,7 +69,10 @@ pub fn run(config_file: Option<PathBuf>, mut waiter: Waiter) -> ExitCode {
     match on_runtime(serve(config_file, &mut waiter)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            waiter.failed(&error, matches!(error, StartError::PidFile(PidFileError::Held { .. })));
+            waiter.failed(
+                &error,
+                matches!(error, StartError::PidFile(PidFileError::Held { .. })),
+            );
             fail("codedeploy-agent", &error)
         }
         Err(error) => {
@@ -90,7 +93,12 @@ async fn serve(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), 
     if let Err(error) = &started {
         tracing::error!("the agent cannot start: {}", Chain(error));
     }
-    let Started { agent, shutdown, status, socket } = started?;
+    let Started {
+        agent,
+        shutdown,
+        status,
+        socket,
+    } = started?;
     waiter.up();
     tokio::select! {
         () = agent.run(shutdown) => {}
@@ -108,14 +116,21 @@ struct Started {
     socket: ControlSocket,
 }
 
-async fn start(settings: Settings, environment: Environment, place: &Place) -> Result<Started, StartError> {
+async fn start(
+    settings: Settings,
+    environment: Environment,
+    place: &Place,
+) -> Result<Started, StartError> {
     if settings.disable_core_dumps {
         without_core_dumps();
     }
     envelope::check_trust(&settings.signer)?;
     let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
-    let access = Access { outage: OUTAGE, ..access };
+    let access = Access {
+        outage: OUTAGE,
+        ..access
+    };
     let endpoint = access.command_endpoint();
     if endpoint.starts_with("http://") && !is_loopback(&endpoint) {
         tracing::warn!(
@@ -123,7 +138,8 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
             "commands come over plain http, readable by everybody on the way; use https"
         );
     }
-    let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
+    let shutdown =
+        Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
     let service = CommandService::new(&access, identity.host_identifier.clone());
     let host = Host::new(settings, environment, Some(access));
     let ledger = Ledger::open(host.store())?;
@@ -139,12 +155,23 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
     let status = Status::new(&identity.host_identifier, History::open(&place.history));
     let socket = ControlSocket::bind(&place.socket)?;
     let agent = Arc::new(Agent::new(host, service, ledger, status.clone()));
-    Ok(Started { agent, shutdown, status, socket })
+    Ok(Started {
+        agent,
+        shutdown,
+        status,
+        socket,
+    })
 }
 
 fn is_loopback(endpoint: &str) -> bool {
-    let authority = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let authority = endpoint
+        .trim_start_matches("http://")
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
     host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
 

@@ -76,7 +76,10 @@ impl Host {
 
     /// Returns the same host with another program as the keeper of its scripts.
     pub fn with_keeper(self, keeper: impl Into<PathBuf>) -> Self {
-        Self { keeper: keeper.into(), ..self }
+        Self {
+            keeper: keeper.into(),
+            ..self
+        }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -97,12 +100,21 @@ impl Host {
         let (store, again) = (self.store.clone(), self.is_deployed_again(spec));
         let (for_event, for_spec) = (event.clone(), spec.clone());
         let work = blocking(move || plan::work(&store, &for_event, &for_spec, again)).await;
-        Plan { event, spec, work: work.unwrap_or_else(|error| Err(error.into())) }
+        Plan {
+            event,
+            spec,
+            work: work.unwrap_or_else(|error| Err(error.into())),
+        }
     }
 
     /// Performs a command; a command from a service has an identifier. The report names every error. `stop` ends a
     /// script or a download early and prevents an Install that has not begun; an Install that has begun is finished.
-    pub async fn perform(&self, plan: Plan<'_>, command: Option<&str>, stop: CancellationToken) -> Report {
+    pub async fn perform(
+        &self,
+        plan: Plan<'_>,
+        command: Option<&str>,
+        stop: CancellationToken,
+    ) -> Report {
         let Plan { event, spec, work } = plan;
         let performed = match work {
             Err(error) => Err(error),
@@ -133,12 +145,15 @@ impl Host {
     }
 
     fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {
-        self.store.deployment(&spec.deployment_group_id, &spec.deployment_id)
+        self.store
+            .deployment(&spec.deployment_group_id, &spec.deployment_id)
     }
 }
 
 /// Runs `work` on a thread that may block; its log lines belong to the current span.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
     let span = tracing::Span::current();
     spawn_blocking(move || span.in_scope(work)).await
 }

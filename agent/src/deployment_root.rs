@@ -39,7 +39,11 @@ pub struct StoreError {
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
-    move |source| StoreError { action, path: path.to_owned(), source }
+    move |source| StoreError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The deployment of a group that a pointer file names.
@@ -62,7 +66,11 @@ impl Pointer {
 
 impl Store {
     pub fn new(root: &Path, ongoing: &str) -> Self {
-        Self { root: root.to_owned(), ongoing: ongoing.to_owned(), restricted: false }
+        Self {
+            root: root.to_owned(),
+            ongoing: ongoing.to_owned(),
+            restricted: false,
+        }
     }
 
     /// The same store with new records for the agent's user alone, or for everybody as with AWS's agents.
@@ -86,7 +94,10 @@ impl Store {
     pub fn is_own_name(&self, group: &PathComponent) -> bool {
         let group = group.as_str();
         // On file systems that ignore case, another spelling is the same folder.
-        let own = OWN_NAMES.iter().chain([&self.ongoing.as_str()]).any(|own| own.eq_ignore_ascii_case(group));
+        let own = OWN_NAMES
+            .iter()
+            .chain([&self.ongoing.as_str()])
+            .any(|own| own.eq_ignore_ascii_case(group));
         own || group.starts_with(TEMPORARY)
     }
 
@@ -106,7 +117,9 @@ impl Store {
 
     /// The log of all deployments' script output.
     pub fn deployments_log(&self) -> PathBuf {
-        self.root.join(LOGS).join("codedeploy-agent-deployments.log")
+        self.root
+            .join(LOGS)
+            .join("codedeploy-agent-deployments.log")
     }
 
     /// The script logs of all kept deployments, with the deployments' ids.
@@ -114,7 +127,11 @@ impl Store {
         let mut found = Vec::new();
         for group in folders(&self.root)? {
             for deployment in folders(&group)? {
-                let name = deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = deployment
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 let log = DeploymentFolder::at(deployment).scripts_log();
                 if name.starts_with("d-") && log.parent().is_some_and(Path::is_dir) {
                     found.push((name, log));
@@ -155,10 +172,17 @@ impl Store {
         let folder = self.instructions();
         let journal = |name: String| {
             // The process may have died while it began the journal.
-            let group = name.strip_suffix(".new").unwrap_or(&name).strip_suffix(JOURNAL)?;
+            let group = name
+                .strip_suffix(".new")
+                .unwrap_or(&name)
+                .strip_suffix(JOURNAL)?;
             Some((group.to_owned(), folder.join(format!("{group}{JOURNAL}"))))
         };
-        let mut journals: Vec<_> = self.instruction_names()?.into_iter().filter_map(journal).collect();
+        let mut journals: Vec<_> = self
+            .instruction_names()?
+            .into_iter()
+            .filter_map(journal)
+            .collect();
         journals.dedup();
         Ok(journals)
     }
@@ -170,7 +194,10 @@ impl Store {
 
     /// The journals of unfinished rollbacks.
     pub fn rollback_journals(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let names = self.instruction_names()?.into_iter().filter(|name| name.ends_with(ROLLBACK));
+        let names = self
+            .instruction_names()?
+            .into_iter()
+            .filter(|name| name.ends_with(ROLLBACK));
         Ok(names.map(|name| self.instructions().join(name)).collect())
     }
 
@@ -182,8 +209,10 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed("read", &folder)(error)),
         };
-        let mut names: Vec<String> =
-            entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = entries
+            .into_iter()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -194,7 +223,10 @@ impl Store {
         let groups = self.instruction_names()?.into_iter();
         let groups = groups.filter_map(|name| PathComponent::new(name.strip_suffix(&suffix)?));
         let pointed = |group| Some((self.pointed(&group, Pointer::LastSuccessful)?, group));
-        Ok(groups.filter_map(pointed).map(|(folder, group)| (group, folder)).collect())
+        Ok(groups
+            .filter_map(pointed)
+            .map(|(folder, group)| (group, folder))
+            .collect())
     }
 
     /// Returns the deployment that a pointer of the group names. An unusable pointer is set aside, with a warning.
@@ -252,8 +284,13 @@ impl Store {
     /// Makes the deployment's folder, empty except for logs of its earlier events.
     pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         self.make_folder(folder.path(), 0o755)?;
-        let leftovers =
-            [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
+        let leftovers = [
+            folder.archive(),
+            folder.bundle(),
+            folder.manifest(),
+            folder.etag(),
+            folder.origin(),
+        ];
         leftovers.iter().try_for_each(|path| remove(path))?;
         self.clear_incoming(folder)
     }
@@ -274,7 +311,9 @@ impl Store {
         fs::set_permissions(&incoming, traversable).map_err(failed("open up", &incoming))?;
         sync(&open(folder.path())?).map_err(failed("write to the disk", &incoming))?;
         fs::rename(&incoming, &archive).map_err(failed("rename to its place", &incoming))?;
-        open(folder.path())?.sync_all().map_err(failed("write to the disk", folder.path()))
+        open(folder.path())?
+            .sync_all()
+            .map_err(failed("write to the disk", folder.path()))
     }
 
     /// Deletes the group's oldest deployments so that `keep` remain, including the one that is about to be made. Never
@@ -295,7 +334,9 @@ impl Store {
         let kept = self.pointed(group, Pointer::LastSuccessful);
         let mut old: Vec<(SystemTime, PathBuf)> = entries
             .filter_map(Result::ok)
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path() != this.path())
+            .filter(|entry| {
+                entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path() != this.path()
+            })
             .map(|entry| {
                 let time = entry.metadata().and_then(|metadata| metadata.modified());
                 (time.unwrap_or(SystemTime::UNIX_EPOCH), entry.path())
@@ -307,7 +348,12 @@ impl Store {
             if surplus == 0 {
                 break;
             }
-            if kept.as_ref().into_iter().chain(needed).any(|kept| kept.path() == path) {
+            if kept
+                .as_ref()
+                .into_iter()
+                .chain(needed)
+                .any(|kept| kept.path() == path)
+            {
                 continue;
             }
             if let Err(error) = install::forget(&path) {
@@ -326,7 +372,8 @@ impl Store {
     }
 
     fn pointer_file(&self, group: &PathComponent, pointer: Pointer) -> PathBuf {
-        self.instructions().join(format!("{group}_{}", pointer.suffix()))
+        self.instructions()
+            .join(format!("{group}_{}", pointer.suffix()))
     }
 }
 
@@ -364,10 +411,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::new(root.path(), "in-progress");
         let own = [store.instructions(), store.commands(), store.ongoing()];
-        let own = own.iter().map(|path| path.file_name().unwrap().to_str().unwrap());
-        for name in
-            own.chain(["deployment-logs", "Deployment-Logs", "ongoing-deployment", HISTORY, ".codedeploy-1"])
-        {
+        let own = own
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap());
+        for name in own.chain([
+            "deployment-logs",
+            "Deployment-Logs",
+            "ongoing-deployment",
+            HISTORY,
+            ".codedeploy-1",
+        ]) {
             assert!(store.is_own_name(&id(name)), "{name}");
         }
         for name in ["shop", "deployment", "6b0e7c5e-8a53-4b76-9a0c-0e3f1f7f2a11"] {
@@ -388,10 +441,21 @@ mod tests {
             let folder = store.deployment(&group, &id(name));
             store.create(&folder).unwrap();
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + age as u64);
-            fs::File::open(folder.path()).unwrap().set_modified(time).unwrap();
+            fs::File::open(folder.path())
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
         }
-        store.point(&group, Pointer::LastSuccessful, &store.deployment(&group, &id("d-1"))).unwrap();
-        store.prune(&group, &store.deployment(&group, &id("d-5")), None, 3).unwrap();
+        store
+            .point(
+                &group,
+                Pointer::LastSuccessful,
+                &store.deployment(&group, &id("d-1")),
+            )
+            .unwrap();
+        store
+            .prune(&group, &store.deployment(&group, &id("d-5")), None, 3)
+            .unwrap();
         let left = |name| store.deployment(&group, &id(name)).path().exists();
         assert!(left("d-1") && left("d-4"));
         assert!(!left("d-2") && !left("d-3"));
@@ -404,8 +468,11 @@ mod tests {
         let (group, folder) = (id("g"), store.deployment(&id("g"), &id("d-1")));
         assert_eq!(store.pointed(&group, Pointer::MostRecent), None);
         store.point(&group, Pointer::MostRecent, &folder).unwrap();
-        let text =
-            fs::read_to_string(root.path().join("deployment-instructions/g_most_recent_install")).unwrap();
+        let text = fs::read_to_string(
+            root.path()
+                .join("deployment-instructions/g_most_recent_install"),
+        )
+        .unwrap();
         assert_eq!(text, folder.path().to_str().unwrap());
         assert_eq!(store.pointed(&group, Pointer::MostRecent), Some(folder));
     }

@@ -97,7 +97,11 @@ impl History {
             }
             VecDeque::new()
         });
-        Self { path: path.into(), deployments, unsaved: false }
+        Self {
+            path: path.into(),
+            deployments,
+            unsaved: false,
+        }
     }
 
     /// Reads the history in `path` without changing anything; empty if the file is unusable.
@@ -111,7 +115,10 @@ impl History {
 
     /// Reads changes of another process: a rollback by hand runs in its own process.
     pub fn refresh(&mut self) {
-        if let Some(found) = load(&self.path).ok().filter(|found| !found.is_empty() && !self.unsaved) {
+        if let Some(found) = load(&self.path)
+            .ok()
+            .filter(|found| !found.is_empty() && !self.unsaved)
+        {
             self.deployments = found;
         }
     }
@@ -120,7 +127,10 @@ impl History {
     pub fn rolled_back(&mut self, about: &About, words: &str) {
         self.refresh();
         let id = about.deployment_id.as_str();
-        let known = self.deployments.iter().position(|known| known.deployment_id == id);
+        let known = self
+            .deployments
+            .iter()
+            .position(|known| known.deployment_id == id);
         let known = known.and_then(|position| self.deployments.remove(position));
         let deployment = known.unwrap_or_else(|| Deployment {
             deployment_id: id.to_owned(),
@@ -134,14 +144,20 @@ impl History {
             rolled_back: None,
         });
         let rolled_back = Some(words.chars().take(MAX_MESSAGE).collect());
-        self.push(Deployment { rolled_back, ..deployment });
+        self.push(Deployment {
+            rolled_back,
+            ..deployment
+        });
     }
 
     /// Records the end of one command of a deployment, here and on disk; a full disk causes a warning.
     pub fn record(&mut self, mut latest: Deployment) {
         self.refresh();
         latest.message = latest.message.chars().take(MAX_MESSAGE).collect();
-        let known = self.deployments.iter().position(|known| known.deployment_id == latest.deployment_id);
+        let known = self
+            .deployments
+            .iter()
+            .position(|known| known.deployment_id == latest.deployment_id);
         if let Some(known) = known.and_then(|position| self.deployments.remove(position)) {
             latest.seconds += (latest.began_at - known.began_at).as_seconds_f64();
             latest.began_at = known.began_at;
@@ -162,14 +178,20 @@ impl History {
     }
 
     fn save(&self) -> io::Result<()> {
-        let document = Document { version: VERSION, deployments: self.deployments.clone() };
+        let document = Document {
+            version: VERSION,
+            deployments: self.deployments.clone(),
+        };
         replace_file(&self.path, &serde_json::to_vec_pretty(&document)?, 0o600)
     }
 }
 
 fn load(path: &Path) -> Result<VecDeque<Deployment>, UnusableError> {
     // A FIFO in its place must not block.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path);
     let file = match file {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(VecDeque::new()),
         file => file?,
@@ -182,7 +204,10 @@ fn load(path: &Path) -> Result<VecDeque<Deployment>, UnusableError> {
     file.take(MAX_BYTES).read_to_end(&mut text)?;
     // Check the version first: a newer agent may write another format.
     let version: serde_json::Value = serde_json::from_slice(&text)?;
-    match version["version"].as_u64().and_then(|version| u32::try_from(version).ok()) {
+    match version["version"]
+        .as_u64()
+        .and_then(|version| u32::try_from(version).ok())
+    {
         Some(VERSION) | None => {}
         Some(other) => return Err(UnusableError::Version(other)),
     }
@@ -218,12 +243,28 @@ mod tests {
             let at = i64::try_from(id).unwrap() * 100;
             history.record(command(id, at, "Install", DeploymentOutcome::Succeeded));
         }
-        history.record(command(5, 560, "ValidateService", DeploymentOutcome::Failed));
+        history.record(command(
+            5,
+            560,
+            "ValidateService",
+            DeploymentOutcome::Failed,
+        ));
         let again = History::open(&path);
-        let ids: Vec<_> = again.deployments().map(|kept| kept.deployment_id.as_str()).collect();
-        assert_eq!(ids, ["d-5", "d-11", "d-10", "d-9", "d-8", "d-7", "d-6", "d-4", "d-3", "d-2"]);
+        let ids: Vec<_> = again
+            .deployments()
+            .map(|kept| kept.deployment_id.as_str())
+            .collect();
+        assert_eq!(
+            ids,
+            [
+                "d-5", "d-11", "d-10", "d-9", "d-8", "d-7", "d-6", "d-4", "d-3", "d-2"
+            ]
+        );
         let latest = again.deployments().next().unwrap();
-        assert_eq!((latest.seconds, latest.outcome), (62.0, DeploymentOutcome::Failed));
+        assert_eq!(
+            (latest.seconds, latest.outcome),
+            (62.0, DeploymentOutcome::Failed)
+        );
         assert_eq!(latest.last_lifecycle_event, "ValidateService");
         assert_eq!(latest.message.len(), MAX_MESSAGE);
     }
@@ -246,7 +287,10 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let mut history = History::open(&path);
             assert_eq!(history.deployments().count(), 0);
-            assert_eq!(std::fs::read(path.with_extension("json.damaged")).unwrap(), content);
+            assert_eq!(
+                std::fs::read(path.with_extension("json.damaged")).unwrap(),
+                content
+            );
             history.record(command(1, 0, "Install", DeploymentOutcome::Succeeded));
             assert_eq!(History::peek(&path).len(), 1);
         }

@@ -55,14 +55,24 @@ pub enum CredentialSource {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("cannot read the on-premises configuration file {}; correct it, or register this host again", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the on-premises configuration file {} is not usable:\n{}", path.display(), bullets(problems))]
-    Invalid { path: PathBuf, problems: Vec<ReadError> },
+    Invalid {
+        path: PathBuf,
+        problems: Vec<ReadError>,
+    },
     #[error("{found:?} is not the name of a region; expected 1 to 20 of a-z, 0-9 and '-'")]
     Region { found: String },
-    #[error("{found:?} is not the DNS suffix of a partition; expected a name such as amazonaws.com")]
+    #[error(
+        "{found:?} is not the DNS suffix of a partition; expected a name such as amazonaws.com"
+    )]
     Domain { found: String },
-    #[error("AWS_EC2_METADATA_SERVICE_ENDPOINT is {found:?}; expected http://host or http://host:port")]
+    #[error(
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT is {found:?}; expected http://host or http://host:port"
+    )]
     MetadataEndpoint { found: String },
     #[error(
         "this host has no identity. Outside EC2: register this host and put its on-premises file at {}. On an EC2 \
@@ -70,11 +80,19 @@ pub enum IdentityError {
          metadata hop limit to 2. There is no such file, and EC2 instance metadata is not to be had",
         on_premises.display()
     )]
-    Nobody { on_premises: PathBuf, endpoint: String, source: MetadataError },
+    Nobody {
+        on_premises: PathBuf,
+        endpoint: String,
+        source: MetadataError,
+    },
 }
 
 fn bullets(problems: &[ReadError]) -> String {
-    problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(|problem| format!("  - {problem}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 impl Identity {
@@ -85,25 +103,44 @@ impl Identity {
         environment: &Environment,
         patience: Duration,
     ) -> Result<Self, IdentityError> {
-        let kept =
-            settings.keep_environment_credentials.then(|| CredentialSource::of_person(environment)).flatten();
+        let kept = settings
+            .keep_environment_credentials
+            .then(|| CredentialSource::of_person(environment))
+            .flatten();
         let file = &settings.on_premises_config_file;
         if is_there(file) {
             let found = Self::on_premises(file, environment)?;
-            return Ok(Self { credentials: kept.unwrap_or(found.credentials), ..found });
+            return Ok(Self {
+                credentials: kept.unwrap_or(found.credentials),
+                ..found
+            });
         }
-        let named = (environment.text("AWS_REGION"), environment.text("AWS_HOST_IDENTIFIER"));
+        let named = (
+            environment.text("AWS_REGION"),
+            environment.text("AWS_HOST_IDENTIFIER"),
+        );
         if let ((Some(region), Some(host_identifier)), Some(credentials)) = (named, &kept) {
             let (region, credentials) = (Region::new(region)?, credentials.clone());
-            return Ok(Self { host_identifier: host_identifier.to_owned(), region, credentials });
+            return Ok(Self {
+                host_identifier: host_identifier.to_owned(),
+                region,
+                credentials,
+            });
         }
         let metadata = Metadata::new(environment)?;
         let instance = wait_for(&metadata, patience).await.map_err(|source| {
             let endpoint = metadata.endpoint().to_owned();
-            IdentityError::Nobody { on_premises: file.clone(), endpoint, source }
+            IdentityError::Nobody {
+                on_premises: file.clone(),
+                endpoint,
+                source,
+            }
         })?;
         let found = Self::of_instance(&instance, metadata, environment)?;
-        Ok(Self { credentials: kept.unwrap_or(found.credentials), ..found })
+        Ok(Self {
+            credentials: kept.unwrap_or(found.credentials),
+            ..found
+        })
     }
 
     /// Reads the on-premises file; `AWS_REGION` and `AWS_HOST_IDENTIFIER` override its values.
@@ -116,8 +153,14 @@ impl Identity {
             Login::User { .. } => CredentialSource::OnPremisesFile(path.to_owned()),
             Login::Session(credentials_file) => CredentialSource::File(credentials_file),
         };
-        let host_identifier = environment.text("AWS_HOST_IDENTIFIER").map_or(file.arn, str::to_owned);
-        Ok(Self { host_identifier, region: Region::new(&file.region)?, credentials })
+        let host_identifier = environment
+            .text("AWS_HOST_IDENTIFIER")
+            .map_or(file.arn, str::to_owned);
+        Ok(Self {
+            host_identifier,
+            region: Region::new(&file.region)?,
+            credentials,
+        })
     }
 
     fn of_instance(
@@ -125,10 +168,18 @@ impl Identity {
         metadata: Metadata,
         environment: &Environment,
     ) -> Result<Self, IdentityError> {
-        let Instance { region, account_id, instance_id, partition, domain } = instance;
+        let Instance {
+            region,
+            account_id,
+            instance_id,
+            partition,
+            domain,
+        } = instance;
         let arn = format!("arn:{partition}:ec2:{region}:{account_id}:instance/{instance_id}");
         Ok(Self {
-            host_identifier: environment.text("AWS_HOST_IDENTIFIER").map_or(arn, str::to_owned),
+            host_identifier: environment
+                .text("AWS_HOST_IDENTIFIER")
+                .map_or(arn, str::to_owned),
             region: Region::in_domain(environment.text("AWS_REGION").unwrap_or(region), domain)?,
             credentials: CredentialSource::InstanceProfile(metadata),
         })
@@ -181,19 +232,27 @@ impl Region {
     pub fn in_domain(name: &str, domain: &str) -> Result<Self, IdentityError> {
         let allowed = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '-';
         if name.is_empty() || name.len() > 20 || !name.chars().all(allowed) {
-            return Err(IdentityError::Region { found: name.chars().take(80).collect() });
+            return Err(IdentityError::Region {
+                found: name.chars().take(80).collect(),
+            });
         }
-        let is_label =
-            |label: &str| !label.is_empty() && label.chars().all(allowed) && !label.starts_with('-');
+        let is_label = |label: &str| {
+            !label.is_empty() && label.chars().all(allowed) && !label.starts_with('-')
+        };
         if domain.len() > 100 || !domain.split('.').all(is_label) {
-            return Err(IdentityError::Domain { found: domain.chars().take(80).collect() });
+            return Err(IdentityError::Domain {
+                found: domain.chars().take(80).collect(),
+            });
         }
         let domain = match name {
             name if name.starts_with("cn-") => "amazonaws.com.cn",
             name if name.starts_with("eusc-") => "amazonaws.eu",
             _ => domain,
         };
-        Ok(Self { name: name.to_owned(), domain: domain.to_owned() })
+        Ok(Self {
+            name: name.to_owned(),
+            domain: domain.to_owned(),
+        })
     }
 
     pub fn as_str(&self) -> &str {
@@ -221,10 +280,16 @@ impl fmt::Debug for CredentialSource {
 impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Keys { access_key_id, origin, .. } => write!(f, "access key {access_key_id} of {origin}"),
+            Self::Keys {
+                access_key_id,
+                origin,
+                ..
+            } => write!(f, "access key {access_key_id} of {origin}"),
             Self::OnPremisesFile(path) => write!(f, "the keys in {}", path.display()),
             Self::File(path) => write!(f, "credentials file {}", path.display()),
-            Self::InstanceProfile(metadata) => write!(f, "instance profile, from {}", metadata.endpoint()),
+            Self::InstanceProfile(metadata) => {
+                write!(f, "instance profile, from {}", metadata.endpoint())
+            }
         }
     }
 }
@@ -246,33 +311,58 @@ mod tests {
     #[test]
     fn the_user_form_names_the_host_by_its_arn() {
         let identity = identity(USER, &[]).unwrap();
-        assert_eq!(identity.host_identifier, "arn:aws:iam::123456789012:user/box1");
+        assert_eq!(
+            identity.host_identifier,
+            "arn:aws:iam::123456789012:user/box1"
+        );
         assert_eq!(identity.region.as_str(), "eu-central-1");
-        assert!(!format!("{identity:?}").contains("hush"), "secrets are never shown");
+        assert!(
+            !format!("{identity:?}").contains("hush"),
+            "secrets are never shown"
+        );
     }
 
     #[test]
     fn the_environment_overrides_region_and_identifier() {
-        let identity =
-            identity(USER, &[("AWS_REGION", "us-east-1"), ("AWS_HOST_IDENTIFIER", "box")]).unwrap();
-        assert_eq!((identity.region.as_str(), identity.host_identifier.as_str()), ("us-east-1", "box"));
+        let identity = identity(
+            USER,
+            &[("AWS_REGION", "us-east-1"), ("AWS_HOST_IDENTIFIER", "box")],
+        )
+        .unwrap();
+        assert_eq!(
+            (identity.region.as_str(), identity.host_identifier.as_str()),
+            ("us-east-1", "box")
+        );
     }
 
     #[test]
     fn the_session_form_names_a_credentials_file() {
         let text = "region: cn-north-1\niam_session_arn: arn:aws:sts::123456789012:assumed-role/r/s\naws_credentials_file: /etc/creds\n";
         let identity = identity(text, &[]).unwrap();
-        assert_eq!(identity.credentials.to_string(), "credentials file /etc/creds");
+        assert_eq!(
+            identity.credentials.to_string(),
+            "credentials file /etc/creds"
+        );
         assert_eq!(identity.region.domain(), "amazonaws.com.cn");
     }
 
     #[test]
     fn the_domain_is_the_region_s_own_or_what_metadata_says() {
-        let domain =
-            |name, metadata| Region::in_domain(name, metadata).map(|region| region.domain().to_owned());
-        assert_eq!(domain("us-isob-east-1", "sc2s.sgov.gov").unwrap(), "sc2s.sgov.gov");
-        assert_eq!(domain("cn-north-1", "amazonaws.com").unwrap(), "amazonaws.com.cn");
-        assert_eq!(domain("eusc-de-east-1", "amazonaws.com").unwrap(), "amazonaws.eu");
+        let domain = |name, metadata| {
+            Region::in_domain(name, metadata).map(|region| region.domain().to_owned())
+        };
+        assert_eq!(
+            domain("us-isob-east-1", "sc2s.sgov.gov").unwrap(),
+            "sc2s.sgov.gov"
+        );
+        assert_eq!(
+            domain("cn-north-1", "amazonaws.com").unwrap(),
+            "amazonaws.com.cn"
+        );
+        assert_eq!(
+            domain("eusc-de-east-1", "amazonaws.com").unwrap(),
+            "amazonaws.eu"
+        );
         for evil in ["", "evil/", "a..b", "evil.com:80", "-a.com"] {
             assert!(domain("us-east-1", evil).is_err(), "{evil}");
         }
@@ -282,11 +372,23 @@ mod tests {
     fn what_is_missing_or_contradicts_is_named() {
         let both = format!("{USER}iam_session_arn: arn:aws:sts::1:assumed-role/r/s\n");
         let cases = [
-            (both.as_str(), "iam_user_arn: found together with iam_session_arn"),
+            (
+                both.as_str(),
+                "iam_user_arn: found together with iam_session_arn",
+            ),
             ("region: r\n", "iam_user_arn: is missing"),
-            ("iam_user_arn: a\naws_access_key_id: k\nregion: r\n", "aws_secret_access_key: is missing"),
-            ("iam_session_arn: a\nregion: r\n", "aws_credentials_file: is missing"),
-            (&USER.replace("eu-central-1", "Evil/host"), "is not the name of a region"),
+            (
+                "iam_user_arn: a\naws_access_key_id: k\nregion: r\n",
+                "aws_secret_access_key: is missing",
+            ),
+            (
+                "iam_session_arn: a\nregion: r\n",
+                "aws_credentials_file: is missing",
+            ),
+            (
+                &USER.replace("eu-central-1", "Evil/host"),
+                "is not the name of a region",
+            ),
         ];
         for (text, expected) in cases {
             let message = identity(text, &[]).unwrap_err();

@@ -1,5 +1,8 @@
 //! Keeps the resident memory of a mostly idle daemon small.
-#![allow(unsafe_code, reason = "glibc's allocator is told through its C functions")]
+#![allow(
+    unsafe_code,
+    reason = "glibc's allocator is told through its C functions"
+)]
 
 /// Makes all threads share one arena: the agent's threads seldom allocate at the same time, and an arena for each would
 /// stay resident. Call this before threads start.

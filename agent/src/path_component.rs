@@ -12,8 +12,10 @@ pub struct PathComponent(String);
 
 impl PathComponent {
     pub fn new(text: &str) -> Option<Self> {
-        let unsafe_char = |c: char| c == '/' || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        let unsafe_text = matches!(text, "" | "." | "..") || text.contains(unsafe_char) || text.len() > 200;
+        let unsafe_char =
+            |c: char| c == '/' || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        let unsafe_text =
+            matches!(text, "" | "." | "..") || text.contains(unsafe_char) || text.len() > 200;
         (!unsafe_text).then(|| Self(text.to_owned()))
     }
 

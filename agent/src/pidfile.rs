@@ -45,7 +45,11 @@ pub enum Holder {
 #[derive(Debug, thiserror::Error)]
 pub enum PidFileError {
     #[error("cannot {action} the pid file {}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("the pid file {} is not a regular file; remove what is there, or set pid_dir to another folder", path.display())]
     NotAFile { path: PathBuf },
     #[error("the AWS CodeDeploy agent is running already{}: it holds the lock on {}", as_pid(*holder), path.display())]
@@ -59,9 +63,18 @@ fn as_pid(holder: Option<Pid>) -> String {
 impl PidFile {
     /// Locks `path`, makes its folder if necessary, and writes this process's id into it.
     pub fn acquire(path: &Path) -> Result<Self, PidFileError> {
-        let failed = |action| move |source| PidFileError::Io { action, path: path.into(), source };
+        let failed = |action| {
+            move |source| PidFileError::Io {
+                action,
+                path: path.into(),
+                source,
+            }
+        };
         if let Some(folder) = path.parent() {
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+            let made = std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder);
             made.map_err(failed("make the folder of"))?;
         }
         for _ in 0..ATTEMPTS {
@@ -70,17 +83,25 @@ impl PidFile {
             match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => {
-                    return Err(PidFileError::Held { holder: read(&file), path: path.into() });
+                    return Err(PidFileError::Held {
+                        holder: read(&file),
+                        path: path.into(),
+                    });
                 }
                 Err(error) => return Err(failed("lock")(error.into())),
             }
             if is_at(&file, path) {
-                let mut held = Self { path: path.into(), file };
+                let mut held = Self {
+                    path: path.into(),
+                    file,
+                };
                 held.write().map_err(failed("write"))?;
                 return Ok(held);
             }
         }
-        Err(failed("lock")(io::Error::other("it is replaced again and again; something else writes there")))
+        Err(failed("lock")(io::Error::other(
+            "it is replaced again and again; something else writes there",
+        )))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -102,7 +123,13 @@ impl Drop for PidFile {
 
 /// Returns the holder of the lock on `path`. Changes nothing; the right to read the file is enough.
 pub fn holder(path: &Path) -> Result<Holder, PidFileError> {
-    let failed = |action| move |source| PidFileError::Io { action, path: path.into(), source };
+    let failed = |action| {
+        move |source| PidFileError::Io {
+            action,
+            path: path.into(),
+            source,
+        }
+    };
     let file = match open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
@@ -110,7 +137,8 @@ pub fn holder(path: &Path) -> Result<Holder, PidFileError> {
     };
     require_regular(&file, path)?;
     let mut lock = whole_file();
-    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|error| failed("query")(error.into()))?;
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))
+        .map_err(|error| failed("query")(error.into()))?;
     if i32::from(lock.l_type) == libc::F_UNLCK {
         return Ok(Holder::Nobody);
     }
@@ -139,13 +167,20 @@ impl Agent {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         // Checked after the handle was opened, so the handle belongs to the lock's present holder.
         let same = holder(path)? == Holder::Agent(Some(pid));
-        Ok(same.then(|| Self { pid, path: path.into(), handle }))
+        Ok(same.then(|| Self {
+            pid,
+            path: path.into(),
+            handle,
+        }))
     }
 
     /// Sends TERM.
     pub fn terminate(&self) -> io::Result<()> {
         match &self.handle {
-            Some(handle) => Ok(rustix::process::pidfd_send_signal(handle, rustix::process::Signal::TERM)?),
+            Some(handle) => Ok(rustix::process::pidfd_send_signal(
+                handle,
+                rustix::process::Signal::TERM,
+            )?),
             None => {
                 let pid = nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
                 Ok(kill(pid, Signal::SIGTERM)?)
@@ -161,7 +196,11 @@ impl Agent {
             if left.is_zero() {
                 return Ok(false);
             }
-            self.pause(if self.handle.is_some() { left } else { left.min(INTERVAL) });
+            self.pause(if self.handle.is_some() {
+                left
+            } else {
+                left.min(INTERVAL)
+            });
         }
         Ok(true)
     }
@@ -176,8 +215,11 @@ impl Agent {
 
     /// Waits for the end of the process through its handle; returns whether it has ended.
     fn pause(&self, at_most: Duration) -> bool {
-        let mut ended: Vec<PollFd<'_>> =
-            self.handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)).collect();
+        let mut ended: Vec<PollFd<'_>> = self
+            .handle
+            .iter()
+            .map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN))
+            .collect();
         let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
         poll(&mut ended, at_most).is_ok_and(|count| count > 0)
     }
@@ -198,7 +240,11 @@ fn require_regular(file: &File, path: &Path) -> Result<(), PidFileError> {
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(()),
         Ok(_) => Err(PidFileError::NotAFile { path: path.into() }),
-        Err(source) => Err(PidFileError::Io { action: "examine", path: path.into(), source }),
+        Err(source) => Err(PidFileError::Io {
+            action: "examine",
+            path: path.into(),
+            source,
+        }),
     }
 }
 
@@ -222,7 +268,9 @@ fn read(mut file: &File) -> Option<Pid> {
 
 /// Whether the open file is still the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else {
+        return false;
+    };
     (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
@@ -239,13 +287,21 @@ mod tests {
         let held = PidFile::acquire(&path).unwrap();
         assert_eq!(holder(&path).unwrap(), Holder::Agent(own));
         let refused = PidFile::acquire(&path).unwrap_err().to_string();
-        assert!(refused.contains(&format!("is running already as PID {}", std::process::id())), "{refused}");
+        assert!(
+            refused.contains(&format!("is running already as PID {}", std::process::id())),
+            "{refused}"
+        );
         drop(held);
         assert!(!path.exists());
         for stale in ["1\n".to_owned(), std::process::id().to_string()] {
             std::fs::write(&path, &stale).unwrap();
             assert_eq!(holder(&path).unwrap(), Holder::Nobody, "{stale}");
-            assert_eq!(Agent::find(&path, Pid::INIT).unwrap().map(|agent| agent.pid), None);
+            assert_eq!(
+                Agent::find(&path, Pid::INIT)
+                    .unwrap()
+                    .map(|agent| agent.pid),
+                None
+            );
         }
         let _taken_over = PidFile::acquire(&path).unwrap();
         assert_eq!(holder(&path).unwrap(), Holder::Agent(own));
@@ -255,18 +311,30 @@ mod tests {
     fn noise_in_the_file_is_overwritten_and_other_things_in_its_place_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.pid");
-        let noise: [&[u8]; 5] = [b"", b"-1", b"99999999999999999999", b"\xff\xfe\x00", &vec![b'7'; 10 << 20]];
+        let noise: [&[u8]; 5] = [
+            b"",
+            b"-1",
+            b"99999999999999999999",
+            b"\xff\xfe\x00",
+            &vec![b'7'; 10 << 20],
+        ];
         for noise in noise {
             std::fs::write(&path, noise).unwrap();
             assert_eq!(named(&path), None);
             let held = PidFile::acquire(&path).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap(),
+                format!("{}\n", std::process::id())
+            );
             drop(held);
         }
         let elsewhere = folder.path().join("precious");
         std::fs::write(&elsewhere, "precious").unwrap();
         let mode = nix::sys::stat::Mode::S_IRWXU;
-        for (number, expected) in ["irectory", "regular file", "symbolic links"].into_iter().enumerate() {
+        for (number, expected) in ["irectory", "regular file", "symbolic links"]
+            .into_iter()
+            .enumerate()
+        {
             let path = folder.path().join(format!("agent{number}.pid"));
             match number {
                 0 => std::fs::create_dir(&path).unwrap(),
@@ -275,7 +343,10 @@ mod tests {
             }
             let error = PidFile::acquire(&path).unwrap_err();
             let text = codedeploy_api::chain::Chain(&error).to_string();
-            assert!(text.contains(&path.display().to_string()) && text.contains(expected), "{text}");
+            assert!(
+                text.contains(&path.display().to_string()) && text.contains(expected),
+                "{text}"
+            );
             assert!(holder(&path).is_err());
         }
         assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "precious");

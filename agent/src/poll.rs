@@ -100,7 +100,10 @@ impl Agent {
         }
         self.status.stopping();
         let count = commands.len();
-        systemd::stopping(count, async { while commands.join_next().await.is_some() {} }).await;
+        systemd::stopping(count, async {
+            while commands.join_next().await.is_some() {}
+        })
+        .await;
     }
 
     /// Never ends. Dropping the future ends a poll that the service holds open.
@@ -108,18 +111,24 @@ impl Agent {
         let mut backoff = Backoff::default();
         let mut watchdog = Watchdog::of_process();
         let longest_poll = self.host.settings().http_read_timeout + AROUND_POLL;
-        watchdog.over(None, Box::pin(recover::recover(self, commands, shutdown))).await;
+        watchdog
+            .over(None, Box::pin(recover::recover(self, commands, shutdown)))
+            .await;
         loop {
             while commands.try_join_next().is_some() {}
             // Released at once: the command takes its own permit.
             drop(watchdog.over(None, self.place()).await);
             tracing::debug!("polling");
             let began = Instant::now();
-            let next = match watchdog.over(Some(longest_poll), Box::pin(self.next_command())).await {
+            let next = match watchdog
+                .over(Some(longest_poll), Box::pin(self.next_command()))
+                .await
+            {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
-                    self.acquaintance.answered(self.service.endpoint(), self.service.signers().is_some());
+                    self.acquaintance
+                        .answered(self.service.endpoint(), self.service.signers().is_some());
                     self.tell_rollbacks(commands);
                     if backoff.reset() {
                         tracing::info!("the service answers again");
@@ -134,7 +143,9 @@ impl Agent {
             if commands.is_empty() && !matches!(next, Next::Spare(_)) {
                 systemd::status("waiting for deployments");
             }
-            watchdog.over(Some(next.at_most()), wait(next, commands)).await;
+            watchdog
+                .over(Some(next.at_most()), wait(next, commands))
+                .await;
         }
     }
 
@@ -168,7 +179,11 @@ impl Agent {
 
     fn after_error(&self, error: &CallError, took: Duration, backoff: &mut Backoff) -> Duration {
         let pause = backoff.after_error(error.is_throttling(), took);
-        let pause = if error.is_temporary() { pause } else { self.host.settings().wait_after_error + pause };
+        let pause = if error.is_temporary() {
+            pause
+        } else {
+            self.host.settings().wait_after_error + pause
+        };
         tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "cannot poll for commands");
         systemd::status(&format!("cannot poll for commands: {error}"));
         self.status.poll_failed(&error.to_string());
@@ -177,15 +192,21 @@ impl Agent {
 
     /// Starts a command that was delivered. For a redelivered one, reports the recorded outcome again and pauses as if the
     /// poll had been empty.
-    fn begin(self: &Arc<Self>, command: HostCommand, commands: &mut Commands, shutdown: &Shutdown) -> Next {
+    fn begin(
+        self: &Arc<Self>,
+        command: HostCommand,
+        commands: &mut Commands,
+        shutdown: &Shutdown,
+    ) -> Next {
         let span = span_of(&command);
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
         let again = Next::Idle(self.host.settings().wait_between_runs);
         let id = &command.host_command_identifier;
         let delivery = match self.known.delivered(id) {
-            Delivery::New => {
-                self.ledger.told(id).map_or(Delivery::New, |told| Delivery::Ended(Arc::new(told)))
-            }
+            Delivery::New => self
+                .ledger
+                .told(id)
+                .map_or(Delivery::New, |told| Delivery::Ended(Arc::new(told))),
             known => known,
         };
         match delivery {
@@ -200,7 +221,9 @@ impl Agent {
             }
             Delivery::Ended(completion) => {
                 tracing::info!(parent: &span, status = ?completion.command_status, "delivered again after its end; the outcome is reported again");
-                commands.spawn(async move { agent.tell_again(completion, &shutdown).await }.instrument(span));
+                commands.spawn(
+                    async move { agent.tell_again(completion, &shutdown).await }.instrument(span),
+                );
                 again
             }
         }
@@ -212,7 +235,8 @@ impl Agent {
         let completion = Arc::new(outgoing.ended.completion.clone());
         let telling = self.status.tells(outgoing.ended.ended_at);
         let failed = |error: &CallError| telling.failed(error);
-        let delivered = report::complete(&self.service, &completion, maybe_told, &patience, failed).await;
+        let delivered =
+            report::complete(&self.service, &completion, maybe_told, &patience, failed).await;
         match delivered {
             Delivered::Taken => self.ledger.close(outgoing),
             Delivered::Refused(error) => {
@@ -229,7 +253,10 @@ impl Agent {
                 );
             }
         }
-        self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
+        self.known.ended(
+            &completion.host_command_identifier,
+            Some(Arc::clone(&completion)),
+        );
     }
 
     async fn tell_again(&self, completion: Arc<PutHostCommandCompleteInput>, shutdown: &Shutdown) {
@@ -238,7 +265,10 @@ impl Agent {
         if let Delivered::NotYet(_) = delivered {
             tracing::info!("stopped before the service took the outcome once more");
         }
-        self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
+        self.known.ended(
+            &completion.host_command_identifier,
+            Some(Arc::clone(&completion)),
+        );
     }
 
     /// Waits until one more command may run.
@@ -256,9 +286,15 @@ impl Agent {
 }
 
 fn patience(safe: bool, shutdown: &Shutdown) -> Patience {
-    let Shutdown { no_more_work, end_running } = shutdown.clone();
+    let Shutdown {
+        no_more_work,
+        end_running,
+    } = shutdown.clone();
     if safe {
-        Patience::Safe { one_more: no_more_work, end: end_running }
+        Patience::Safe {
+            one_more: no_more_work,
+            end: end_running,
+        }
     } else {
         Patience::Unsafe(end_running)
     }
@@ -278,7 +314,9 @@ fn span_of(command: &HostCommand) -> Span {
 
 /// Shortens a name for the log.
 fn shortened(name: &str) -> &str {
-    name.char_indices().nth(128).map_or(name, |(end, _)| &name[..end])
+    name.char_indices()
+        .nth(128)
+        .map_or(name, |(end, _)| &name[..end])
 }
 
 async fn wait(next: Next, commands: &mut Commands) {

@@ -45,7 +45,8 @@ pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, Reco
     for recovered in recover_all(store, &turn)? {
         match recovered.result {
             Err(error)
-                if recovered.group == group.as_str() && !matches!(error, RecoverError::SetAside { .. }) =>
+                if recovered.group == group.as_str()
+                    && !matches!(error, RecoverError::SetAside { .. }) =>
             {
                 return Err(RecoveryError::Unfinished(error));
             }
@@ -70,7 +71,9 @@ fn recover_all(store: &Store, turn: &Turn) -> Result<Vec<Recovered>, RecoveryErr
             Ok(Recovery::RolledBack { kept, .. }) => &kept[..],
             Ok(Recovery::Nothing) | Err(_) => &[],
         };
-        notes.iter().for_each(|note| tracing::warn!(deployment_group = group, "{note}"));
+        notes
+            .iter()
+            .for_each(|note| tracing::warn!(deployment_group = group, "{note}"));
         all.push(Recovered { group, result });
     }
     Ok(all)

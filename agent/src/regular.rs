@@ -11,7 +11,10 @@ const LIMIT: u64 = 1 << 20;
 /// Opens `path` for reading. A folder, FIFO, socket or device is an error; it never blocks.
 pub fn open(path: &Path) -> io::Result<File> {
     // Without O_NONBLOCK, opening a FIFO waits for a writer.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
     let kind = file.metadata()?.file_type();
     let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     if kind.is_dir() {
@@ -55,6 +58,9 @@ mod tests {
             let error = read(&at(name)).unwrap_err().to_string();
             assert!(error.contains(expected), "{name}: {error}");
         }
-        assert_eq!(read(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            read(&at("none")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

@@ -35,7 +35,10 @@ pub enum Delivered {
 #[derive(Debug, Clone)]
 pub enum Patience {
     /// It is on disk: once `one_more` is cancelled, one more attempt is made in a short time; once `end` is, none.
-    Safe { one_more: CancellationToken, end: CancellationToken },
+    Safe {
+        one_more: CancellationToken,
+        end: CancellationToken,
+    },
     /// It exists only in memory: once this is cancelled, one more attempt is made.
     Unsafe(CancellationToken),
 }
@@ -49,7 +52,9 @@ impl Patience {
 
     /// Returns when an attempt is no longer awaited.
     async fn ends(&self) {
-        let Self::Safe { one_more, end } = self else { return std::future::pending().await };
+        let Self::Safe { one_more, end } = self else {
+            return std::future::pending().await;
+        };
         let short = async {
             one_more.cancelled().await;
             sleep(LAST_ATTEMPT).await;
@@ -63,13 +68,20 @@ impl Patience {
 
 /// The content of PutHostCommandComplete.
 pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostCommandCompleteInput {
-    let status = if report.outcome.succeeded() { CommandStatus::Succeeded } else { CommandStatus::Failed };
+    let status = if report.outcome.succeeded() {
+        CommandStatus::Succeeded
+    } else {
+        CommandStatus::Failed
+    };
     let payload = report.outcome.diagnostics(&report.log_tail);
     let payload = serde_json::to_string(&payload).unwrap_or_default();
     PutHostCommandCompleteInput {
         host_command_identifier: host_command_identifier.to_owned(),
         command_status: status,
-        diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
+        diagnostics: Some(Envelope {
+            format: Envelope::JSON.into(),
+            payload,
+        }),
     }
 }
 
@@ -82,8 +94,11 @@ pub fn failed_and_rolled_back(
     let mut lines: VecDeque<&str> = failure.log.lines().chain([words]).collect();
     let payload = loop {
         let log: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let payload =
-            serde_json::to_string(&CompletionPayload { log, ..failure.clone() }).unwrap_or_default();
+        let payload = serde_json::to_string(&CompletionPayload {
+            log,
+            ..failure.clone()
+        })
+        .unwrap_or_default();
         if payload.chars().count() <= MAX_DIAGNOSTICS_PAYLOAD || lines.pop_front().is_none() {
             break payload;
         }
@@ -91,7 +106,10 @@ pub fn failed_and_rolled_back(
     PutHostCommandCompleteInput {
         host_command_identifier: host_command_identifier.to_owned(),
         command_status: CommandStatus::Failed,
-        diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
+        diagnostics: Some(Envelope {
+            format: Envelope::JSON.into(),
+            payload,
+        }),
     }
 }
 

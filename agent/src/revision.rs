@@ -57,15 +57,23 @@ pub struct GitHubRevision {
 /// A bundle on this host; only the local command deploys one.
 #[derive(Debug, Clone)]
 pub enum LocalRevision {
-    File { location: PathBuf, bundle_type: BundleType },
-    Directory { location: PathBuf },
+    File {
+        location: PathBuf,
+        bundle_type: BundleType,
+    },
+    Directory {
+        location: PathBuf,
+    },
 }
 
 /// The result of a fetch in the deployment's folder.
 #[derive(Debug)]
 pub enum FetchedBundle {
     /// The complete bundle, and the handle through which it was checked.
-    File { file: std::fs::File, bundle_type: BundleType },
+    File {
+        file: std::fs::File,
+        bundle_type: BundleType,
+    },
     /// The unpacked revision itself, in the folder where archives are unpacked.
     Unpacked,
 }
@@ -104,8 +112,16 @@ pub async fn fetch(
                 Some(access) => access.http.clone(),
                 None => http_client(&settings.endpoints)?,
             };
-            let endpoint = settings.endpoints.github.as_deref().unwrap_or(github::DEFAULT_ENDPOINT);
-            let hub = GitHub { http, endpoint, patience: settings.http_read_timeout };
+            let endpoint = settings
+                .endpoints
+                .github
+                .as_deref()
+                .unwrap_or(github::DEFAULT_ENDPOINT);
+            let hub = GitHub {
+                http,
+                endpoint,
+                patience: settings.http_read_timeout,
+            };
             (hub.fetch(github, folder).await?, None)
         }
     };

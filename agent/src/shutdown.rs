@@ -30,7 +30,10 @@ impl Shutdown {
             let Some(signal) = signals.next().await else {
                 return;
             };
-            tracing::info!(signal, "stopping: no new commands; those in progress are finished");
+            tracing::info!(
+                signal,
+                "stopping: no new commands; those in progress are finished"
+            );
             steps.no_more_work.cancel();
             let mut impatient =
                 signals.filter(|signal| std::future::ready([SIGINT, SIGQUIT].contains(signal)));
@@ -47,7 +50,8 @@ impl Shutdown {
 /// Whether this process was started with `signal` ignored (proc(5)).
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask =
-        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let mask = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

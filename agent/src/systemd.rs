@@ -29,13 +29,17 @@ impl Watchdog {
     }
 
     fn new(deadline: Option<Duration>) -> Self {
-        Self { every: deadline.map(|deadline| deadline / 2), next: Instant::now() }
+        Self {
+            every: deadline.map(|deadline| deadline / 2),
+            next: Instant::now(),
+        }
     }
 
     /// Awaits one step of the loop. If it takes longer than `at_most`, the messages stop, and systemd restarts the
     /// agent; `None` means no limit.
     pub async fn over<T>(&mut self, at_most: Option<Duration>, step: impl Future<Output = T>) -> T {
-        self.over_telling(at_most, step, || notify(&[NotifyState::Watchdog])).await
+        self.over_telling(at_most, step, || notify(&[NotifyState::Watchdog]))
+            .await
     }
 
     async fn over_telling<T>(
@@ -69,7 +73,12 @@ static READY: Once = Once::new();
 
 /// Sends readiness once: the service was reached.
 pub fn ready() {
-    READY.call_once(|| notify(&[NotifyState::Ready, NotifyState::Status("waiting for deployments")]));
+    READY.call_once(|| {
+        notify(&[
+            NotifyState::Ready,
+            NotifyState::Status("waiting for deployments"),
+        ])
+    });
 }
 
 /// Whether readiness was sent.
@@ -116,7 +125,9 @@ mod tests {
         let mut told = 0;
         for (at_most, seconds) in steps {
             let step = tokio::time::sleep(Duration::from_secs(*seconds));
-            watchdog.over_telling(at_most.map(Duration::from_secs), step, || told += 1).await;
+            watchdog
+                .over_telling(at_most.map(Duration::from_secs), step, || told += 1)
+                .await;
         }
         told
     }

@@ -79,57 +79,93 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
     };
     let name = LogName::new(&settings.log_dir, &settings.program_name).readable_by(readers);
     let path = name.current();
-    let file =
-        LogFile::open(name, settings.log_max_size).map_err(|source| LogError::Open { path, source })?;
+    let file = LogFile::open(name, settings.log_max_size)
+        .map_err(|source| LogError::Open { path, source })?;
     let stream = environment.text("JOURNAL_STREAM");
     let outputs = Outputs {
-        file: Mutex::new(Output { file, failing: false }),
+        file: Mutex::new(Output {
+            file,
+            failing: false,
+        }),
         format: settings.log_format,
         program: settings.program_name.clone(),
-        journal: stream.and_then(|stream| Journal::behind(io::stderr(), stream, &settings.program_name)),
+        journal: stream
+            .and_then(|stream| Journal::behind(io::stderr(), stream, &settings.program_name)),
         terminal: io::stderr().is_terminal().then(|| Style {
             time: true,
             colour: colours(environment),
             ..Style::default()
         }),
     };
-    let level = if settings.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let level = if settings.verbose {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
     let recorder = Recorder(move |record: &Record| outputs.write(record));
-    Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
+    Ok(tracing_subscriber::registry()
+        .with(recorder.with_filter(filter(level)))
+        .try_init()?)
 }
 
 /// Logs to the file like the daemon, beside a running one, and prints warnings as text to stderr: for commands of a
 /// person that change the host.
-pub fn to_terminal_and_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
+pub fn to_terminal_and_file(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<(), LogError> {
     let name = LogName::new(&settings.log_dir, &settings.program_name);
     let path = name.current();
-    let file =
-        LogFile::open(name, settings.log_max_size).map_err(|source| LogError::Open { path, source })?;
+    let file = LogFile::open(name, settings.log_max_size)
+        .map_err(|source| LogError::Open { path, source })?;
     let outputs = Outputs {
-        file: Mutex::new(Output { file, failing: false }),
+        file: Mutex::new(Output {
+            file,
+            failing: false,
+        }),
         format: settings.log_format,
         program: settings.program_name.clone(),
         journal: None,
         terminal: None,
     };
     let colour = io::stderr().is_terminal() && colours(environment);
-    let style = Style { colour, ..Style::default() };
-    let shown = if settings.verbose { Level::DEBUG } else { Level::WARN };
+    let style = Style {
+        colour,
+        ..Style::default()
+    };
+    let shown = if settings.verbose {
+        Level::DEBUG
+    } else {
+        Level::WARN
+    };
     let recorder = Recorder(move |record: &Record| {
         if record.level <= shown {
             let _ = writeln!(io::stderr(), "{}", style.words(record));
         }
         outputs.write(record);
     });
-    let level = if settings.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
+    let level = if settings.verbose {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
+    Ok(tracing_subscriber::registry()
+        .with(recorder.with_filter(filter(level)))
+        .try_init()?)
 }
 
 /// Prints warnings as text to stderr: for commands that a person runs.
 pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogError> {
-    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let level = if verbose {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::WARN
+    };
     let colour = io::stderr().is_terminal() && colours(environment);
-    let style = Style { colour, ..Style::default() };
+    let style = Style {
+        colour,
+        ..Style::default()
+    };
     // A deployment causes the same warning in each of its lifecycle events.
     let told = Mutex::new(BTreeSet::new());
     let recorder = Recorder(move |record: &Record| {
@@ -139,7 +175,9 @@ pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogEr
             let _ = writeln!(io::stderr(), "{words}");
         }
     });
-    Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
+    Ok(tracing_subscriber::registry()
+        .with(recorder.with_filter(filter(level)))
+        .try_init()?)
 }
 
 /// Whether a terminal may be coloured (<https://no-color.org>).
@@ -148,7 +186,9 @@ pub fn colours(environment: &Environment) -> bool {
 }
 
 fn filter(level: LevelFilter) -> Targets {
-    Targets::new().with_default(LevelFilter::WARN).with_target(OURS, level)
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target(OURS, level)
 }
 
 impl Outputs {
@@ -208,14 +248,23 @@ impl Outputs {
 
 fn warning(message: String) -> Record {
     let target = module_path!().into();
-    Record { time: SystemTime::now(), level: Level::WARN, target, message, fields: Fields::default() }
+    Record {
+        time: SystemTime::now(),
+        level: Level::WARN,
+        target,
+        message,
+        fields: Fields::default(),
+    }
 }
 
 /// Writes a line to stderr, unless its reader does not read: a log must not block the agent.
 fn to_stderr(line: &str) {
     let stderr = io::stderr();
     let mut ready = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     if poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
         && ready[0].revents().contains(PollFlags::OUT)
     {

@@ -40,7 +40,10 @@ fn of_package(path: &Path) -> String {
 /// Returns the version in a text, if it can stand in a header.
 fn parse(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
-    let version = text.lines().find_map(|line| line.trim().strip_prefix("agent_version:"))?.trim();
+    let version = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("agent_version:"))?
+        .trim();
     let usual = |c: char| c.is_ascii_alphanumeric() || "._+-~:".contains(c);
     (!version.is_empty() && version.len() <= 64 && version.chars().all(usual)).then_some(version)
 }
@@ -54,7 +57,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".version");
         for (text, expected) in [
-            ("agent_version: OFFICIAL_1.8.1-12_deb\n", "OFFICIAL_1.8.1-12_deb"),
+            (
+                "agent_version: OFFICIAL_1.8.1-12_deb\n",
+                "OFFICIAL_1.8.1-12_deb",
+            ),
             ("# comment\r\nagent_version:2.1.0\r\n", "2.1.0"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -135,20 +135,36 @@ mod tests {
 
     #[test]
     fn a_wrong_json_type_is_an_error() {
-        assert!(serde_json::from_str::<CreateApplicationInput>(r#"{"applicationName":1}"#).is_err());
+        assert!(
+            serde_json::from_str::<CreateApplicationInput>(r#"{"applicationName":1}"#).is_err()
+        );
     }
 
     #[test]
     fn a_list_of_values_is_no_structure() {
         for (json, wrong) in [
-            (r#"{"minimumHealthyHosts":{"type":"HOST_COUNT","value":1}}"#, false),
+            (
+                r#"{"minimumHealthyHosts":{"type":"HOST_COUNT","value":1}}"#,
+                false,
+            ),
             (r#"{"minimumHealthyHosts":["HOST_COUNT",1]}"#, true),
             (r#"["shop"]"#, true),
         ] {
-            assert_eq!(serde_json::from_str::<CreateDeploymentConfigInput>(json).is_err(), wrong, "{json}");
+            assert_eq!(
+                serde_json::from_str::<CreateDeploymentConfigInput>(json).is_err(),
+                wrong,
+                "{json}"
+            );
         }
-        for json in [r#"{"deploymentStyle":["IN_PLACE"]}"#, r#"{"tags":[["k","v"]]}"#, r#"["shop"]"#] {
-            assert!(serde_json::from_str::<CreateDeploymentGroupInput>(json).is_err(), "{json}");
+        for json in [
+            r#"{"deploymentStyle":["IN_PLACE"]}"#,
+            r#"{"tags":[["k","v"]]}"#,
+            r#"["shop"]"#,
+        ] {
+            assert!(
+                serde_json::from_str::<CreateDeploymentGroupInput>(json).is_err(),
+                "{json}"
+            );
         }
     }
 
@@ -162,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_names_that_break_the_camel_case_rule_are_kept() {
-        let text = r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a/b","commitId":"c"}}"#;
+        let text =
+            r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a/b","commitId":"c"}}"#;
         let revision: RevisionLocation = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&revision).unwrap(), text);
         let text = r#"{"bucket":"b","key":"k","bundleType":"zip","version":"1","eTag":"e"}"#;

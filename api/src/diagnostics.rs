@@ -83,7 +83,10 @@ mod tests {
         };
         let json = r#"{"error_code":4,"script_name":"scripts/start.sh","message":"failed with exit code 3","log":""}"#;
         assert_eq!(serde_json::to_string(&payload).unwrap(), json);
-        assert_eq!(serde_json::from_str::<CompletionPayload>(json).unwrap(), payload);
+        assert_eq!(
+            serde_json::from_str::<CompletionPayload>(json).unwrap(),
+            payload
+        );
         assert!(serde_json::from_str::<CompletionPayload>(&json.replace('4', "8")).is_err());
     }
 }

@@ -73,13 +73,19 @@ impl LifecycleEvent {
         if let LifecycleEvent::Custom(CustomEvent(name)) = self {
             return name;
         }
-        STANDARD.iter().find(|(_, event)| event == self).map_or("", |(name, _)| name)
+        STANDARD
+            .iter()
+            .find(|(_, event)| event == self)
+            .map_or("", |(name, _)| name)
     }
 
     /// Whether an AppSpec may name scripts for this event without the deployment listing it as a custom one.
     pub fn is_hook(&self) -> bool {
         use LifecycleEvent::*;
-        !matches!(self, DownloadBundle | Install | BlockTraffic | AllowTraffic | Custom(_))
+        !matches!(
+            self,
+            DownloadBundle | Install | BlockTraffic | AllowTraffic | Custom(_)
+        )
     }
 }
 
@@ -136,6 +142,9 @@ mod tests {
         for name in ["", "a/b", "..", "with space", "new\nline"] {
             assert!(name.parse::<LifecycleEvent>().is_err(), "{name:?}");
         }
-        assert_eq!("WarmUp-2".parse::<LifecycleEvent>().unwrap().name(), "WarmUp-2");
+        assert_eq!(
+            "WarmUp-2".parse::<LifecycleEvent>().unwrap().name(),
+            "WarmUp-2"
+        );
     }
 }

@@ -29,7 +29,10 @@ enum AlarmError {
     #[error("{place} answered {status}: expected 200")]
     Status { place: String, status: u16 },
     #[error("the answer of {place} is not {expected}")]
-    Form { place: String, expected: &'static str },
+    Form {
+        place: String,
+        expected: &'static str,
+    },
 }
 
 /// The state of an alarm: whether it is active, or why that is unknown.
@@ -52,7 +55,8 @@ impl Questions {
         alarms: &Alarms,
         watch: &Watch,
     ) -> impl Future<Output = Sight> + Send + use<> {
-        self.under_way.retain(|_, question| question.upgrade().is_some());
+        self.under_way
+            .retain(|_, question| question.upgrade().is_some());
         let ask = |name: &String| {
             let question = self.ask(outgoing, alarms, name)?;
             let name = name.clone();
@@ -83,8 +87,14 @@ impl Questions {
         let source = alarms.source(name)?.clone();
         let asked = name.to_owned();
         let outgoing = Arc::clone(outgoing);
-        let question = async move { source.state(&outgoing, &asked).await }.boxed().shared();
-        self.under_way.extend(question.downgrade().map(|question| (name.to_owned(), question)));
+        let question = async move { source.state(&outgoing, &asked).await }
+            .boxed()
+            .shared();
+        self.under_way.extend(
+            question
+                .downgrade()
+                .map(|question| (name.to_owned(), question)),
+        );
         Some(question)
     }
 }
@@ -121,13 +131,20 @@ impl Source {
         };
         if answer.status != 200 {
             remark();
-            return Err(AlarmError::Status { place, status: answer.status });
+            return Err(AlarmError::Status {
+                place,
+                status: answer.status,
+            });
         }
         let (found, expected) = match self {
-            Source::Webhook(_) => (read_state(&answer.body), "a state such as {\"state\": \"OK\"}"),
-            Source::Prometheus(_) => {
-                (read_result(&answer.body), "the result of an instant query of Prometheus")
-            }
+            Source::Webhook(_) => (
+                read_state(&answer.body),
+                "a state such as {\"state\": \"OK\"}",
+            ),
+            Source::Prometheus(_) => (
+                read_result(&answer.body),
+                "the result of an instant query of Prometheus",
+            ),
         };
         found.ok_or_else(|| {
             remark();
@@ -152,7 +169,11 @@ impl Prometheus {
 }
 
 /// Everything but the unreserved characters of RFC 3986, section 2.3.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 fn read_state(body: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
@@ -171,7 +192,9 @@ fn read_state(body: &[u8]) -> Option<bool> {
 
 fn read_result(body: &[u8]) -> Option<bool> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let data = answer.get("data").filter(|_| answer["status"] == "success")?;
+    let data = answer
+        .get("data")
+        .filter(|_| answer["status"] == "success")?;
     let result = data["result"].as_array()?;
     match data["resultType"].as_str()? {
         "vector" | "matrix" => Some(!result.is_empty()),
@@ -196,10 +219,18 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         let pause = match service.transact(|_, context| alarm::watched(context)).await {
             Ok(watched) => {
                 let pause = (!watched.is_empty()).then_some(service.settings.timers.alarms);
-                for Watched { deployment_id, watch } in watched {
+                for Watched {
+                    deployment_id,
+                    watch,
+                } in watched
+                {
                     if !looks.is_under_way(&deployment_id) {
-                        let sight = questions.look(&service.outgoing, &service.settings.alarms, &watch);
-                        looks.start(deployment_id.clone(), look(Arc::clone(&service), deployment_id, sight));
+                        let sight =
+                            questions.look(&service.outgoing, &service.settings.alarms, &watch);
+                        looks.start(
+                            deployment_id.clone(),
+                            look(Arc::clone(&service), deployment_id, sight),
+                        );
                     }
                 }
                 pause
@@ -229,7 +260,8 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 async fn look(service: Arc<Service>, deployment_id: String, sight: impl Future<Output = Sight>) {
     let sight = sight.await;
     let id = deployment_id.clone();
-    let reported = service.change(move |_, context| Ok(((), Some(alarm::report(context, &id, sight)?))));
+    let reported =
+        service.change(move |_, context| Ok(((), Some(alarm::report(context, &id, sight)?))));
     if let Err(error) = reported.await {
         tracing::error!(deployment_id, %error, "the state of alarms could not be recorded");
         // The next check comes soon.
@@ -243,16 +275,34 @@ mod tests {
     #[test]
     fn a_query_is_active_as_an_alerting_rule_is() {
         for (answer, active) in [
-            (r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#, Some(false)),
+            (
+                r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#,
+                Some(false),
+            ),
             (
                 r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0"]}]}}"#,
                 Some(true),
             ),
-            (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0"]}}"#, Some(false)),
-            (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2.5"]}}"#, Some(true)),
-            (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#, Some(false)),
-            (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"+Inf"]}}"#, Some(true)),
-            (r#"{"status":"error","data":{"resultType":"vector","result":[]}}"#, None),
+            (
+                r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0"]}}"#,
+                Some(false),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2.5"]}}"#,
+                Some(true),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#,
+                Some(false),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"scalar","result":[1,"+Inf"]}}"#,
+                Some(true),
+            ),
+            (
+                r#"{"status":"error","data":{"resultType":"vector","result":[]}}"#,
+                None,
+            ),
             ("{}", None),
             ("<html>", None),
         ] {
@@ -275,7 +325,10 @@ mod tests {
 
     #[test]
     fn an_alert_is_asked_for_by_the_name_of_the_alarm() {
-        let prometheus = Prometheus { url: "http://localhost:9090/".into(), query: None };
+        let prometheus = Prometheus {
+            url: "http://localhost:9090/".into(),
+            query: None,
+        };
         let expected = "http://localhost:9090/api/v1/query?query=ALERTS%7Balertname%3D%22too%20hot%22%2Calertstate%3D%22firing%22%7D";
         assert_eq!(prometheus.request("too hot"), expected);
     }

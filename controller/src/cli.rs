@@ -248,9 +248,13 @@ enum GithubToken {
 
 /// Reads `key=value`.
 fn tag(text: &str) -> Result<Tag, String> {
-    let (key, value) =
-        text.split_once('=').ok_or_else(|| format!("{text:?} is not a tag: expected key=value"))?;
-    Ok(Tag { key: Some(key.to_owned()), value: Some(value.to_owned()) })
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not a tag: expected key=value"))?;
+    Ok(Tag {
+        key: Some(key.to_owned()),
+        value: Some(value.to_owned()),
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -326,7 +330,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            console::complain(format_args!("codedeploy-controller: {}{}", chain(&error), error.advice()));
+            console::complain(format_args!(
+                "codedeploy-controller: {}{}",
+                chain(&error),
+                error.advice()
+            ));
             error.status()
         }
     }
@@ -340,37 +348,93 @@ fn systemd_waits() -> bool {
 fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => run_service(serve),
-        Command::Config { data, config_file, json } => settings::config(&data, config_file, json),
-        Command::Credentials(Credentials::Create { data, role, user_arn, expires_in, json }) => {
-            Ok(admin::create_credentials(data.enter()?, role, user_arn, expires_in, json)?)
-        }
+        Command::Config {
+            data,
+            config_file,
+            json,
+        } => settings::config(&data, config_file, json),
+        Command::Credentials(Credentials::Create {
+            data,
+            role,
+            user_arn,
+            expires_in,
+            json,
+        }) => Ok(admin::create_credentials(
+            data.enter()?,
+            role,
+            user_arn,
+            expires_in,
+            json,
+        )?),
         Command::Credentials(Credentials::List { data, all, json }) => {
             Ok(admin::list_credentials(data.enter()?, all, json)?)
         }
-        Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
-            Ok(admin::revoke_credentials(data.enter()?, access_key_id)?)
-        }
-        Command::Host(HostCommand::Add { data, name, tags, endpoint, output, conf_dir, json }) => {
-            let host = NewHost { name, tags, endpoint, output, conf_dir, json };
+        Command::Credentials(Credentials::Revoke {
+            data,
+            access_key_id,
+        }) => Ok(admin::revoke_credentials(data.enter()?, access_key_id)?),
+        Command::Host(HostCommand::Add {
+            data,
+            name,
+            tags,
+            endpoint,
+            output,
+            conf_dir,
+            json,
+        }) => {
+            let host = NewHost {
+                name,
+                tags,
+                endpoint,
+                output,
+                conf_dir,
+                json,
+            };
             Ok(hosts::add(&data, host)?)
         }
         Command::Host(HostCommand::List { data, json }) => Ok(hosts::list(data.enter()?, json)?),
-        Command::Host(HostCommand::Remove { data, name }) => Ok(hosts::remove(data.enter()?, name)?),
-        Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
-            Ok(tokens::add(data.enter()?, name, account, applications, replace)?)
+        Command::Host(HostCommand::Remove { data, name }) => {
+            Ok(hosts::remove(data.enter()?, name)?)
         }
-        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(data.enter()?, json)?),
-        Command::GithubToken(GithubToken::Link { data, name, applications }) => {
-            Ok(tokens::link(data.enter()?, name, applications)?)
+        Command::GithubToken(GithubToken::Add {
+            data,
+            name,
+            account,
+            applications,
+            replace,
+        }) => Ok(tokens::add(
+            data.enter()?,
+            name,
+            account,
+            applications,
+            replace,
+        )?),
+        Command::GithubToken(GithubToken::List { data, json }) => {
+            Ok(tokens::list(data.enter()?, json)?)
         }
+        Command::GithubToken(GithubToken::Link {
+            data,
+            name,
+            applications,
+        }) => Ok(tokens::link(data.enter()?, name, applications)?),
         Command::GithubToken(GithubToken::Unlink { data, applications }) => {
             Ok(tokens::unlink(data.enter()?, applications)?)
         }
-        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(data.enter()?, name)?),
+        Command::GithubToken(GithubToken::Remove { data, name }) => {
+            Ok(tokens::remove(data.enter()?, name)?)
+        }
         Command::Signer(data) => Ok(admin::show_signer(data.enter()?)?),
         Command::Certificate(data) => Ok(admin::show_certificate(data.enter()?)?),
-        Command::ReplaceKey { data, key, next: true } => Ok(admin::announce_key(data.enter()?, key)?),
-        Command::ReplaceKey { data, key, next: false } => Ok(admin::replace_key(data.enter()?, key)?),
+        Command::ReplaceKey {
+            data,
+            key,
+            next: true,
+        } => Ok(admin::announce_key(data.enter()?, key)?),
+        Command::ReplaceKey {
+            data,
+            key,
+            next: false,
+        } => Ok(admin::replace_key(data.enter()?, key)?),
         Command::Backup { data, file } => Ok(admin::back_up(&data, &file)?),
         Command::Restore { data, file } => Ok(admin::restore(&data, &file)?),
     }
@@ -393,10 +457,13 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
             tracing::warn!(path = %path.display(), "{}", settings::READABLE);
         }
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
     let served = runtime.block_on(async {
-        let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
+        let mut signals =
+            signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
         let hangups = signal_hook_tokio::Signals::new([SIGHUP]).map_err(CliError::Runtime)?;
         let mut stop = std::pin::pin!(async move {
             signals.next().await;

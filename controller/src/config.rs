@@ -120,22 +120,36 @@ pub struct Arguments {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the configuration file {} is {found}: expected a regular file of at most {} KiB", path.display(), file::MAX_SIZE / 1024)]
     NotAFile { path: PathBuf, found: String },
     #[error("the configuration file {} is not valid: correct it, or see docs/controller/configuration.md for its keys", path.display())]
-    Parse { path: PathBuf, source: serde_yaml::Error },
+    Parse {
+        path: PathBuf,
+        source: serde_yaml::Error,
+    },
     #[error("{}", listed(.0))]
     Several(Vec<ConfigError>),
     #[error("{place}{what}")]
     Value { place: String, what: String },
     #[error("{place}{key} is not a setting{hint}")]
-    UnknownKey { place: String, key: String, hint: String },
+    UnknownKey {
+        place: String,
+        key: String,
+        hint: String,
+    },
     #[error("the configuration file has no keys: expected settings such as listen: 127.0.0.1:7080")]
     NoKeys,
-    #[error("{place}s3 has no value, so it has no effect: write s3: {{}} to serve revisions, or remove it")]
+    #[error(
+        "{place}s3 has no value, so it has no effect: write s3: {{}} to serve revisions, or remove it"
+    )]
     NullS3 { place: String },
-    #[error("listen is {0:?}: expected an IP address and a port such as 127.0.0.1:7080 or [::]:7080")]
+    #[error(
+        "listen is {0:?}: expected an IP address and a port such as 127.0.0.1:7080 or [::]:7080"
+    )]
     Listen(String),
     #[error(
         "events.watches is set, but new objects cannot be noticed: set s3 to serve them here, or events.token to receive notifications"
@@ -146,13 +160,19 @@ pub enum ConfigError {
     Other(String),
     #[error("timers.{name} is {seconds}: expected a number of seconds from 0.001 to 31536000")]
     Timer { name: &'static str, seconds: f64 },
-    #[error("timers.poll is {poll:?}: agents give up after 80 seconds, so it must be at most 75 seconds")]
+    #[error(
+        "timers.poll is {poll:?}: agents give up after 80 seconds, so it must be at most 75 seconds"
+    )]
     PollTooLong { poll: Duration },
     #[error("account id {0:?} is not twelve digits")]
     AccountId(String),
-    #[error("region {0:?} is not a region name such as us-east-1: expected 1 to 32 letters, digits and '-'")]
+    #[error(
+        "region {0:?} is not a region name such as us-east-1: expected 1 to 32 letters, digits and '-'"
+    )]
     Region(String),
-    #[error("endpoint {0:?} is not a URL such as https://codedeploy.example.com:7080, without a path")]
+    #[error(
+        "endpoint {0:?} is not a URL such as https://codedeploy.example.com:7080, without a path"
+    )]
     Endpoint(String),
     #[error("endpoint is {endpoint}, but tls is set, so only https:// reaches the service")]
     Scheme { endpoint: String },
@@ -163,14 +183,21 @@ pub enum ConfigError {
     )]
     PlainHttp(SocketAddr),
     #[error("tls.{given} is set without tls.{missing}: give both, or tls.self_signed: true alone")]
-    HalfACertificate { given: &'static str, missing: &'static str },
-    #[error("tls.self_signed is set together with tls.certificate and tls.key: set only one of them")]
+    HalfACertificate {
+        given: &'static str,
+        missing: &'static str,
+    },
+    #[error(
+        "tls.self_signed is set together with tls.certificate and tls.key: set only one of them"
+    )]
     TwoCertificates,
     #[error(
         "tls.names is set, but only a self-made certificate takes its names from there: set tls.self_signed: true"
     )]
     NamesOfGiven,
-    #[error("tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address")]
+    #[error(
+        "tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address"
+    )]
     Name(String),
     #[error(transparent)]
     Events(#[from] EventsError),
@@ -187,7 +214,9 @@ pub enum ConfigError {
 impl Settings {
     /// The command line overrides the file, the file overrides the defaults.
     pub fn load(arguments: Arguments) -> Result<Settings, ConfigError> {
-        let text::Read { file, mut problems, .. } = match &arguments.config_file {
+        let text::Read {
+            file, mut problems, ..
+        } = match &arguments.config_file {
             Some(path) => text::read(path)?,
             None => text::Read::default(),
         };
@@ -200,7 +229,10 @@ impl Settings {
                 let derived = |error: &ConfigError| {
                     matches!(error, ConfigError::PlainHttp(_) | ConfigError::DeafWatches)
                 };
-                problems.extend(more.into_iter().filter(|error| understood || !derived(error)));
+                problems.extend(
+                    more.into_iter()
+                        .filter(|error| understood || !derived(error)),
+                );
             }
         }
         Err(ConfigError::of(problems))
@@ -212,7 +244,11 @@ impl Settings {
             Tls::Given { key, .. } => Some(key.as_path()),
             Tls::Off | Tls::SelfSigned { .. } => None,
         };
-        self.config_file.as_deref().filter(|_| self.events.has_secrets()).into_iter().chain(key)
+        self.config_file
+            .as_deref()
+            .filter(|_| self.events.has_secrets())
+            .into_iter()
+            .chain(key)
     }
 }
 
@@ -227,13 +263,22 @@ impl ConfigError {
 }
 
 fn listed(problems: &[ConfigError]) -> String {
-    let lines = problems.iter().map(|problem| format!("\n  {}", crate::error::chain(problem)));
-    format!("there are {} mistakes in the settings:{}", problems.len(), lines.collect::<String>())
+    let lines = problems
+        .iter()
+        .map(|problem| format!("\n  {}", crate::error::chain(problem)));
+    format!(
+        "there are {} mistakes in the settings:{}",
+        problems.len(),
+        lines.collect::<String>()
+    )
 }
 
 impl Partition {
     /// The defaults are `us-east-1` and account 123456789012.
-    pub fn new(region: Option<String>, account_id: Option<String>) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(
+        region: Option<String>,
+        account_id: Option<String>,
+    ) -> Result<Self, Vec<ConfigError>> {
         let region = region.unwrap_or_else(|| "us-east-1".into());
         let account_id = account_id.unwrap_or_else(|| "123456789012".into());
         let of_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -244,15 +289,24 @@ impl Partition {
         if account_id.len() != 12 || !account_id.bytes().all(|b| b.is_ascii_digit()) {
             mistakes.push(ConfigError::AccountId(account_id.clone()));
         }
-        if mistakes.is_empty() { Ok(Partition { region, account_id }) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(Partition { region, account_id })
+        } else {
+            Err(mistakes)
+        }
     }
 }
 
 /// Whether a certificate can be made for this name.
 fn is_name(text: &str) -> bool {
     let label = |label: &str| {
-        let allowed = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        (1..=63).contains(&label.len()) && allowed && !label.starts_with('-') && !label.ends_with('-')
+        let allowed = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        (1..=63).contains(&label.len())
+            && allowed
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(label))
 }
@@ -276,12 +330,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("controller.yml"), file).unwrap();
         let listen = Some(listen.parse().unwrap());
-        Settings::load(Arguments { listen, insecure_http, ..arguments(folder.path()) })
+        Settings::load(Arguments {
+            listen,
+            insecure_http,
+            ..arguments(folder.path())
+        })
     }
 
     #[test]
     fn plain_http_leaves_the_host_only_when_asked_to() {
-        assert!(matches!(load("0.0.0.0:0", false, "{}"), Err(ConfigError::PlainHttp(_))));
+        assert!(matches!(
+            load("0.0.0.0:0", false, "{}"),
+            Err(ConfigError::PlainHttp(_))
+        ));
         assert!(load("0.0.0.0:0", true, "{}").is_ok());
         assert!(load("0.0.0.0:0", false, "tls: {self_signed: true}").is_ok());
         assert!(load("127.0.0.1:0", false, "{}").is_ok());
@@ -290,7 +351,12 @@ mod tests {
 
     #[test]
     fn the_file_sets_timers() {
-        let settings = load("127.0.0.1:0", false, "timers: {pick_up: 0.5}\nregion: eu-west-1").unwrap();
+        let settings = load(
+            "127.0.0.1:0",
+            false,
+            "timers: {pick_up: 0.5}\nregion: eu-west-1",
+        )
+        .unwrap();
         assert_eq!(settings.timers.pick_up, Duration::from_millis(500));
         assert_eq!(settings.timers.run, Timers::default().run);
         assert_eq!(settings.partition.region, "eu-west-1");
@@ -299,13 +365,22 @@ mod tests {
     #[test]
     fn what_a_file_gets_wrong_is_named() {
         for (wrong, expected) in [
-            ("timer: {}", "line 1: timer is not a setting: did you mean timers?"),
+            (
+                "timer: {}",
+                "line 1: timer is not a setting: did you mean timers?",
+            ),
             ("timers: {run: 0}", "timers.run is 0"),
             ("timers: {run: .nan}", "timers.run is NaN"),
-            ("timers: {run: soon}", "line 1: timers.run: found string \"soon\", expected a number"),
+            (
+                "timers: {run: soon}",
+                "line 1: timers.run: found string \"soon\", expected a number",
+            ),
             ("timers: {poll: 76}", "agents give up"),
             ("quotas: {applications: -1}", "applications"),
-            ("log_level: loud", "line 1: log_level: found `loud`, expected one of `error`, `warn`"),
+            (
+                "log_level: loud",
+                "line 1: log_level: found `loud`, expected one of `error`, `warn`",
+            ),
             ("account_id: '12'", "twelve digits"),
             ("region: '../x'", "not a region name"),
             ("listen: here", "IP address and a port such as"),
@@ -315,21 +390,36 @@ mod tests {
             ("endpoint: box", "not a URL"),
             ("endpoint: ftp://box", "not a URL"),
             ("endpoint: https://box/path", "not a URL"),
-            ("endpoint: http://box\ntls: {self_signed: true}", "https:// alone"),
+            (
+                "endpoint: http://box\ntls: {self_signed: true}",
+                "https:// alone",
+            ),
             ("tls: {certificate: /c.pem}", "without tls.key"),
             ("tls: {key: /k.pem}", "without tls.certificate"),
             ("tls: {certificate: c.pem, key: /k.pem}", "absolute path"),
             ("ca_bundle: roots.pem", "absolute path"),
-            ("tls: {certificate: /c.pem, key: /k.pem, self_signed: true}", "set only one of them"),
-            ("tls: {certificate: /c.pem, key: /k.pem, names: [a]}", "tls.names"),
+            (
+                "tls: {certificate: /c.pem, key: /k.pem, self_signed: true}",
+                "set only one of them",
+            ),
+            (
+                "tls: {certificate: /c.pem, key: /k.pem, names: [a]}",
+                "tls.names",
+            ),
             ("tls: {names: [a]}", "tls.names"),
             ("s3: {buckets: [Shop]}", "lower-case"),
-            ("events: {webhooks: [{url: hooks}]}", "https://hooks.example.com"),
+            (
+                "events: {webhooks: [{url: hooks}]}",
+                "https://hooks.example.com",
+            ),
             (
                 "events: {webhooks: [{uri: 'https://x'}]}",
                 "line 1: events.webhooks[0].uri is not a setting: did you mean url?",
             ),
-            ("events: {topics: {ops: {url: 'https://x'}}}", "ARN of a topic"),
+            (
+                "events: {topics: {ops: {url: 'https://x'}}}",
+                "ARN of a topic",
+            ),
             ("events: {token: guess}", "openssl rand"),
             ("events: {watches: [{bucket: b}]}", "missing field"),
             ("s3: {folder: revisions}", "absolute path"),
@@ -339,12 +429,21 @@ mod tests {
                 "events: {watches: [{bucket: b, application: a, deployment_group: g}]}",
                 "events.token to receive notifications",
             ),
-            ("alarms: {a: {prometheus: {url: foo}}}", "http://prometheus:9090"),
+            (
+                "alarms: {a: {prometheus: {url: foo}}}",
+                "http://prometheus:9090",
+            ),
             ("alarms: {a: nothing}", "expected `prometheus` or `webhook`"),
             ("alarms: {a: {}}", "prometheus or webhook"),
             ("load_balancers: {a: {webhook: {url: foo}}}", "not a URL"),
-            ("load_balancers: {a: {haproxy: {socket: rel.sock, backend: web}}}", "absolute path"),
-            ("load_balancers: {a: {haproxy: {socket: /run/h.sock, backend: we b}}}", "we b"),
+            (
+                "load_balancers: {a: {haproxy: {socket: rel.sock, backend: web}}}",
+                "absolute path",
+            ),
+            (
+                "load_balancers: {a: {haproxy: {socket: /run/h.sock, backend: we b}}}",
+                "we b",
+            ),
             ("s3: {keep_versions: 0}", "the newest version always stays"),
             ("s3: {keep_versions: few}", "expected a whole number"),
             ("s3: {keep_days: 0}", "s3.keep_days is 0"),
@@ -360,7 +459,8 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once_and_each_with_its_line() {
-        let file = "listen: here\ntimer:\n  run: 1\ntimers:\n  run: soon\nquotas:\n- 1\nregion: '../x'\n";
+        let file =
+            "listen: here\ntimer:\n  run: 1\ntimers:\n  run: soon\nquotas:\n- 1\nregion: '../x'\n";
         let error = load("127.0.0.1:0", false, file).map(|_| ()).unwrap_err();
         let text = crate::error::chain(&error);
         let told = [
@@ -381,9 +481,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("controller.yml");
         let refused = |expected: &str| {
-            let error = Settings::load(arguments(folder.path())).map(|_| ()).unwrap_err();
+            let error = Settings::load(arguments(folder.path()))
+                .map(|_| ())
+                .unwrap_err();
             let text = crate::error::chain(&error);
-            assert!(text.contains(expected) && text.contains(path.to_str().unwrap()), "{text}");
+            assert!(
+                text.contains(expected) && text.contains(path.to_str().unwrap()),
+                "{text}"
+            );
         };
         refused("No such file");
         std::fs::create_dir(&path).unwrap();

@@ -33,7 +33,9 @@ impl Role {
     }
 
     fn read(text: &str) -> Option<Self> {
-        [Role::Operator, Role::ReadOnly, Role::Host].into_iter().find(|role| role.text() == text)
+        [Role::Operator, Role::ReadOnly, Role::Host]
+            .into_iter()
+            .find(|role| role.text() == text)
     }
 }
 
@@ -118,9 +120,8 @@ impl Kept {
             ));
         }
         match self.expires {
-            Some(expires) if expires <= now => {
-                Err(ErrorName::ExpiredToken.because("The security token included in the request is expired."))
-            }
+            Some(expires) if expires <= now => Err(ErrorName::ExpiredToken
+                .because("The security token included in the request is expired.")),
             _ => Ok(self.principal),
         }
     }
@@ -139,14 +140,20 @@ pub fn create(
     let now = Timestamp::now();
     let prefix = if lifetime.is_some() { "ASIA" } else { "AKIA" };
     let key = AccessKey {
-        access_key_id: format!("{prefix}{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)?),
+        access_key_id: format!(
+            "{prefix}{}",
+            random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)?
+        ),
         secret_access_key: random_text(LETTERS, 40)?,
         session_token: lifetime.map(|_| random_text(LETTERS, 100)).transpose()?,
         role,
         arn: arn.to_owned(),
         expires: lifetime.map(|lifetime| now + lifetime),
     };
-    let token = key.session_token.as_ref().map(|token| digest::digest(&digest::SHA256, token.as_bytes()));
+    let token = key
+        .session_token
+        .as_ref()
+        .map(|token| digest::digest(&digest::SHA256, token.as_bytes()));
     tx.execute(
         "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires)
          VALUES (:id, :secret, :role, :arn, :now, :token, :expires)",
@@ -174,8 +181,17 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> 
             let expires = row.get("expires")?;
             let access_key_id = access_key_id.to_owned();
             // A role of a newer version gives no access.
-            let principal = Role::read(&role).map(|role| Principal { access_key_id, role, arn });
-            Ok(principal.map(|principal| Kept { principal, secret, token, expires }))
+            let principal = Role::read(&role).map(|role| Principal {
+                access_key_id,
+                role,
+                arn,
+            });
+            Ok(principal.map(|principal| Kept {
+                principal,
+                secret,
+                token,
+                expires,
+            }))
         },
     )?;
     Ok(kept.flatten())
@@ -191,16 +207,20 @@ pub fn is_good(tx: &Tx<'_>, principal: &Principal, now: Timestamp) -> Result<boo
 }
 
 pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
-    tx.query_all("SELECT * FROM credentials ORDER BY created, access_key_id", (), |row| {
-        Ok(Listed {
-            access_key_id: row.get("access_key_id")?,
-            role: row.get("role")?,
-            arn: row.get("arn")?,
-            created: row.get("created")?,
-            expires: row.get("expires")?,
-            revoked: row.get("revoked")?,
-        })
-    })
+    tx.query_all(
+        "SELECT * FROM credentials ORDER BY created, access_key_id",
+        (),
+        |row| {
+            Ok(Listed {
+                access_key_id: row.get("access_key_id")?,
+                role: row.get("role")?,
+                arn: row.get("arn")?,
+                created: row.get("created")?,
+                expires: row.get("expires")?,
+                revoked: row.get("revoked")?,
+            })
+        },
+    )
 }
 
 /// Revokes every access key of role host for an ARN.
@@ -214,7 +234,10 @@ pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
 
 /// Revokes every access key; returns their number.
 pub fn revoke_all(tx: &Tx<'_>) -> Result<usize, SqlError> {
-    tx.execute("UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL", [Timestamp::now()])
+    tx.execute(
+        "UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL",
+        [Timestamp::now()],
+    )
 }
 
 /// Revokes an access key at once; returns false if there is none to revoke.

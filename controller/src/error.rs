@@ -23,7 +23,10 @@ impl ApiError {
     }
 
     pub fn body(&self) -> ErrorBody {
-        ErrorBody { kind: self.name.text(), message: self.message.clone() }
+        ErrorBody {
+            kind: self.name.text(),
+            message: self.message.clone(),
+        }
     }
 }
 
@@ -37,7 +40,8 @@ impl From<SqlError> for ApiError {
     fn from(cause: SqlError) -> Self {
         // The caller knows the record and its fate.
         if cause.is_damage() {
-            return ErrorName::DamagedRecord.because(format!("a record cannot be read: {}", chain(&cause)));
+            return ErrorName::DamagedRecord
+                .because(format!("a record cannot be read: {}", chain(&cause)));
         }
         Self::internal(&cause)
     }
@@ -101,7 +105,10 @@ impl ErrorName {
     }
 
     pub fn because(self, message: impl Into<String>) -> ApiError {
-        ApiError { name: self, message: message.into() }
+        ApiError {
+            name: self,
+            message: message.into(),
+        }
     }
 
     /// The HTTP status: 400 for every error that the client can fix.

@@ -18,6 +18,9 @@ use crate::service::Service;
 
 /// Creates messages for all recorded changes, before the changed objects are removed.
 pub(crate) async fn catch_up(service: &Arc<Service>) -> Result<(), ApiError> {
-    while service.transact(|service, context| outbox::compose(context, &service.settings.events)).await? {}
+    while service
+        .transact(|service, context| outbox::compose(context, &service.settings.events))
+        .await?
+    {}
     Ok(())
 }

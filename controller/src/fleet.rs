@@ -42,7 +42,14 @@ impl TagTest {
     /// omitted half.
     pub fn read(filter: &TagFilter) -> Result<TagTest, InvalidFilter> {
         let half = |half: &Option<String>| half.clone().filter(|text| !text.is_empty());
-        let shown = || filter.key.iter().flat_map(|key| key.chars()).take(100).collect();
+        let shown = || {
+            filter
+                .key
+                .iter()
+                .flat_map(|key| key.chars())
+                .take(100)
+                .collect()
+        };
         let length = |half: &Option<String>| half.iter().flat_map(|text| text.chars()).count();
         if length(&filter.key) > MAX_KEY {
             return Err(InvalidFilter::LongKey(shown()));
@@ -57,16 +64,23 @@ impl TagTest {
             (None | Some(TagFilterType::KeyOnly), Some(key), None) => Ok(TagTest::Key(key)),
             (None | Some(TagFilterType::ValueOnly), None, Some(value)) => Ok(TagTest::Value(value)),
             (None, None, None) => Err(InvalidFilter::Empty),
-            (Some(TagFilterType::KeyOnly), _, Some(_)) => Err(InvalidFilter::ValueNotAllowed(shown())),
-            (Some(TagFilterType::ValueOnly), Some(_), _) => Err(InvalidFilter::KeyNotAllowed(shown())),
-            (Some(TagFilterType::KeyOnly), None, None) => Err(InvalidFilter::Missing("KEY_ONLY", "key")),
+            (Some(TagFilterType::KeyOnly), _, Some(_)) => {
+                Err(InvalidFilter::ValueNotAllowed(shown()))
+            }
+            (Some(TagFilterType::ValueOnly), Some(_), _) => {
+                Err(InvalidFilter::KeyNotAllowed(shown()))
+            }
+            (Some(TagFilterType::KeyOnly), None, None) => {
+                Err(InvalidFilter::Missing("KEY_ONLY", "key"))
+            }
             (Some(TagFilterType::ValueOnly), None, None) => {
                 Err(InvalidFilter::Missing("VALUE_ONLY", "value"))
             }
             // A tag may have an empty value.
-            (Some(TagFilterType::KeyAndValue), Some(key), None) => {
-                Ok(TagTest::Both { key, value: String::new() })
-            }
+            (Some(TagFilterType::KeyAndValue), Some(key), None) => Ok(TagTest::Both {
+                key,
+                value: String::new(),
+            }),
             (Some(TagFilterType::KeyAndValue), None, _) => {
                 Err(InvalidFilter::Missing("KEY_AND_VALUE", "key"))
             }
@@ -123,20 +137,36 @@ struct AllOf(Vec<Vec<TagTest>>);
 impl AllOf {
     /// A filter that is no longer valid matches nothing.
     fn of(&Filters { flat, set }: &Filters<'_>) -> Self {
-        let tests = |filters: &[TagFilter]| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
+        let tests = |filters: &[TagFilter]| {
+            filters
+                .iter()
+                .filter_map(|f| TagTest::read(f).ok())
+                .collect()
+        };
         let flat = Some(flat).filter(|list| !list.is_empty());
-        AllOf(flat.into_iter().chain(set.iter().map(Vec::as_slice)).map(tests).collect())
+        AllOf(
+            flat.into_iter()
+                .chain(set.iter().map(Vec::as_slice))
+                .map(tests)
+                .collect(),
+        )
     }
 
     fn includes(&self, tags: &[Tag]) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|list| list.iter().any(|test| test.matches(tags)))
+        !self.0.is_empty()
+            && self
+                .0
+                .iter()
+                .all(|list| list.iter().any(|test| test.matches(tags)))
     }
 }
 
 impl Membership {
     /// The instances that match the filters of any kind.
     pub fn of_any(kinds: &[Filters<'_>]) -> Self {
-        Membership { any_of: kinds.iter().map(AllOf::of).collect() }
+        Membership {
+            any_of: kinds.iter().map(AllOf::of).collect(),
+        }
     }
 
     pub fn includes(&self, tags: &[Tag]) -> bool {
@@ -155,7 +185,8 @@ pub struct Member {
 
 /// Returns the registered instances of a membership, by name.
 pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlError> {
-    let sql = "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name";
+    let sql =
+        "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name";
     let mut members = Vec::new();
     tx.query_while(sql, (), |row| {
         let Json(tags) = row.get::<Json<Vec<Tag>>>("tags")?;
@@ -173,9 +204,11 @@ pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlE
 
 /// Returns the name of the registered instance that polls with `host`.
 pub fn instance_of_host(tx: &Tx<'_>, host: &str) -> Result<Option<String>, SqlError> {
-    tx.query_opt("SELECT name FROM instances WHERE principal = ?1 AND deregistered IS NULL", [host], |row| {
-        row.get(0)
-    })
+    tx.query_opt(
+        "SELECT name FROM instances WHERE principal = ?1 AND deregistered IS NULL",
+        [host],
+        |row| row.get(0),
+    )
 }
 
 /// The facts that an agent sends with its calls.
@@ -213,7 +246,10 @@ mod tests {
     fn tags(pairs: &[(&str, &str)]) -> Vec<Tag> {
         pairs
             .iter()
-            .map(|(key, value)| Tag { key: Some((*key).into()), value: Some((*value).into()) })
+            .map(|(key, value)| Tag {
+                key: Some((*key).into()),
+                value: Some((*value).into()),
+            })
             .collect()
     }
 
@@ -221,8 +257,14 @@ mod tests {
     fn filters_and_what_they_match() {
         let host = tags(&[("env", "prod"), ("tier", "web")]);
         for (json, expected) in [
-            (r#"{"Key":"env","Value":"prod","Type":"KEY_AND_VALUE"}"#, true),
-            (r#"{"Key":"env","Value":"web","Type":"KEY_AND_VALUE"}"#, false),
+            (
+                r#"{"Key":"env","Value":"prod","Type":"KEY_AND_VALUE"}"#,
+                true,
+            ),
+            (
+                r#"{"Key":"env","Value":"web","Type":"KEY_AND_VALUE"}"#,
+                false,
+            ),
             (r#"{"Key":"env","Value":"PROD"}"#, false),
             (r#"{"Key":"tier","Value":"","Type":"KEY_ONLY"}"#, true),
             (r#"{"Value":"web","Type":"VALUE_ONLY"}"#, true),

@@ -41,13 +41,22 @@ const MAX_BODY: usize = 1024 * 1024;
 
 /// The service as an HTTP application.
 pub fn router(service: Arc<Service>) -> Router {
-    let store = service.objects.clone().map(|objects| s3::Store::new(&service, objects));
+    let store = service
+        .objects
+        .clone()
+        .map(|objects| s3::Store::new(&service, objects));
     let rest = move |State(service), request: Request<Body>| rest(service, store.clone(), request);
     let ready = ready::Readiness::default();
     Router::new()
         .route("/", post(call).fallback(rest.clone()))
-        .route(bucket_notifications::PATH, post(bucket_notifications::take).fallback(rest.clone()))
-        .route(ready::PATH, get(move |state| ready.tell(state)).fallback(rest.clone()))
+        .route(
+            bucket_notifications::PATH,
+            post(bucket_notifications::take).fallback(rest.clone()),
+        )
+        .route(
+            ready::PATH,
+            get(move |state| ready.tell(state)).fallback(rest.clone()),
+        )
         .fallback(rest)
         .layer(from_fn(traced))
         .with_state(service)
@@ -65,7 +74,10 @@ struct RequestId(String);
 /// verified signer and the operation are added as soon as they are known.
 async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
     let request_id = crate::ids::new_id().unwrap_or_default();
-    let client = request.extensions().get::<Client>().map(|Client(client)| tracing::field::display(client));
+    let client = request
+        .extensions()
+        .get::<Client>()
+        .map(|Client(client)| tracing::field::display(client));
     let access_key_id = sigv4::claimed_key(request.headers()).map(crate::request::members::shorten);
     let span = tracing::info_span!(
         "request",
@@ -77,7 +89,9 @@ async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
         bucket = Empty,
         key = Empty
     );
-    request.extensions_mut().insert(RequestId(request_id.clone()));
+    request
+        .extensions_mut()
+        .insert(RequestId(request_id.clone()));
     let mut response = next.run(request).instrument(span).await;
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         for name in REQUEST_IDS {
@@ -90,7 +104,11 @@ async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
 /// Handles requests outside of `/`: a protocol with operations in paths is recognised by a header; everything else that
 /// does not belong to the two APIs goes to the folder of revisions, if there is one. Agents request `/` once at their
 /// start, unsigned, to check TLS.
-async fn rest(service: Arc<Service>, store: Option<s3::Store>, request: Request<Body>) -> Response<Body> {
+async fn rest(
+    service: Arc<Service>,
+    store: Option<s3::Store>,
+    request: Request<Body>,
+) -> Response<Body> {
     if Protocol::of(request.headers()) == Protocol::RpcV2Cbor {
         return call(State(service), request).await;
     }
@@ -119,8 +137,8 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
             tracing::info!(error = %error.name, reason = error.message, "request refused");
-            let status =
-                StatusCode::from_u16(error.name.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let status = StatusCode::from_u16(error.name.status())
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, protocol.refusal(&error))
         }
     };
@@ -162,7 +180,10 @@ async fn answer(
     match target {
         Target::Operator(operation) => operator::call(service, principal, operation, message).await,
         Target::Host(operation) => {
-            let (operation, caller) = (operation.to_owned(), host::Caller::new(principal, &head.headers));
+            let (operation, caller) = (
+                operation.to_owned(),
+                host::Caller::new(principal, &head.headers),
+            );
             // A poll is held for long, and the headers keep the buffer that they were read into.
             drop(head);
             host::call(service, caller, &operation, &message).await
@@ -172,12 +193,16 @@ async fn answer(
 
 /// Reads the whole body, within limits of size and time.
 async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
-    let received = tokio::time::timeout(patience, to_bytes(body, MAX_BODY)).await.map_err(|_| {
-        ErrorName::RequestTimeout.because(format!("The body did not arrive within {patience:?}."))
-    })?;
+    let received = tokio::time::timeout(patience, to_bytes(body, MAX_BODY))
+        .await
+        .map_err(|_| {
+            ErrorName::RequestTimeout
+                .because(format!("The body did not arrive within {patience:?}."))
+        })?;
     let body = received.map_err(|_| {
-        ErrorName::RequestEntityTooLarge
-            .because(format!("The body could not be read; at most {MAX_BODY} bytes are."))
+        ErrorName::RequestEntityTooLarge.because(format!(
+            "The body could not be read; at most {MAX_BODY} bytes are."
+        ))
     })?;
     // A slice would keep the connection's whole read buffer for as long as a poll is held.
     Ok(Bytes::copy_from_slice(&body))
@@ -193,8 +218,9 @@ impl Claimed {
     async fn find(service: &Arc<Service>, head: &Parts) -> Result<Self, ApiError> {
         let claim = sigv4::Claim::read(&head.headers)?;
         let access_key_id = claim.access_key_id.clone();
-        let found =
-            service.read(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
+        let found = service
+            .read(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?))
+            .await?;
         let Some(key) = found else {
             return Err(ErrorName::UnrecognizedClient.because(format!(
                 "The access key {:?} is unknown or revoked.",
@@ -215,9 +241,15 @@ impl Claimed {
 
     fn verify(self, service: &Service, head: &Parts, body: &Bytes) -> Result<Principal, ApiError> {
         let secret = self.key.secret(&service.vault)?;
-        let signed = sigv4::Request { method: &head.method, uri: &head.uri, headers: &head.headers, body };
+        let signed = sigv4::Request {
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
+            body,
+        };
         self.claim.verify(signed, &secret)?;
-        self.key.admit(self.claim.token.as_deref(), Timestamp::now())
+        self.key
+            .admit(self.claim.token.as_deref(), Timestamp::now())
     }
 }
 

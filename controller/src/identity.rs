@@ -18,7 +18,9 @@ impl Identity {
 
     /// Reads `arn:aws:sts::<account>:assumed-role/<role>/<session>`.
     pub fn session(arn: &str) -> Option<Self> {
-        let (role, session) = resource(arn, "sts")?.strip_prefix("assumed-role/")?.split_once('/')?;
+        let (role, session) = resource(arn, "sts")?
+            .strip_prefix("assumed-role/")?
+            .split_once('/')?;
         let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
         let named = |text: &str| !text.is_empty() && text.chars().all(allowed);
         (named(role) && named(session)).then(|| Identity::Session(arn.to_owned()))
@@ -37,7 +39,12 @@ fn resource<'a>(arn: &'a str, service: &str) -> Option<&'a str> {
     let account = parts.next()?;
     let known = matches!(head.1, "aws" | "aws-cn" | "aws-us-gov");
     let digits = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    (head.0 == "arn" && known && head.2 == service && head.3.is_empty() && digits && arn.len() <= 1024)
+    (head.0 == "arn"
+        && known
+        && head.2 == service
+        && head.3.is_empty()
+        && digits
+        && arn.len() <= 1024)
         .then(|| parts.next())
         .flatten()
 }

@@ -7,7 +7,14 @@ pub(crate) fn new_id() -> Result<String, ApiError> {
     let bits = u128::from_be_bytes(crate::vault::random()?);
     let bits = bits & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
     let hex = format!("{bits:032x}");
-    Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+    Ok([
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-"))
 }
 
 /// Returns `length` random characters of `alphabet`, which has at most 256 of them.
@@ -21,7 +28,11 @@ pub(crate) fn random_text(alphabet: &[u8], length: usize) -> Result<String, ApiE
             .into_iter()
             .filter(|byte| usize::from(*byte) < usable)
             .filter_map(|byte| alphabet.get(usize::from(byte) % alphabet.len()));
-        text.extend(chosen.map(|byte| char::from(*byte)).take(length - text.len()));
+        text.extend(
+            chosen
+                .map(|byte| char::from(*byte))
+                .take(length - text.len()),
+        );
     }
     Ok(text)
 }

@@ -89,7 +89,10 @@ pub struct Keys {
 
 impl Keys {
     pub fn of(data_dir: &Path, store: &Store) -> Self {
-        Keys { data_dir: data_dir.to_owned(), store: store.clone() }
+        Keys {
+            data_dir: data_dir.to_owned(),
+            store: store.clone(),
+        }
     }
 
     /// Returns the content of a key's file. If the database was never used with one, the existing file is used, or one
@@ -100,7 +103,9 @@ impl Keys {
         make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
     ) -> Result<Vec<u8>, KeyError> {
         let path = self.data_dir.join(key.file());
-        let known = self.store.transact_blocking(move |tx| fingerprint(tx, key))?;
+        let known = self
+            .store
+            .transact_blocking(move |tx| fingerprint(tx, key))?;
         let content = match read(&path)? {
             Some(content) => content,
             None if known != Known::Unused => return Err(KeyError::Lost { key, path }),
@@ -109,7 +114,11 @@ impl Keys {
         let found = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &content), b"fingerprint");
         let found = found.as_ref().to_vec();
         if let Known::Fingerprint(known) = known {
-            return if known == found { Ok(content) } else { Err(KeyError::Exchanged { key, path }) };
+            return if known == found {
+                Ok(content)
+            } else {
+                Err(KeyError::Exchanged { key, path })
+            };
         }
         self.store.transact_blocking(move |tx| {
             let sql = "INSERT INTO keys (file, fingerprint) VALUES (?1, ?2)
@@ -140,14 +149,19 @@ impl Keys {
         let mut kept = Vec::new();
         self.forget(Key::Signer)?;
         let certificates = Key::NextSigner.certificate().zip(Key::Signer.certificate());
-        for (next, present) in certificates.into_iter().chain([(Key::NextSigner.file(), Key::Signer.file())])
+        for (next, present) in certificates
+            .into_iter()
+            .chain([(Key::NextSigner.file(), Key::Signer.file())])
         {
             let (from, to) = (self.data_dir.join(next), self.data_dir.join(present));
             if !from.exists() {
                 continue;
             }
             kept.extend(self.set_aside(present)?);
-            std::fs::rename(&from, &to).map_err(|source| KeyError::Write { path: to.clone(), source })?;
+            std::fs::rename(&from, &to).map_err(|source| KeyError::Write {
+                path: to.clone(),
+                source,
+            })?;
             sync_folder_of(&to).map_err(|source| KeyError::Write { path: to, source })?;
         }
         self.forget(Key::NextSigner)?;
@@ -156,17 +170,23 @@ impl Keys {
 
     fn set_aside(&self, name: &str) -> Result<Option<PathBuf>, KeyError> {
         let path = self.data_dir.join(name);
-        let aside = self.data_dir.join(format!("{name}.replaced-{}", Timestamp::now().millis()));
+        let aside = self
+            .data_dir
+            .join(format!("{name}.replaced-{}", Timestamp::now().millis()));
         match std::fs::rename(&path, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(KeyError::Write { path: aside, source }),
+            Err(source) => Err(KeyError::Write {
+                path: aside,
+                source,
+            }),
         }
     }
 
     fn forget(&self, key: Key) -> Result<(), KeyError> {
         self.store.transact_blocking(move |tx| {
-            tx.execute("DELETE FROM keys WHERE file = ?1", [key.file()]).map_err(KeyError::Database)
+            tx.execute("DELETE FROM keys WHERE file = ?1", [key.file()])
+                .map_err(KeyError::Database)
         })?;
         Ok(())
     }
@@ -177,7 +197,9 @@ impl Keys {
         key: Key,
         make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
     ) -> Result<Vec<u8>, KeyError> {
-        let Some(name) = key.certificate() else { return make() };
+        let Some(name) = key.certificate() else {
+            return make();
+        };
         let path = self.data_dir.join(name);
         read(&path)?.map_or_else(|| create(&path, make), Ok)
     }
@@ -204,13 +226,22 @@ fn fingerprint(tx: &Tx<'_>, key: Key) -> Result<Known, KeyError> {
 fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyError> {
     match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => found.map(Some).map_err(|source| KeyError::Read { path: path.to_owned(), source }),
+        found => found.map(Some).map_err(|source| KeyError::Read {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Makes a private file, complete or not at all. If two processes do this at once, both get the content of the first.
-fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Result<Vec<u8>, KeyError> {
-    let failed = |source| KeyError::Write { path: path.to_owned(), source };
+fn create(
+    path: &Path,
+    make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
+) -> Result<Vec<u8>, KeyError> {
+    let failed = |source| KeyError::Write {
+        path: path.to_owned(),
+        source,
+    };
     let staged = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = OpenOptions::new()
         .write(true)
@@ -219,7 +250,9 @@ fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Resu
         .mode(0o600)
         .open(&staged)
         .map_err(failed)?;
-    file.write_all(&make()?).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(&make()?)
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
     // A link, unlike a rename, fails if another process was first.
     let linked = std::fs::hard_link(&staged, path);
     std::fs::remove_file(&staged).map_err(failed)?;
@@ -228,5 +261,8 @@ fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Resu
         linked => linked.map_err(failed)?,
     }
     sync_folder_of(path).map_err(failed)?;
-    std::fs::read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| KeyError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }

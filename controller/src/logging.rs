@@ -59,8 +59,14 @@ impl Logging {
             .with_target(env!("CARGO_CRATE_NAME"), level)
             .with_target("s3s", LevelFilter::OFF);
         let to_journal = is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
-        let lines = Lines { format: self.format, to_journal };
-        let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
+        let lines = Lines {
+            format: self.format,
+            to_journal,
+        };
+        let _ = tracing_subscriber::registry()
+            .with(lines)
+            .with(targets)
+            .try_init();
     }
 }
 
@@ -79,7 +85,11 @@ impl Lines {
             Level::INFO => "<6>",
             _ => "<7>",
         };
-        if self.to_journal { priority.into() } else { Vec::new() }
+        if self.to_journal {
+            priority.into()
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -174,7 +184,10 @@ fn json(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8
         Value::String(text) => (*name, harmless(text).into()),
         other => (*name, other.clone()),
     });
-    let all = own.into_iter().chain(others).chain([("target", metadata.target().into())]);
+    let all = own
+        .into_iter()
+        .chain(others)
+        .chain([("target", metadata.target().into())]);
     // Writing texts and numbers to memory cannot fail.
     let _ = serde_json::Serializer::new(&mut line).collect_map(all);
     line
@@ -182,10 +195,17 @@ fn json(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8
 
 fn text(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8> {
     let level: &Level = metadata.level();
-    let mut line = format!("{} {:5} {}", rfc3339(now), level.as_str(), harmless(&fields.message));
+    let mut line = format!(
+        "{} {:5} {}",
+        rfc3339(now),
+        level.as_str(),
+        harmless(&fields.message)
+    );
     for (name, value) in &fields.others {
         let value = match value {
-            Value::String(text) if text.contains([' ', '"', '=']) => format!("{:?}", harmless(text)),
+            Value::String(text) if text.contains([' ', '"', '=']) => {
+                format!("{:?}", harmless(text))
+            }
             Value::String(text) => harmless(text).into_owned(),
             other => other.to_string(),
         };
@@ -210,5 +230,11 @@ fn bounded(mut text: String) -> String {
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`
 pub(crate) fn rfc3339(moment: OffsetDateTime) -> String {
     let (date, time) = (moment.date(), moment.time());
-    format!("{date}T{:02}:{:02}:{:02}.{:03}Z", time.hour(), time.minute(), time.second(), time.millisecond())
+    format!(
+        "{date}T{:02}:{:02}:{:02}.{:03}Z",
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
 }

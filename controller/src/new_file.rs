@@ -31,9 +31,19 @@ pub struct OpenFile {
 impl NewFile {
     /// Makes it, empty. An existing object, such as a link, is left alone.
     pub fn create(path: PathBuf) -> Result<Self, NewFileError> {
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => Ok(NewFile { open: Arc::new(OpenFile { path, file }), kept: false }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NewFileError::Exists(path)),
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+        {
+            Ok(file) => Ok(NewFile {
+                open: Arc::new(OpenFile { path, file }),
+                kept: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(NewFileError::Exists(path))
+            }
             Err(source) => Err(NewFileError::Write { path, source }),
         }
     }
@@ -67,12 +77,17 @@ impl OpenFile {
     pub fn write(&self, mut content: impl io::Read) -> Result<(), NewFileError> {
         io::copy(&mut content, &mut &self.file)
             .and_then(|_| self.file.sync_all())
-            .map_err(|source| NewFileError::Write { path: self.path.clone(), source })
+            .map_err(|source| NewFileError::Write {
+                path: self.path.clone(),
+                source,
+            })
     }
 }
 
 /// Makes the names in a file's folder survive a power cut.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all())
 }

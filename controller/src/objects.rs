@@ -96,7 +96,10 @@ pub enum ObjectError {
 impl Objects {
     /// Opens the folder and its buckets, makes missing ones, and removes the remains of earlier uploads.
     pub fn open(folder: &Path, buckets: &[String]) -> Result<Self, ObjectError> {
-        let objects = Objects { folder: folder.to_owned(), writing: Mutex::new(()) };
+        let objects = Objects {
+            folder: folder.to_owned(),
+            writing: Mutex::new(()),
+        };
         make(folder)?;
         let staged = folder.join(STAGED);
         if staged.exists() {
@@ -120,7 +123,10 @@ impl Objects {
             if metadata.is_dir() && is_bucket(&name) {
                 buckets.push((
                     name,
-                    metadata.created().or_else(|_| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
+                    metadata
+                        .created()
+                        .or_else(|_| metadata.modified())
+                        .unwrap_or(SystemTime::UNIX_EPOCH),
                 ));
             }
         }
@@ -183,7 +189,9 @@ impl Objects {
 
     /// Returns the versions of a key, the newest first; none for an unknown key.
     pub fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, ObjectError> {
-        let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
+        let folder = self
+            .bucket(bucket)?
+            .join(name::folder(key).ok_or(ObjectError::Key)?);
         let ids = match version_ids(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             ids => ids.map_err(failed(&folder))?,
@@ -198,7 +206,9 @@ impl Objects {
         key: &str,
         version: Option<&str>,
     ) -> Result<(Version, PathBuf), ObjectError> {
-        let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
+        let folder = self
+            .bucket(bucket)?
+            .join(name::folder(key).ok_or(ObjectError::Key)?);
         let ids = version_ids(&folder).unwrap_or_default();
         let found = match version {
             Some(wanted) => {
@@ -225,7 +235,9 @@ impl Objects {
         labels: Labels,
         precondition: impl FnOnce(Option<&Version>) -> bool,
     ) -> Result<Version, ObjectError> {
-        let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
+        let folder = self
+            .bucket(bucket)?
+            .join(name::folder(key).ok_or(ObjectError::Key)?);
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.versions(bucket, key)?.into_iter().next();
         if !precondition(newest.as_ref().filter(|version| !version.deleted)) {
@@ -255,7 +267,9 @@ impl Objects {
         key: &str,
         version: Option<&str>,
     ) -> Result<Option<Version>, ObjectError> {
-        let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
+        let folder = self
+            .bucket(bucket)?
+            .join(name::folder(key).ok_or(ObjectError::Key)?);
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.versions(bucket, key)?.into_iter().next();
         let Some(id) = version else {
@@ -279,7 +293,12 @@ impl Objects {
             return Ok(None);
         };
         erase(&folder, &gone)?;
-        self.sync_up(folder.ancestors().find(|folder| folder.exists()).unwrap_or(&self.folder))?;
+        self.sync_up(
+            folder
+                .ancestors()
+                .find(|folder| folder.exists())
+                .unwrap_or(&self.folder),
+        )?;
         Ok(Some(gone))
     }
 
@@ -292,7 +311,10 @@ impl Objects {
         let mut expired = Vec::new();
         for (bucket, _) in self.buckets()? {
             for key in self.keys(&bucket, "")? {
-                if !retention.expired(&self.versions(&bucket, &key)?, now).is_empty() {
+                if !retention
+                    .expired(&self.versions(&bucket, &key)?, now)
+                    .is_empty()
+                {
                     expired.push((bucket.clone(), key));
                 }
             }
@@ -310,7 +332,9 @@ impl Objects {
         now: Timestamp,
         needed: impl Fn(&Version) -> bool,
     ) -> Result<Vec<Version>, ObjectError> {
-        let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
+        let folder = self
+            .bucket(bucket)?
+            .join(name::folder(key).ok_or(ObjectError::Key)?);
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let versions = self.versions(bucket, key)?;
         let mut gone: Vec<_> = retention
@@ -334,7 +358,11 @@ impl Objects {
         let staged = self.staged_path()?;
         let text = serde_json::to_vec(version).map_err(|error| failed(&target)(error.into()))?;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&staged);
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&staged);
         file.and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&staged, &target))
             .map_err(failed(&target))
@@ -343,13 +371,17 @@ impl Objects {
     /// A path for a new file on the same file system.
     fn staged_path(&self) -> Result<PathBuf, ObjectError> {
         let path = self.folder.join(STAGED);
-        let name = crate::vault::random::<16>().map_err(|error| failed(&path)(io::Error::other(error)))?;
+        let name =
+            crate::vault::random::<16>().map_err(|error| failed(&path)(io::Error::other(error)))?;
         Ok(path.join(hex::encode(name)))
     }
 
     /// Syncs the names on the path from the buckets to a folder.
     fn sync_up(&self, folder: &Path) -> Result<(), ObjectError> {
-        for folder in folder.ancestors().take_while(|folder| *folder != self.folder) {
+        for folder in folder
+            .ancestors()
+            .take_while(|folder| *folder != self.folder)
+        {
             sync(folder)?;
         }
         Ok(())
@@ -377,7 +409,11 @@ fn version_ids(folder: &Path) -> io::Result<Vec<String>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        ids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+        ids.extend(
+            name.to_str()
+                .and_then(|name| name.strip_suffix(".json"))
+                .map(str::to_owned),
+        );
     }
     ids.sort_unstable();
     Ok(ids)
@@ -413,11 +449,17 @@ fn next_id(before: Option<&Version>) -> Result<String, ObjectError> {
 }
 
 fn make(folder: &Path) -> Result<(), ObjectError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed(folder))
 }
 
 fn sync(folder: &Path) -> Result<(), ObjectError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed(folder))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> ObjectError {

@@ -2,9 +2,10 @@
 //! set and see it.
 
 use codedeploy_api::codedeploy::{
-    AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent, BlueGreenDeploymentConfiguration,
-    DeploymentOption, DeploymentReadyAction, DeploymentStyle, DeploymentType, FileExistsBehavior,
-    GreenFleetProvisioningAction, InstanceAction, LoadBalancerInfo, TargetInstances,
+    AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent,
+    BlueGreenDeploymentConfiguration, DeploymentOption, DeploymentReadyAction, DeploymentStyle,
+    DeploymentType, FileExistsBehavior, GreenFleetProvisioningAction, InstanceAction,
+    LoadBalancerInfo, TargetInstances,
 };
 use codedeploy_planner::rollback::AutoRollback as Endings;
 use codedeploy_planner::rules::Watch;
@@ -51,7 +52,10 @@ impl From<Style> for DeploymentStyle {
         } else {
             DeploymentOption::WithoutTrafficControl
         };
-        DeploymentStyle { deployment_type: Some(style.kind()), deployment_option: Some(option) }
+        DeploymentStyle {
+            deployment_type: Some(style.kind()),
+            deployment_option: Some(option),
+        }
     }
 }
 
@@ -122,8 +126,9 @@ options! {
 impl AutoRollback {
     pub(crate) fn endings(&self) -> Endings {
         let AutoRollback(AutoRollbackConfiguration { enabled, events }) = self;
-        let on =
-            |event: AutoRollbackEvent| *enabled == Some(true) && events.iter().flatten().any(|e| *e == event);
+        let on = |event: AutoRollbackEvent| {
+            *enabled == Some(true) && events.iter().flatten().any(|e| *e == event)
+        };
         Endings {
             on_failure: on(AutoRollbackEvent::DeploymentFailure),
             on_alarm: on(AutoRollbackEvent::DeploymentStopOnAlarm),
@@ -135,7 +140,9 @@ impl AutoRollback {
 impl Alarms {
     /// The names of the alarms, if they are enabled.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let Alarms(AlarmConfiguration { enabled, alarms, .. }) = self;
+        let Alarms(AlarmConfiguration {
+            enabled, alarms, ..
+        }) = self;
         let alarms = alarms.iter().filter(|_| *enabled == Some(true)).flatten();
         alarms.filter_map(|alarm| alarm.name.as_deref())
     }
@@ -144,7 +151,10 @@ impl Alarms {
     pub(crate) fn watch(&self) -> Option<Watch> {
         let names: Vec<_> = self.names().map(str::to_owned).collect();
         let ignore_poll_failure = self.0.ignore_poll_alarm_failure == Some(true);
-        (!names.is_empty()).then_some(Watch { names, ignore_poll_failure })
+        (!names.is_empty()).then_some(Watch {
+            names,
+            ignore_poll_failure,
+        })
     }
 }
 
@@ -159,14 +169,24 @@ pub(crate) fn names(info: &LoadBalancerInfo) -> impl Iterator<Item = Option<&str
     let pairs = info.target_group_pair_info_list.iter().flatten();
     let of_pairs = pairs.flat_map(|pair| pair.target_groups.iter().flatten());
     let groups = info.target_group_info_list.iter().flatten().chain(of_pairs);
-    let balancers = info.elb_info_list.iter().flatten().map(|elb| elb.name.as_deref());
+    let balancers = info
+        .elb_info_list
+        .iter()
+        .flatten()
+        .map(|elb| elb.name.as_deref());
     balancers.chain(groups.map(|group| group.name.as_deref()))
 }
 
 impl Replacement {
     pub(crate) fn membership(&self) -> Membership {
-        let Replacement(TargetInstances { tag_filters, ec2_tag_set, .. }) = self;
-        let sets = ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_ref());
+        let Replacement(TargetInstances {
+            tag_filters,
+            ec2_tag_set,
+            ..
+        }) = self;
+        let sets = ec2_tag_set
+            .as_ref()
+            .and_then(|set| set.ec2_tag_set_list.as_ref());
         Membership::of_any(&[Filters {
             flat: tag_filters.as_deref().unwrap_or_default(),
             set: sets.map(Vec::as_slice).unwrap_or_default(),
@@ -185,9 +205,12 @@ impl BlueGreen {
     pub(crate) fn strategy(&self) -> Strategy {
         let minutes = |minutes: Option<i64>| u32::try_from(minutes.unwrap_or(0)).unwrap_or(0);
         let ready = self.0.deployment_ready_option.as_ref();
-        let waits =
-            ready.filter(|ready| ready.action_on_timeout == Some(DeploymentReadyAction::StopDeployment));
-        let blue = self.0.terminate_blue_instances_on_deployment_success.as_ref();
+        let waits = ready
+            .filter(|ready| ready.action_on_timeout == Some(DeploymentReadyAction::StopDeployment));
+        let blue = self
+            .0
+            .terminate_blue_instances_on_deployment_success
+            .as_ref();
         // AWS terminates them by default; here, nobody should lose hosts by omitting a member.
         let retires = blue.filter(|blue| blue.action == Some(InstanceAction::Terminate));
         Strategy::BlueGreen {

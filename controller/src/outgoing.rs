@@ -57,7 +57,11 @@ pub enum BundleError {
     #[error("the file of ca_bundle, {}, has no certificate in it: expected PEM, beginning with -----BEGIN CERTIFICATE-----", path.display())]
     Empty { path: PathBuf },
     #[error("the certificate number {number} in the file of ca_bundle, {}, cannot be trusted as an authority", path.display())]
-    Certificate { path: PathBuf, number: usize, source: rustls::Error },
+    Certificate {
+        path: PathBuf,
+        number: usize,
+        source: rustls::Error,
+    },
 }
 
 /// The reason why there is no response.
@@ -66,7 +70,10 @@ pub enum OutgoingError {
     #[error("TLS cannot be used")]
     Tls(#[source] rustls::Error),
     #[error("{url} cannot be requested: expected an address such as https://host:port/path")]
-    Url { url: String, source: axum::http::Error },
+    Url {
+        url: String,
+        source: axum::http::Error,
+    },
     #[error(
         "the certificate of {url} is not trusted: if it is the right one, put its authority into the file of ca_bundle"
     )]
@@ -83,14 +90,29 @@ impl Outgoing {
     /// Reads and checks the file of additional roots, if there is one.
     pub fn open(ca_bundle: Option<&Path>) -> Result<Self, BundleError> {
         let more = ca_bundle.map(read).transpose()?.unwrap_or_default();
-        Ok(Outgoing { more, client: OnceLock::new() })
+        Ok(Outgoing {
+            more,
+            client: OnceLock::new(),
+        })
     }
 
     pub async fn get(&self, url: &str) -> Result<Answer, OutgoingError> {
-        self.send(url, Request::builder().method(Method::GET).uri(url).body(Body::empty())).await
+        self.send(
+            url,
+            Request::builder()
+                .method(Method::GET)
+                .uri(url)
+                .body(Body::empty()),
+        )
+        .await
     }
 
-    pub async fn post(&self, url: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, OutgoingError> {
+    pub async fn post(
+        &self,
+        url: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, OutgoingError> {
         self.post_with(url, content_type, &[], body).await
     }
 
@@ -102,8 +124,10 @@ impl Outgoing {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Answer, OutgoingError> {
-        let mut request =
-            Request::builder().method(Method::POST).uri(url).header(header::CONTENT_TYPE, content_type);
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(url)
+            .header(header::CONTENT_TYPE, content_type);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -118,15 +142,24 @@ impl Outgoing {
         let url = || place(url);
         let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
         let client = self.client.get_or_init(|| connect(&self.more));
-        let client = client.as_ref().map_err(|error| OutgoingError::Tls(error.clone()))?;
+        let client = client
+            .as_ref()
+            .map_err(|error| OutgoingError::Tls(error.clone()))?;
         let exchange = async {
-            let response = client.request(request).await.map_err(|source| match is_untrusted(&source) {
-                true => OutgoingError::Untrusted { url: url(), source },
-                false => OutgoingError::Send { url: url(), source },
-            })?;
+            let response =
+                client
+                    .request(request)
+                    .await
+                    .map_err(|source| match is_untrusted(&source) {
+                        true => OutgoingError::Untrusted { url: url(), source },
+                        false => OutgoingError::Send { url: url(), source },
+                    })?;
             let status = response.status().as_u16();
             let body = to_bytes(Body::new(response.into_body()), MAX_ANSWER).await;
-            Ok(Answer { status, body: body.map_err(|source| OutgoingError::Receive { url: url(), source })? })
+            Ok(Answer {
+                status,
+                body: body.map_err(|source| OutgoingError::Receive { url: url(), source })?,
+            })
         };
         let exchange = tokio::time::timeout(PATIENCE, exchange).await;
         exchange.unwrap_or_else(|_| Err(OutgoingError::Late { url: url() }))
@@ -149,7 +182,11 @@ fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .build();
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
@@ -167,24 +204,36 @@ pub fn place(url: &str) -> String {
 
 /// Returns the certificates in a file, all of which must be usable.
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, BundleError> {
-    let unreadable = |source| BundleError::Read { path: path.to_owned(), source };
+    let unreadable = |source| BundleError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let found = std::fs::metadata(path).map_err(unreadable)?;
     if !found.is_file() || found.len() > MAX_BUNDLE {
-        return Err(unreadable(io::Error::other("it is not a regular file of at most 16 MiB")));
+        return Err(unreadable(io::Error::other(
+            "it is not a regular file of at most 16 MiB",
+        )));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<_, _>>()
-        .map_err(|source| BundleError::Form { path: path.to_owned(), source })?;
-    if certificates.is_empty() {
-        return Err(BundleError::Empty { path: path.to_owned() });
-    }
-    for (place, certificate) in certificates.iter().enumerate() {
-        RootCertStore::empty().add(certificate.clone()).map_err(|source| BundleError::Certificate {
+        .map_err(|source| BundleError::Form {
             path: path.to_owned(),
-            number: place + 1,
             source,
         })?;
+    if certificates.is_empty() {
+        return Err(BundleError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    for (place, certificate) in certificates.iter().enumerate() {
+        RootCertStore::empty()
+            .add(certificate.clone())
+            .map_err(|source| BundleError::Certificate {
+                path: path.to_owned(),
+                number: place + 1,
+                source,
+            })?;
     }
     Ok(certificates)
 }
@@ -195,8 +244,12 @@ fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
         return true;
     }
     // The inner error of an input/output error is not its source, but its source's.
-    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    let cause = inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| error.source());
+    let inside = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    let cause = inside
+        .map(|inside| inside as &(dyn Error + 'static))
+        .or_else(|| error.source());
     cause.is_some_and(is_untrusted)
 }
 
@@ -207,8 +260,14 @@ mod tests {
     #[test]
     fn what_gives_access_is_not_shown() {
         for (url, shown) in [
-            ("http://prometheus:9090/api/v1/query?token=SECRET", "http://prometheus:9090"),
-            ("https://user:SECRET@hooks.example.com/SECRET#SECRET", "https://hooks.example.com"),
+            (
+                "http://prometheus:9090/api/v1/query?token=SECRET",
+                "http://prometheus:9090",
+            ),
+            (
+                "https://user:SECRET@hooks.example.com/SECRET#SECRET",
+                "https://hooks.example.com",
+            ),
             ("https://[::1]:7080", "https://[::1]:7080"),
             ("SECRET", "an invalid address"),
             ("http://a b/SECRET", "an invalid address"),

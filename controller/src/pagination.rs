@@ -30,7 +30,9 @@ pub struct Listing<'a, K> {
 
 impl Pages {
     pub fn new(secret: &[u8]) -> Self {
-        Pages { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        Pages {
+            key: hmac::Key::new(hmac::HMAC_SHA256, secret),
+        }
     }
 
     /// Continues a list at `token`, or begins it.
@@ -43,14 +45,22 @@ impl Pages {
     ) -> Result<Listing<'_, K>, ApiError> {
         let name = name.into();
         let after = token.map(|token| self.open(&name, token)).transpose()?;
-        Ok(Listing { pages: self, name, after })
+        Ok(Listing {
+            pages: self,
+            name,
+            after,
+        })
     }
 
     fn seal<K: Serialize>(&self, listing: &str, key: &K) -> Result<String, ApiError> {
         let key = serde_json::to_string(key)
             .map_err(|_| ErrorName::InternalFailure.because("a token could not be made"))?;
         let tag = hmac::sign(&self.key, &message(listing, &key));
-        Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(key), URL_SAFE_NO_PAD.encode(tag)))
+        Ok(format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(key),
+            URL_SAFE_NO_PAD.encode(tag)
+        ))
     }
 
     fn open<K: DeserializeOwned>(&self, listing: &str, token: &str) -> Result<K, ApiError> {
@@ -106,14 +116,20 @@ impl<K: Serialize> Listing<'_, K> {
     ) -> Result<(Vec<T>, Option<String>), ApiError> {
         let mut page = Page::new();
         tx.query_while(sql, params, |row| {
-            Ok(read(row)?.map_or(ControlFlow::Continue(()), |(key, value)| page.add(key, value)))
+            Ok(
+                read(row)?.map_or(ControlFlow::Continue(()), |(key, value)| {
+                    page.add(key, value)
+                }),
+            )
         })?;
         self.end(page)
     }
 
     fn end<T>(&self, page: Page<K, T>) -> Result<(Vec<T>, Option<String>), ApiError> {
         let last = page.last.filter(|_| page.is_full);
-        let token = last.map(|last| self.pages.seal(&self.name, &last)).transpose()?;
+        let token = last
+            .map(|last| self.pages.seal(&self.name, &last))
+            .transpose()?;
         Ok((page.items, token))
     }
 }
@@ -128,7 +144,11 @@ struct Page<K, T> {
 
 impl<K, T> Page<K, T> {
     fn new() -> Self {
-        Page { items: Vec::new(), last: None, is_full: false }
+        Page {
+            items: Vec::new(),
+            last: None,
+            is_full: false,
+        }
     }
 
     /// Adds an item, or leaves it to the next page and breaks.
@@ -184,8 +204,16 @@ mod tests {
     #[test]
     fn forged_tokens_and_those_of_another_list_are_refused() {
         let token = page(101, "l", None).unwrap().1.unwrap();
-        for (listing, token) in [("m", token.as_str()), ("l", "x"), ("l", ""), ("l", "MDAx.AAAA")] {
-            assert_eq!(page(101, listing, Some(token)).unwrap_err().name, ErrorName::InvalidNextToken);
+        for (listing, token) in [
+            ("m", token.as_str()),
+            ("l", "x"),
+            ("l", ""),
+            ("l", "MDAx.AAAA"),
+        ] {
+            assert_eq!(
+                page(101, listing, Some(token)).unwrap_err().name,
+                ErrorName::InvalidNextToken
+            );
         }
     }
 }

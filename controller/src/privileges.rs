@@ -19,7 +19,11 @@ pub enum PrivilegesError {
     )]
     Shared(PathBuf),
     #[error("the data directory {} belongs to the user with id {uid}, and this process cannot act as that user: run it as root or as that user", path.display())]
-    Become { path: PathBuf, uid: u32, source: io::Error },
+    Become {
+        path: PathBuf,
+        uid: u32,
+        source: io::Error,
+    },
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
@@ -35,18 +39,33 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
     let path = || data_dir.to_owned();
     let folder = match std::fs::metadata(data_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(|source| PrivilegesError::Look { path: path(), source })?,
+        found => found.map_err(|source| PrivilegesError::Look {
+            path: path(),
+            source,
+        })?,
     };
     if folder.uid() == 0 {
-        return if folder.mode() & 0o002 == 0 { Ok(()) } else { Err(PrivilegesError::Shared(path())) };
+        return if folder.mode() & 0o002 == 0 {
+            Ok(())
+        } else {
+            Err(PrivilegesError::Shared(path()))
+        };
     }
     let uid = Uid::from_raw(folder.uid());
     // Otherwise, a folder that belongs to its user but to root's group would keep the rights of root's group.
-    let gid = Gid::from_raw(if folder.gid() == 0 { folder.uid() } else { folder.gid() });
+    let gid = Gid::from_raw(if folder.gid() == 0 {
+        folder.uid()
+    } else {
+        folder.gid()
+    });
     set_thread_groups(&[])
         .and_then(|()| set_thread_res_gid(gid, gid, gid))
         .and_then(|()| set_thread_res_uid(uid, uid, uid))
-        .map_err(|error| PrivilegesError::Become { path: path(), uid: folder.uid(), source: error.into() })
+        .map_err(|error| PrivilegesError::Become {
+            path: path(),
+            uid: folder.uid(),
+            source: error.into(),
+        })
 }
 
 /// Runs `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the caller keeps its

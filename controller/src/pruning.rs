@@ -16,7 +16,12 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// Searches for versions to delete at once and then every hour, until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
-    let retention = service.settings.s3.as_ref().map(|s3| s3.retention).unwrap_or_default();
+    let retention = service
+        .settings
+        .s3
+        .as_ref()
+        .map(|s3| s3.retention)
+        .unwrap_or_default();
     let objects = service.objects.clone().filter(|_| !retention.is_endless());
     loop {
         let round = async {
@@ -33,7 +38,10 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 }
 
 async fn prune(service: &Arc<Service>, objects: &Arc<Objects>, retention: Retention) {
-    let expired = on_disk(objects, move |objects| objects.expired(retention, Timestamp::now())).await;
+    let expired = on_disk(objects, move |objects| {
+        objects.expired(retention, Timestamp::now())
+    })
+    .await;
     for (bucket, key) in expired.unwrap_or_default() {
         prune_object(service, objects, retention, &bucket, &key).await;
     }
@@ -41,7 +49,12 @@ async fn prune(service: &Arc<Service>, objects: &Arc<Objects>, retention: Retent
 
 /// Deletes old versions of an object that has got a new one.
 pub async fn replaced(service: &Arc<Service>, bucket: &str, key: &str) {
-    let retention = service.settings.s3.as_ref().map(|s3| s3.retention).unwrap_or_default();
+    let retention = service
+        .settings
+        .s3
+        .as_ref()
+        .map(|s3| s3.retention)
+        .unwrap_or_default();
     if let Some(objects) = service.objects.as_ref().filter(|_| !retention.is_endless()) {
         prune_object(service, objects, retention, bucket, key).await;
     }
@@ -55,17 +68,27 @@ async fn prune_object(
     key: &str,
 ) {
     let (named, of) = (bucket.to_owned(), key.to_owned());
-    let needed = service.transact(move |_, context| revisions::needed(context, &named, &of)).await;
+    let needed = service
+        .transact(move |_, context| revisions::needed(context, &named, &of))
+        .await;
     let Ok(needed) = needed else {
         // The log has the cause, and the next round comes.
         return;
     };
     let (named, of) = (bucket.to_owned(), key.to_owned());
     let deleted = on_disk(objects, move |objects| {
-        objects.prune(&named, &of, retention, Timestamp::now(), |version| needed.contains(&version.id))
+        objects.prune(&named, &of, retention, Timestamp::now(), |version| {
+            needed.contains(&version.id)
+        })
     });
     for version in deleted.await.unwrap_or_default() {
-        tracing::info!(bucket, key, version = version.id, bytes = version.size, "an old version was deleted");
+        tracing::info!(
+            bucket,
+            key,
+            version = version.id,
+            bytes = version.size,
+            "an old version was deleted"
+        );
     }
 }
 
@@ -75,7 +98,10 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,
 ) -> Option<T> {
     let objects = Arc::clone(objects);
-    match tokio::task::spawn_blocking(move || work(&objects)).await.ok()? {
+    match tokio::task::spawn_blocking(move || work(&objects))
+        .await
+        .ok()?
+    {
         Ok(done) => Some(done),
         Err(error) => {
             tracing::error!(error = chain(&error), "old versions could not be deleted");

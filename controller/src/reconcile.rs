@@ -33,7 +33,10 @@ const ABSENCE: Duration = Duration::from_secs(60);
 pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     let back = Timestamp::now();
     let doubtful = service.transact(|_, context| {
-        let (active, strange) = (unfinished::all(context.tx)?, unfinished::strange(context.tx)?);
+        let (active, strange) = (
+            unfinished::all(context.tx)?,
+            unfinished::strange(context.tx)?,
+        );
         Ok(active.into_iter().chain(strange).collect::<Vec<_>>())
     });
     for deployment_id in doubtful.await? {
@@ -60,8 +63,13 @@ pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
 
 /// Runs until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
-    let active = service.transact(|_, context| Ok(unfinished::all(context.tx)?)).await?;
-    tracing::info!(deployments = active.len(), "going on with active deployments");
+    let active = service
+        .transact(|_, context| Ok(unfinished::all(context.tx)?))
+        .await?;
+    tracing::info!(
+        deployments = active.len(),
+        "going on with active deployments"
+    );
     for id in active {
         service.signals.deployment_changed(&id);
     }
@@ -123,7 +131,10 @@ struct Troubles(HashMap<String, Duration>);
 impl Troubles {
     /// Retries a deployment later, with growing delays, so that it does not flood the log.
     fn note(&mut self, service: &Service, id: &str, error: &ApiError) {
-        let wait = self.0.get(id).map_or(RETRY, |before| (*before * 2).min(SELDOM));
+        let wait = self
+            .0
+            .get(id)
+            .map_or(RETRY, |before| (*before * 2).min(SELDOM));
         let seconds = wait.as_secs();
         tracing::error!(deployment_id = id, %error, seconds, "a deployment could not be decided about; trying again");
         self.0.insert(id.to_owned(), wait);
@@ -134,7 +145,10 @@ impl Troubles {
 /// Ends a deployment whose rows make a decision impossible.
 async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &mut Troubles) {
     let of = id.to_owned();
-    match service.transact(move |_, context| decide::give_up(context, &of, &found.message)).await {
+    match service
+        .transact(move |_, context| decide::give_up(context, &of, &found.message))
+        .await
+    {
         Ok(outcome) => service.signals.announce(&outcome),
         Err(error) => troubles.note(service, id, &error),
     }
@@ -142,14 +156,19 @@ async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &m
 
 /// Timers report overdue commands; but another process may have made one overdue.
 async fn look_for_overdue(service: &Arc<Service>) {
-    match service.transact(|_, context| Ok(unfinished::overdue(context.tx, context.now)?)).await {
+    match service
+        .transact(|_, context| Ok(unfinished::overdue(context.tx, context.now)?))
+        .await
+    {
         Ok(overdue) => {
             let mut agenda = lock(&service.signals.agenda);
             for id in overdue {
                 agenda.look_now(&id);
             }
         }
-        Err(error) => tracing::error!(%error, "overdue commands could not be looked for; trying again"),
+        Err(error) => {
+            tracing::error!(%error, "overdue commands could not be looked for; trying again")
+        }
     }
 }
 
@@ -157,7 +176,9 @@ async fn look_for_overdue(service: &Arc<Service>) {
 async fn tell_of_administration(service: &Arc<Service>) {
     match service.transact(|_, context| audit::take(context)).await {
         Ok(entries) => entries.iter().for_each(audit::AuditEntry::log),
-        Err(error) => tracing::error!(%error, "changes of the command line could not be read; trying again"),
+        Err(error) => {
+            tracing::error!(%error, "changes of the command line could not be read; trying again")
+        }
     }
 }
 

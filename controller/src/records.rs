@@ -82,7 +82,11 @@ impl Record {
         let Json(progress): Json<DeploymentState> = row.get("progress")?;
         let status: String = row.get("status")?;
         if status != progress.status().as_str() {
-            let said = format!("found {}, and progress has {}", shorten(&status), progress.status());
+            let said = format!(
+                "found {}, and progress has {}",
+                shorten(&status),
+                progress.status()
+            );
             return Err(SqlError::damaged("status", said));
         }
         let Json(Stored(definition)) = row.get("snapshot")?;
@@ -105,7 +109,10 @@ impl Record {
         match Record::find(tx, id) {
             Err(damage) if damage.is_damage() && !tx.is_readonly() => {
                 set_aside(tx, id, &damage.to_string(), Timestamp::now())?;
-                Ok(Record::find(tx, id)?.map(|record| Record { was_set_aside: true, ..record }))
+                Ok(Record::find(tx, id)?.map(|record| Record {
+                    was_set_aside: true,
+                    ..record
+                }))
             }
             found => found,
         }
@@ -119,9 +126,9 @@ impl Record {
     pub(crate) fn error(&self) -> Option<&ErrorInformation> {
         match &self.progress {
             DeploymentState::Ended { ending, .. } => ending.error(),
-            DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
-                None
-            }
+            DeploymentState::Created
+            | DeploymentState::InProgress { .. }
+            | DeploymentState::Ready { .. } => None,
         }
     }
 
@@ -167,31 +174,55 @@ impl Record {
     /// Returns the definition, which every active deployment has.
     pub(crate) fn definition(&self) -> Result<&Definition, ApiError> {
         self.definition.as_ref().ok_or_else(|| {
-            ErrorName::DamagedRecord
-                .because(format!("the record of the deployment {} was damaged, and has no revision", self.id))
+            ErrorName::DamagedRecord.because(format!(
+                "the record of the deployment {} was damaged, and has no revision",
+                self.id
+            ))
         })
     }
 
     /// The revision, if it is known.
     pub(crate) fn revision(&self) -> Option<&Revision> {
-        self.definition.as_ref().map(|definition| &definition.revision)
+        self.definition
+            .as_ref()
+            .map(|definition| &definition.revision)
     }
 
     /// The names of the load balancers at which it changes traffic.
     pub(crate) fn load_balancers(&self) -> Vec<String> {
-        let balancers = self.definition.as_ref().and_then(|definition| definition.load_balancers.as_ref());
+        let balancers = self
+            .definition
+            .as_ref()
+            .and_then(|definition| definition.load_balancers.as_ref());
         balancers.map(LoadBalancers::names).unwrap_or_default()
     }
 
     /// Whether its original instances wait for their end, or have reached it.
     pub(crate) fn waits_for_termination(&self) -> bool {
-        let retires = matches!(self.rules.strategy, Strategy::BlueGreen { retire_minutes: Some(_), .. });
-        retires && matches!(self.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. })
+        let retires = matches!(
+            self.rules.strategy,
+            Strategy::BlueGreen {
+                retire_minutes: Some(_),
+                ..
+            }
+        );
+        retires
+            && matches!(
+                self.progress,
+                DeploymentState::Ended {
+                    ending: Ending::Succeeded,
+                    ..
+                }
+            )
     }
 
     /// The deployment that this one undoes.
     pub(crate) fn rolls_back(&self) -> Option<String> {
-        self.relations.rollback.as_ref()?.rollback_triggering_deployment_id.clone()
+        self.relations
+            .rollback
+            .as_ref()?
+            .rollback_triggering_deployment_id
+            .clone()
     }
 
     /// Returns a deployment in the form that its group shows.
@@ -206,7 +237,9 @@ impl Record {
 
     /// Whether the service made this deployment as a rollback.
     pub(crate) fn is_rollback(&self) -> bool {
-        self.definition.as_ref().is_some_and(|definition| definition.creator == Creator::Rollback)
+        self.definition
+            .as_ref()
+            .is_some_and(|definition| definition.creator == Creator::Rollback)
     }
 
     /// Counts the targets of each kind.
@@ -234,7 +267,8 @@ impl Record {
 
     /// Deletes a deployment with its remaining targets.
     pub(crate) fn delete(tx: &Tx<'_>, id: &str) -> Result<(), SqlError> {
-        tx.execute("DELETE FROM deployments WHERE id = ?1", [id]).map(drop)
+        tx.execute("DELETE FROM deployments WHERE id = ?1", [id])
+            .map(drop)
     }
 
     /// The time at which the first running command expires.

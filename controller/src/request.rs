@@ -73,7 +73,11 @@ impl<M: Member> Field for M {
     type Raw = M::Raw;
 
     fn demand(raw: &Option<M::Raw>) -> Result<(), ApiError> {
-        if raw.as_ref().is_some_and(M::is_given) { Ok(()) } else { Err(M::missing()) }
+        if raw.as_ref().is_some_and(M::is_given) {
+            Ok(())
+        } else {
+            Err(M::missing())
+        }
     }
 
     fn read(raw: Option<M::Raw>) -> Result<Self, ApiError> {

@@ -86,14 +86,22 @@ impl TryFrom<RevisionLocation> for Revision {
     type Error = NotARevision;
 
     fn try_from(location: RevisionLocation) -> Result<Self, NotARevision> {
-        match (location.revision_type, location.s3_location, location.git_hub_location) {
-            (Some(RevisionLocationType::S3), Some(s3), None) => S3Object::try_from(s3).map(Revision::S3),
+        match (
+            location.revision_type,
+            location.s3_location,
+            location.git_hub_location,
+        ) {
+            (Some(RevisionLocationType::S3), Some(s3), None) => {
+                S3Object::try_from(s3).map(Revision::S3)
+            }
             (Some(RevisionLocationType::GitHub), None, Some(git_hub)) => {
                 Commit::try_from(git_hub).map(Revision::GitHub)
             }
             (Some(RevisionLocationType::S3), ..) => Err(NotARevision::S3Alone),
             (Some(RevisionLocationType::GitHub), ..) => Err(NotARevision::GitHubAlone),
-            (Some(other), ..) => Err(NotARevision::OtherType(other.as_str().chars().take(SHOWN).collect())),
+            (Some(other), ..) => Err(NotARevision::OtherType(
+                other.as_str().chars().take(SHOWN).collect(),
+            )),
             (None, ..) => Err(NotARevision::NoType),
         }
     }
@@ -104,14 +112,22 @@ impl TryFrom<S3Location> for S3Object {
 
     fn try_from(location: S3Location) -> Result<Self, NotARevision> {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let (bucket, key) = given(location.bucket).zip(given(location.key)).ok_or(NotARevision::NoObject)?;
+        let (bucket, key) = given(location.bucket)
+            .zip(given(location.key))
+            .ok_or(NotARevision::NoObject)?;
         let bundle = match location.bundle_type {
             Some(BundleType::Tar) => Bundle::Tar,
             Some(BundleType::Tgz) => Bundle::Tgz,
             Some(BundleType::Zip) => Bundle::Zip,
             _ => return Err(NotARevision::NoBundleType),
         };
-        Ok(S3Object { bucket, key, bundle, version: location.version, etag: location.e_tag })
+        Ok(S3Object {
+            bucket,
+            key,
+            bundle,
+            version: location.version,
+            etag: location.e_tag,
+        })
     }
 }
 
@@ -122,13 +138,19 @@ impl TryFrom<GitHubLocation> for Commit {
         let full_name = location.repository.unwrap_or_default();
         let (account, repository) = full_name
             .split_once('/')
-            .filter(|(account, name)| !account.is_empty() && !name.is_empty() && !name.contains('/'))
+            .filter(|(account, name)| {
+                !account.is_empty() && !name.is_empty() && !name.contains('/')
+            })
             .ok_or(NotARevision::NoRepository)?;
         let id = location.commit_id.unwrap_or_default();
         if id.len() != 40 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(NotARevision::NoCommit);
         }
-        Ok(Commit { account: account.to_owned(), repository: repository.to_owned(), id })
+        Ok(Commit {
+            account: account.to_owned(),
+            repository: repository.to_owned(),
+            id,
+        })
     }
 }
 
@@ -168,7 +190,10 @@ impl From<S3Object> for S3Location {
 impl From<Commit> for GitHubLocation {
     fn from(commit: Commit) -> Self {
         let repository = format!("{}/{}", commit.account, commit.repository);
-        GitHubLocation { repository: Some(repository), commit_id: Some(commit.id) }
+        GitHubLocation {
+            repository: Some(repository),
+            commit_id: Some(commit.id),
+        }
     }
 }
 
@@ -176,11 +201,22 @@ impl From<Commit> for GitHubLocation {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Revision::S3(S3Object { bucket, key, version, .. }) => {
+            Revision::S3(S3Object {
+                bucket,
+                key,
+                version,
+                ..
+            }) => {
                 write!(f, "s3://{bucket}/{key}")?;
-                version.as_ref().map_or(Ok(()), |version| write!(f, "?versionId={version}"))
+                version
+                    .as_ref()
+                    .map_or(Ok(()), |version| write!(f, "?versionId={version}"))
             }
-            Revision::GitHub(Commit { account, repository, id }) => {
+            Revision::GitHub(Commit {
+                account,
+                repository,
+                id,
+            }) => {
                 write!(f, "github.com/{account}/{repository}@{id}")
             }
         }

@@ -30,9 +30,15 @@ pub enum ServeError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("cannot write {}", path.display())]
-    Announce { path: PathBuf, source: std::io::Error },
+    Announce {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("deployments cannot be advanced")]
     Reconcile(#[source] ApiError),
 }
@@ -80,8 +86,14 @@ impl Announcement {
     }
 
     fn write(&self, data_dir: &Path) -> Result<(), ServeError> {
-        replace(&data_dir.join(Self::FILE), &serde_json::json!(self).to_string())?;
-        replace(&data_dir.join(Self::ADDRESS_FILE), &format!("{}\n", self.address))
+        replace(
+            &data_dir.join(Self::FILE),
+            &serde_json::json!(self).to_string(),
+        )?;
+        replace(
+            &data_dir.join(Self::ADDRESS_FILE),
+            &format!("{}\n", self.address),
+        )
     }
 }
 
@@ -90,7 +102,10 @@ fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
     let staged = path.with_extension("new");
     std::fs::write(&staged, text)
         .and_then(|()| std::fs::rename(&staged, path))
-        .map_err(|source| ServeError::Announce { path: path.to_owned(), source })
+        .map_err(|source| ServeError::Announce {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Serves until `stop` is ready; held polls are answered then. An item from `reload` makes the service read its
@@ -103,21 +118,42 @@ pub async fn serve(
     connections::raise_file_limit();
     let address = settings.listen;
     let data_dir = settings.data_dir.clone();
-    let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();
+    let Settings {
+        partition: Partition { region, account_id },
+        tls,
+        endpoint,
+        ..
+    } = settings.clone();
     let has_s3 = settings.s3.is_some();
     let config_file = settings.config_file.clone();
     let service = Service::open(settings)?;
     let certificates = Certificates::open(&tls, &service.keys())?;
-    let acceptor = certificates.as_ref().map(Certificates::acceptor).transpose()?;
+    let acceptor = certificates
+        .as_ref()
+        .map(Certificates::acceptor)
+        .transpose()?;
     let listening = TcpListener::bind(address).await;
     let listener = listening.map_err(|source| ServeError::Listen { address, source })?;
-    let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ServeError::Listen { address, source })?;
     let endpoint = endpoint.as_ref().map(|endpoint| endpoint.url().to_owned());
     let endpoint = endpoint.or_else(|| by_address(address, &tls));
     let speaks_tls = tls != Tls::Off;
-    let self_signed_for = if let Tls::SelfSigned { names } = tls { names } else { Vec::new() };
-    let announcement =
-        Announcement { address, region, account_id, endpoint, self_signed_for, tls: speaks_tls, has_s3 };
+    let self_signed_for = if let Tls::SelfSigned { names } = tls {
+        names
+    } else {
+        Vec::new()
+    };
+    let announcement = Announcement {
+        address,
+        region,
+        account_id,
+        endpoint,
+        self_signed_for,
+        tls: speaks_tls,
+        has_s3,
+    };
     announcement.write(&data_dir)?;
     tracing::info!(
         %address,
@@ -129,7 +165,10 @@ pub async fn serve(
         "ready"
     );
     tell_systemd(NotifyState::Ready);
-    let listener = Listener { socket: listener, tls: acceptor.map(connections::Tls) };
+    let listener = Listener {
+        socket: listener,
+        tls: acceptor.map(connections::Tls),
+    };
     let file = config_file.map(Watched::new);
     let reload = reload.inspect(|()| file.iter().for_each(Watched::look));
     let fresh = async {
@@ -162,7 +201,9 @@ impl Watched {
     }
 
     fn content(path: &Path) -> Option<Digest> {
-        std::fs::read(path).ok().map(|text| digest::digest(&digest::SHA256, &text))
+        std::fs::read(path)
+            .ok()
+            .map(|text| digest::digest(&digest::SHA256, &text))
     }
 
     /// A reload does not apply other changes, which its caller may expect.
@@ -203,11 +244,22 @@ async fn run(
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     };
-    reconcile::give_time(&service).await.map_err(ServeError::Reconcile)?;
+    reconcile::give_time(&service)
+        .await
+        .map_err(ServeError::Reconcile)?;
     let shutdown = stopping(&service);
     let patience = service.settings.timers.request;
-    let requests = connections::serve(listener, http::router(Arc::clone(&service)), patience, shutdown);
-    let deployments = async { reconcile::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+    let requests = connections::serve(
+        listener,
+        http::router(Arc::clone(&service)),
+        patience,
+        shutdown,
+    );
+    let deployments = async {
+        reconcile::run(Arc::clone(&service))
+            .await
+            .map_err(ServeError::Reconcile)
+    };
     let stop = async {
         stop.await;
         tracing::info!("stopping");
@@ -220,10 +272,26 @@ async fn run(
             requests.await;
             Ok(())
         };
-        let traffic = async { traffic::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
-        let alarms = async { alarms::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
-        let events = async { delivery::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
-        let pruning = async { pruning::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        let traffic = async {
+            traffic::run(Arc::clone(&service))
+                .await
+                .map_err(ServeError::Reconcile)
+        };
+        let alarms = async {
+            alarms::run(Arc::clone(&service))
+                .await
+                .map_err(ServeError::Reconcile)
+        };
+        let events = async {
+            delivery::run(Arc::clone(&service))
+                .await
+                .map_err(ServeError::Reconcile)
+        };
+        let pruning = async {
+            pruning::run(Arc::clone(&service))
+                .await
+                .map_err(ServeError::Reconcile)
+        };
         tokio::try_join!(requests, deployments, traffic, alarms, events, pruning).map(|_| ())
     };
     tokio::select! {

@@ -58,7 +58,10 @@ pub enum OpenError {
     #[error("there is no data directory {}: name the one of the service with --data-dir", .0.display())]
     NoDataDir(PathBuf),
     #[error("cannot make the data directory {}", path.display())]
-    DataDir { path: PathBuf, source: std::io::Error },
+    DataDir {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
@@ -70,7 +73,10 @@ pub enum OpenError {
     #[error("the folder of revisions (s3.folder) cannot be used")]
     Objects(#[from] ObjectError),
     #[error("cannot lock the data directory {}", path.display())]
-    Lock { path: PathBuf, source: std::io::Error },
+    Lock {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("a service runs on the data directory {}: stop it first", .0.display())]
     InUse(PathBuf),
     #[error(
@@ -88,7 +94,10 @@ pub enum OpenError {
     )]
     NotADataDir(PathBuf),
     #[error("cannot look into the data directory {}", path.display())]
-    Look { path: PathBuf, source: std::io::Error },
+    Look {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 /// A data directory has one service at a time, or none while its database is replaced. The lock ends with the process.
@@ -98,10 +107,18 @@ pub struct Lock(#[expect(dead_code, reason = "it is locked while it is open")] F
 impl Lock {
     pub fn take(data_dir: &Path) -> Result<Self, OpenError> {
         let path = data_dir.join("service.lock");
-        let failed = |source| OpenError::Lock { path: data_dir.to_owned(), source };
+        let failed = |source| OpenError::Lock {
+            path: data_dir.to_owned(),
+            source,
+        };
         let mut options = OpenOptions::new();
-        let file =
-            options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
@@ -116,7 +133,10 @@ pub fn prepare(data_dir: &Path) -> Result<(), OpenError> {
         .recursive(true)
         .mode(0o700)
         .create(data_dir)
-        .map_err(|source| OpenError::DataDir { path: data_dir.to_owned(), source })
+        .map_err(|source| OpenError::DataDir {
+            path: data_dir.to_owned(),
+            source,
+        })
 }
 
 /// The path of a data directory's database.
@@ -135,7 +155,10 @@ pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
     match finished(data_dir)?.try_exists() {
         Ok(true) => Ok(()),
         Ok(false) => Err(OpenError::NotADataDir(data_dir.to_owned())),
-        Err(source) => Err(OpenError::Look { path: data_dir.to_owned(), source }),
+        Err(source) => Err(OpenError::Look {
+            path: data_dir.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -156,7 +179,11 @@ pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
 
 /// Returns the digests of the present signing key and of the next one.
 fn announcement(signer: &Signer, next: Option<&Signer>) -> Result<HeaderValue, SigningError> {
-    let pins = [Some(signer), next].into_iter().flatten().map(Signer::pin).collect::<Result<Vec<_>, _>>()?;
+    let pins = [Some(signer), next]
+        .into_iter()
+        .flatten()
+        .map(Signer::pin)
+        .collect::<Result<Vec<_>, _>>()?;
     let text = pins.join(&command::SIGNER_SEPARATOR.to_string());
     HeaderValue::try_from(text).map_err(|_| SigningError::Sign)
 }
@@ -172,13 +199,17 @@ impl Service {
         let names = known.clone();
         store.transact_blocking(move |tx| {
             partition::claim(tx, &wanted)?;
-            Ok::<_, OpenError>(dangling_references::warn(tx, &names).map_err(StoreError::Transaction)?)
+            Ok::<_, OpenError>(
+                dangling_references::warn(tx, &names).map_err(StoreError::Transaction)?,
+            )
         })?;
         let keys = Keys::of(&settings.data_dir, &store);
         let vault = Vault::open(&keys)?;
         let (signer, next) = (Signer::open(&keys)?, Signer::announced(&keys)?);
         let s3 = settings.s3.as_ref();
-        let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
+        let objects = s3
+            .map(|s3| Objects::open(&s3.folder, &s3.buckets))
+            .transpose()?;
         Ok(Arc::new(Service {
             signers: announcement(&signer, next.as_ref())?,
             signer: Arc::new(signer),
@@ -207,7 +238,9 @@ impl Service {
         W: FnOnce(&Service, &Context<'_>) -> Result<T, ApiError> + Send + 'static,
     {
         let service = Arc::clone(self);
-        self.store.transact(move |tx| work(&service, &service.context(tx))).await
+        self.store
+            .transact(move |tx| work(&service, &service.context(tx)))
+            .await
     }
 
     /// Runs `work`, which only reads, concurrently with writing transactions.
@@ -217,7 +250,9 @@ impl Service {
         W: FnOnce(&Service, &Context<'_>) -> Result<T, ApiError> + Send + 'static,
     {
         let service = Arc::clone(self);
-        self.store.read(move |tx| work(&service, &service.context(tx))).await
+        self.store
+            .read(move |tx| work(&service, &service.context(tx)))
+            .await
     }
 
     fn context<'a>(&'a self, tx: &'a Tx<'a>) -> Context<'a> {
@@ -241,7 +276,9 @@ impl Service {
     pub async fn change<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Effects>), ApiError> + Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Effects>), ApiError>
+            + Send
+            + 'static,
     {
         let service = Arc::clone(self);
         let changing = async move {

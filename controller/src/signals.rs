@@ -36,7 +36,10 @@ impl Signals {
 
     /// Returns the signal for a host's polls. Enable the wait before looking for a command, so that none is missed.
     pub fn of_host(&self, host: &str) -> Arc<Notify> {
-        lock(&self.hosts).entry(host.to_owned()).or_default().clone()
+        lock(&self.hosts)
+            .entry(host.to_owned())
+            .or_default()
+            .clone()
     }
 
     fn wake_hosts(&self, hosts: &[String]) {

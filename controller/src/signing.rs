@@ -45,7 +45,10 @@ impl Recent {
     const MOST: usize = 16_384;
 
     fn get(&self, digest: &[u8; 32]) -> Option<&[u8]> {
-        self.young.get(digest).or_else(|| self.old.get(digest)).map(Box::as_ref)
+        self.young
+            .get(digest)
+            .or_else(|| self.old.get(digest))
+            .map(Box::as_ref)
     }
 
     fn keep(&mut self, digest: [u8; 32], signature: &[u8]) {
@@ -62,7 +65,9 @@ pub enum SigningError {
     Keep(#[from] KeyError),
     #[error("cannot make the signing certificate")]
     Make(#[from] rcgen::Error),
-    #[error("the signing key in the data directory is not a usable RSA key: restore it from a backup")]
+    #[error(
+        "the signing key in the data directory is not a usable RSA key: restore it from a backup"
+    )]
     Key,
     #[error("the signing certificate in the data directory does not belong to the signing key")]
     Mismatch,
@@ -80,7 +85,9 @@ impl Signer {
 
     /// Returns the next signing key, if one was announced.
     pub fn announced(keys: &Keys) -> Result<Option<Signer>, SigningError> {
-        keys.has(Key::NextSigner).then(|| Self::announce(keys)).transpose()
+        keys.has(Key::NextSigner)
+            .then(|| Self::announce(keys))
+            .transpose()
     }
 
     /// Returns the next signing key; the first call makes it.
@@ -90,18 +97,28 @@ impl Signer {
 
     fn of(keys: &Keys, which: Key) -> Result<Signer, SigningError> {
         let key_der = keys.open(which, || {
-            let made = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
-            made.map(|key| key.serialize_der()).map_err(|_| KeyError::Random)
+            let made =
+                rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+            made.map(|key| key.serialize_der())
+                .map_err(|_| KeyError::Random)
         })?;
         let made = self_signed(&key_der)?;
         let certificate_der = keys.certificate(which, || Ok(made))?;
         let key = RsaKeyPair::from_pkcs8(&key_der).map_err(|_| SigningError::Key)?;
         let certificate = Certificate::from_der(&certificate_der)?;
-        let certified = &certificate.tbs_certificate.subject_public_key_info.subject_public_key;
+        let certified = &certificate
+            .tbs_certificate
+            .subject_public_key_info
+            .subject_public_key;
         if certified.as_bytes() != Some(key.public_key().as_ref()) {
             return Err(SigningError::Mismatch);
         }
-        Ok(Signer { key, certificate, certificate_der, recent: Mutex::default() })
+        Ok(Signer {
+            key,
+            certificate,
+            certificate_der,
+            recent: Mutex::default(),
+        })
     }
 
     /// The certificate inside every signed document.
@@ -111,7 +128,11 @@ impl Signer {
 
     /// The SHA-256 of the public key (DER of SubjectPublicKeyInfo) in lower-case hexadecimal, which agents pin.
     pub fn pin(&self) -> Result<String, SigningError> {
-        let key = self.certificate.tbs_certificate.subject_public_key_info.to_der()?;
+        let key = self
+            .certificate
+            .tbs_certificate
+            .subject_public_key_info
+            .to_der()?;
         Ok(hex::encode(digest::digest(&digest::SHA256, &key)))
     }
 
@@ -135,7 +156,12 @@ impl Signer {
     fn signature(&self, document: &[u8]) -> Result<Vec<u8>, SigningError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
-            .sign(&RSA_PKCS1_SHA256, &rand::SystemRandom::new(), document, &mut signature)
+            .sign(
+                &RSA_PKCS1_SHA256,
+                &rand::SystemRandom::new(),
+                document,
+                &mut signature,
+            )
             .map_err(|_| SigningError::Sign)?;
         Ok(signature)
     }
@@ -169,7 +195,10 @@ impl Signer {
             crls: None,
             signer_infos: SignerInfos(SetOfVec::try_from(vec![signer])?),
         };
-        let envelope = ContentInfo { content_type: ID_SIGNED_DATA, content: Any::encode_from(&signed)? };
+        let envelope = ContentInfo {
+            content_type: ID_SIGNED_DATA,
+            content: Any::encode_from(&signed)?,
+        };
         pem("PKCS7", &envelope.to_der()?)
     }
 }
@@ -179,7 +208,8 @@ fn algorithm(oid: ObjectIdentifier, parameters: Option<Any>) -> AlgorithmIdentif
 }
 
 fn pem(label: &'static str, der: &[u8]) -> Result<String, SigningError> {
-    der::pem::encode_string(label, LineEnding::LF, der).map_err(|error| SigningError::Encode(error.into()))
+    der::pem::encode_string(label, LineEnding::LF, der)
+        .map_err(|error| SigningError::Encode(error.into()))
 }
 
 /// Agents check neither chain nor dates, or pin the key: the certificate does not expire.
@@ -189,7 +219,10 @@ fn self_signed(key_der: &[u8]) -> Result<Vec<u8>, SigningError> {
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(9999, 12, 31);
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, "codedeploy-controller deployment signer");
+    parameters.distinguished_name.push(
+        rcgen::DnType::CommonName,
+        "codedeploy-controller deployment signer",
+    );
     parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     Ok(parameters.self_signed(&key)?.der().to_vec())
 }

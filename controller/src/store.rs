@@ -45,13 +45,22 @@ const PATIENCE: Duration = Duration::from_millis(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot open the database {}", path.display())]
-    Open { path: PathBuf, source: rusqlite::Error },
+    Open {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
     #[error("the file system of the database {} is full: make room, and try again", .0.display())]
     Full(PathBuf),
     #[error("cannot make the database {} private", path.display())]
-    Private { path: PathBuf, source: std::io::Error },
+    Private {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("cannot bring the database {} to schema version {}", path.display(), sqlite::VERSION)]
-    Migrate { path: PathBuf, source: rusqlite::Error },
+    Migrate {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
     #[error(
         "the database {} has schema version {found}; this program knows up to {}: start the version that wrote it",
         path.display(), sqlite::VERSION
@@ -59,7 +68,10 @@ pub enum StoreError {
     Newer { path: PathBuf, found: i64 },
     #[error("the database {} has schema version {found}; this program writes version {}", path.display(), sqlite::VERSION)]
     Older { path: PathBuf, found: i64 },
-    #[error("cannot keep a copy of the database before its upgrade to schema version {}", sqlite::VERSION)]
+    #[error(
+        "cannot keep a copy of the database before its upgrade to schema version {}",
+        sqlite::VERSION
+    )]
     Copy(#[source] Box<BackupError>),
     #[error(
         "the database {} is damaged ({found}): stop the service and restore a backup (codedeploy-controller restore FILE)", path.display()
@@ -94,7 +106,10 @@ impl Store {
         let connection = sqlite::connect(path)?;
         sqlite::check(&connection, path)?;
         let store = Self::of(sqlite::migrated(connection, path)?)?;
-        Ok(Store { readers: Some(Readers::open(path)?), ..store })
+        Ok(Store {
+            readers: Some(Readers::open(path)?),
+            ..store
+        })
     }
 
     /// A database that is gone with the last handle, for simulations.
@@ -112,7 +127,10 @@ impl Store {
                 }
             })
             .map_err(StoreError::Thread)?;
-        Ok(Store { jobs, readers: None })
+        Ok(Store {
+            jobs,
+            readers: None,
+        })
     }
 
     /// Runs `work` as one transaction, which is committed if it returns `Ok` and undone if it returns `Err`.
@@ -222,8 +240,8 @@ fn in_savepoint<T, E: From<StoreError>>(
 #[cfg(test)]
 pub(crate) fn way_of(sql: &'static str) -> String {
     let store = Store::in_memory().unwrap();
-    let steps =
-        store.transact_blocking(move |tx| -> Result<Vec<String>, StoreError> { Ok(tx.explain(sql)?) });
+    let steps = store
+        .transact_blocking(move |tx| -> Result<Vec<String>, StoreError> { Ok(tx.explain(sql)?) });
     steps.unwrap().join("; ")
 }
 
@@ -235,7 +253,8 @@ mod tests {
     fn a_failed_transaction_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db")).unwrap();
-        let insert = "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
+        let insert =
+            "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
         let refused: Result<(), StoreError> = store.transact_blocking(move |tx| {
             tx.execute(insert, ())?;
             Err(StoreError::Gone)
@@ -243,7 +262,11 @@ mod tests {
         assert!(refused.is_err());
         let count: i64 = store
             .transact_blocking(|tx| {
-                Ok::<_, StoreError>(tx.query_one("SELECT count(*) FROM applications", (), |row| row.get(0))?)
+                Ok::<_, StoreError>(tx.query_one(
+                    "SELECT count(*) FROM applications",
+                    (),
+                    |row| row.get(0),
+                )?)
             })
             .unwrap();
         assert_eq!(count, 0);
@@ -271,7 +294,10 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let error = Store::open_checked(&path).map(|_| ()).unwrap_err();
             let text = crate::error::chain(&error);
-            assert!(text.contains("damaged") && text.contains("restore"), "{text}");
+            assert!(
+                text.contains("damaged") && text.contains("restore"),
+                "{text}"
+            );
         };
         let mut broken = whole.clone();
         let page = broken.len() / 2;
@@ -292,7 +318,10 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
-        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
+        assert!(matches!(
+            Store::open(&path),
+            Err(StoreError::Newer { found: 99, .. })
+        ));
     }
 
     #[test]
@@ -300,8 +329,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let connection = Connection::open(&path).unwrap();
-        connection.execute_batch(include_str!("store/sqlite/v1.sql")).unwrap();
-        let insert = "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
+        connection
+            .execute_batch(include_str!("store/sqlite/v1.sql"))
+            .unwrap();
+        let insert =
+            "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
         connection.execute(insert, []).unwrap();
         connection.pragma_update(None, "user_version", 1).unwrap();
         drop(connection);
@@ -310,7 +342,9 @@ mod tests {
             .transact_blocking(|tx| {
                 let sql = "SELECT user_version, name, (SELECT count(*) FROM deployment_configs)
                            FROM applications, pragma_user_version";
-                Ok::<_, StoreError>(tx.query_one(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+                Ok::<_, StoreError>(
+                    tx.query_one(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?,
+                )
             })
             .unwrap();
         assert_eq!(found, (sqlite::VERSION, "shop".to_owned(), 0));
@@ -321,20 +355,34 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let schema = include_str!("../tests/suite/storage/schemas/v12.sql");
-        Connection::open(&path).unwrap().execute_batch(schema).unwrap();
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(schema)
+            .unwrap();
         let store = Store::open(&path).unwrap();
         let column = |sql: &'static str| -> Vec<String> {
             store
-                .transact_blocking(move |tx| Ok::<_, StoreError>(tx.query_all(sql, (), |row| row.get(0))?))
+                .transact_blocking(move |tx| {
+                    Ok::<_, StoreError>(tx.query_all(sql, (), |row| row.get(0))?)
+                })
                 .unwrap()
         };
         let revision =
             r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k.zip","bundleType":"zip"}}"#;
         for (sql, expected) in [
-            ("SELECT id FROM deployments ORDER BY sequence", &["d-TEREFL8Z0", "d-S4PPINKI8"][..]),
+            (
+                "SELECT id FROM deployments ORDER BY sequence",
+                &["d-TEREFL8Z0", "d-S4PPINKI8"][..],
+            ),
             ("SELECT revision FROM deployments", &[revision, revision]),
-            ("SELECT substr(arn, -2) FROM instances WHERE name = 'box0' ORDER BY sequence", &["Aa", "Zz"]),
-            ("SELECT location FROM revisions WHERE sequence = 1", &[revision]),
+            (
+                "SELECT substr(arn, -2) FROM instances WHERE name = 'box0' ORDER BY sequence",
+                &["Aa", "Zz"],
+            ),
+            (
+                "SELECT location FROM revisions WHERE sequence = 1",
+                &[revision],
+            ),
             ("SELECT target_id || status FROM targets", &["box1Pending"]),
             ("SELECT deployment_id FROM commands", &["d-S4PPINKI8"]),
             (
@@ -346,17 +394,24 @@ mod tests {
                 &["Created", "box1Failed"],
             ),
             ("SELECT group_name FROM pending_deployments", &["gone"]),
-            ("SELECT sequencer FROM bucket_notifications", &["0055AED6DCD90281E5"]),
+            (
+                "SELECT sequencer FROM bucket_notifications",
+                &["0055AED6DCD90281E5"],
+            ),
         ] {
             assert_eq!(column(sql), expected, "{sql}");
         }
         // A deleted row takes its dependent rows with it, as before.
         store
-            .transact_blocking(|tx| Ok::<_, StoreError>(tx.execute("DELETE FROM applications", ())?))
+            .transact_blocking(|tx| {
+                Ok::<_, StoreError>(tx.execute("DELETE FROM applications", ())?)
+            })
             .unwrap();
-        for table in
-            ["SELECT id FROM deployments", "SELECT target_id FROM targets", "SELECT id FROM commands"]
-        {
+        for table in [
+            "SELECT id FROM deployments",
+            "SELECT target_id FROM targets",
+            "SELECT id FROM commands",
+        ] {
             assert!(column(table).is_empty(), "{table}");
         }
     }

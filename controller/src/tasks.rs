@@ -16,7 +16,11 @@ pub struct Tasks<K> {
 
 impl<K> Default for Tasks<K> {
     fn default() -> Self {
-        Tasks { tasks: JoinSet::new(), under_way: HashMap::new(), keys: HashMap::new() }
+        Tasks {
+            tasks: JoinSet::new(),
+            under_way: HashMap::new(),
+            keys: HashMap::new(),
+        }
     }
 }
 

@@ -46,7 +46,11 @@ pub enum TlsError {
     #[error("the key file {} cannot be used: expected an unencrypted private key in PEM", path.display())]
     Key { path: PathBuf, source: pem::Error },
     #[error("the key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
-    Mismatch { key: PathBuf, certificate: PathBuf, source: rustls::Error },
+    Mismatch {
+        key: PathBuf,
+        certificate: PathBuf,
+        source: rustls::Error,
+    },
     #[error(transparent)]
     Keep(#[from] KeyError),
     #[error(
@@ -54,7 +58,10 @@ pub enum TlsError {
     )]
     Authority(#[source] rcgen::Error),
     #[error("cannot make a certificate for {}", names.join(", "))]
-    Issue { names: Vec<String>, source: rcgen::Error },
+    Issue {
+        names: Vec<String>,
+        source: rcgen::Error,
+    },
     #[error("the certificate that was made cannot be used")]
     Own(#[source] rustls::Error),
 }
@@ -70,13 +77,18 @@ impl Authority {
     /// Opens the authority of a data directory; the first time, makes it.
     pub fn open(keys: &Keys) -> Result<Self, TlsError> {
         let key_der = keys.open(Key::Authority, || {
-            rcgen::KeyPair::generate().map(|key| key.serialize_der()).map_err(|_| KeyError::Random)
+            rcgen::KeyPair::generate()
+                .map(|key| key.serialize_der())
+                .map_err(|_| KeyError::Random)
         })?;
         let key = rcgen::KeyPair::try_from(key_der).map_err(TlsError::Authority)?;
         let parameters = parameters();
         let made = parameters.self_signed(&key).map_err(TlsError::Authority)?;
         let kept = keys.certificate(Key::Authority, || Ok(made.der().to_vec()))?;
-        Ok(Authority { issuer: rcgen::Issuer::new(parameters, key), certificate: kept.into() })
+        Ok(Authority {
+            issuer: rcgen::Issuer::new(parameters, key),
+            certificate: kept.into(),
+        })
     }
 
     /// The certificate of a data directory's authority, if there is one.
@@ -86,13 +98,18 @@ impl Authority {
     }
 
     fn issue(&self, names: &[String], now: OffsetDateTime) -> Result<CertifiedKey, TlsError> {
-        let failed = |source| TlsError::Issue { names: names.to_vec(), source };
+        let failed = |source| TlsError::Issue {
+            names: names.to_vec(),
+            source,
+        };
         let key = rcgen::KeyPair::generate().map_err(failed)?;
         let mut parameters = rcgen::CertificateParams::new(names).map_err(failed)?;
         parameters.not_before = now - SLACK;
         parameters.not_after = now + LIFETIME;
         parameters.distinguished_name = rcgen::DistinguishedName::new();
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "codedeploy-controller");
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "codedeploy-controller");
         parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         parameters.use_authority_key_identifier_extension = true;
@@ -109,9 +126,14 @@ fn parameters() -> rcgen::CertificateParams {
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(2120, 1, 1);
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, "codedeploy-controller authority");
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "codedeploy-controller authority");
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    parameters.key_usages = vec![
+        rcgen::KeyUsagePurpose::KeyCertSign,
+        rcgen::KeyUsagePurpose::CrlSign,
+    ];
     parameters
 }
 
@@ -124,8 +146,17 @@ pub(crate) struct Certificates {
 
 #[derive(Debug)]
 enum Source {
-    Files { certificate: PathBuf, key: PathBuf, seen: Stamp, ending: Ending },
-    Own { authority: Authority, names: Vec<String>, renew_at: OffsetDateTime },
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+        seen: Stamp,
+        ending: Ending,
+    },
+    Own {
+        authority: Authority,
+        names: Vec<String>,
+        renew_at: OffsetDateTime,
+    },
 }
 
 #[derive(Debug)]
@@ -133,7 +164,9 @@ struct Current(RwLock<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(
+            &self.0.read().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
@@ -155,12 +188,27 @@ impl Certificates {
                 let seen = stamp(certificate, key);
                 let (current, mut ending) = read(certificate, key)?;
                 ending.warn(certificate, now);
-                (Source::Files { certificate: certificate.clone(), key: key.clone(), seen, ending }, current)
+                (
+                    Source::Files {
+                        certificate: certificate.clone(),
+                        key: key.clone(),
+                        seen,
+                        ending,
+                    },
+                    current,
+                )
             }
             Tls::SelfSigned { names } => {
                 let authority = Authority::open(keys)?;
                 let current = authority.issue(names, now)?;
-                (Source::Own { authority, names: names.clone(), renew_at: renewal(now) }, current)
+                (
+                    Source::Own {
+                        authority,
+                        names: names.clone(),
+                        renew_at: renewal(now),
+                    },
+                    current,
+                )
             }
         };
         let current = Arc::new(Current(RwLock::new(Arc::new(current))));
@@ -200,7 +248,12 @@ impl Certificates {
     /// Returns whether the certificate was replaced. Unusable files are not read again until they change.
     fn renew(&mut self, insist: bool, now: OffsetDateTime) -> Result<bool, TlsError> {
         let fresh = match &mut self.source {
-            Source::Files { certificate, key, seen, ending } => {
+            Source::Files {
+                certificate,
+                key,
+                seen,
+                ending,
+            } => {
                 ending.warn(certificate, now);
                 let found = stamp(certificate, key);
                 if found == *seen && !insist {
@@ -212,7 +265,11 @@ impl Certificates {
                 ending.warn(certificate, now);
                 fresh
             }
-            Source::Own { authority, names, renew_at } => {
+            Source::Own {
+                authority,
+                names,
+                renew_at,
+            } => {
                 if now < *renew_at && !insist {
                     return Ok(false);
                 }
@@ -221,7 +278,11 @@ impl Certificates {
                 fresh
             }
         };
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        *self
+            .current
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(true)
     }
 }
@@ -245,14 +306,20 @@ fn refused(
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsError> {
-    let unusable =
-        |source| refused(certificate, source, |path, source| TlsError::Certificate { path, source });
+    let unusable = |source| {
+        refused(certificate, source, |path, source| TlsError::Certificate {
+            path,
+            source,
+        })
+    };
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .map_err(unusable)?
         .collect::<Result<_, _>>()
         .map_err(unusable)?;
     let Some(leaf) = chain.first() else {
-        return Err(TlsError::NoCertificate { path: certificate.to_owned() });
+        return Err(TlsError::NoCertificate {
+            path: certificate.to_owned(),
+        });
     };
     if has_no_names(leaf) {
         tracing::warn!(certificate = %certificate.display(), "{NO_NAMES}");
@@ -261,24 +328,37 @@ fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsErr
     let secret = PrivateKeyDer::from_pem_file(key)
         .map_err(|source| refused(key, source, |path, source| TlsError::Key { path, source }))?;
     let certified = CertifiedKey::from_der(chain, secret, &default_provider());
-    certified.map(|certified| (certified, ending)).map_err(|source| TlsError::Mismatch {
-        key: key.to_owned(),
-        certificate: certificate.to_owned(),
-        source,
-    })
+    certified
+        .map(|certified| (certified, ending))
+        .map_err(|source| TlsError::Mismatch {
+            key: key.to_owned(),
+            certificate: certificate.to_owned(),
+            source,
+        })
 }
 
 /// Checks whether the configured files can be used; returns warnings for their owner.
 pub(crate) fn check(tls: &Tls) -> Result<Vec<String>, TlsError> {
-    let Tls::Given { certificate, key } = tls else { return Ok(Vec::new()) };
+    let Tls::Given { certificate, key } = tls else {
+        return Ok(Vec::new());
+    };
     let (current, mut ending) = read(certificate, key)?;
     let path = certificate.display();
-    let no_names = current.cert.first().is_some_and(has_no_names).then(|| format!("{path}: {NO_NAMES}"));
+    let no_names = current
+        .cert
+        .first()
+        .is_some_and(has_no_names)
+        .then(|| format!("{path}: {NO_NAMES}"));
     let day = ending.not_after.date();
-    let end = ending.due(OffsetDateTime::now_utc()).map(|left| match left.is_zero() {
-        true => format!("the certificate {path} expired on {day}: clients reject it; renew it"),
-        false => format!("the certificate {path} ends on {day}, in {} days: renew it", left.whole_days()),
-    });
+    let end = ending
+        .due(OffsetDateTime::now_utc())
+        .map(|left| match left.is_zero() {
+            true => format!("the certificate {path} expired on {day}: clients reject it; renew it"),
+            false => format!(
+                "the certificate {path} ends on {day}, in {} days: renew it",
+                left.whole_days()
+            ),
+        });
     Ok(no_names.into_iter().chain(end).collect())
 }
 
@@ -286,7 +366,8 @@ const NO_NAMES: &str = "the certificate has no subject alternative name: clients
 
 fn has_no_names(leaf: &CertificateDer<'_>) -> bool {
     let parsed = x509_cert::Certificate::from_der(leaf);
-    parsed.is_ok_and(|parsed| !matches!(parsed.tbs_certificate.get::<SubjectAltName>(), Ok(Some(_))))
+    parsed
+        .is_ok_and(|parsed| !matches!(parsed.tbs_certificate.get::<SubjectAltName>(), Ok(Some(_))))
 }
 
 /// The end of a configured certificate, and the time of the next warning.
@@ -301,9 +382,14 @@ impl Ending {
         let parsed = x509_cert::Certificate::from_der(leaf).ok();
         let end = parsed.map(|parsed| parsed.tbs_certificate.validity.not_after.to_system_time());
         // An unreadable certificate is handled by its check.
-        let not_after =
-            end.map_or(OffsetDateTime::new_utc(time::Date::MAX, time::Time::MIDNIGHT), Into::into);
-        Ending { not_after, warn_at: not_after - WARN_BEFORE }
+        let not_after = end.map_or(
+            OffsetDateTime::new_utc(time::Date::MAX, time::Time::MIDNIGHT),
+            Into::into,
+        );
+        Ending {
+            not_after,
+            warn_at: not_after - WARN_BEFORE,
+        }
     }
 
     /// Returns the remaining validity of the certificate, zero if it has expired: once a day near its end.
@@ -345,7 +431,11 @@ mod tests {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         let (certificate, key) = (folder.join("c.pem"), folder.join("k.pem"));
         std::fs::write(&certificate, pem_of("CERTIFICATE", made.cert.der())).unwrap();
-        std::fs::write(&key, pem_of("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
+        std::fs::write(
+            &key,
+            pem_of("PRIVATE KEY", &made.signing_key.serialize_der()),
+        )
+        .unwrap();
         (certificate, key)
     }
 
@@ -356,13 +446,18 @@ mod tests {
     #[test]
     fn a_file_that_may_not_be_read_is_not_said_to_be_wrong() {
         let told = |kind: io::ErrorKind| {
-            let error = refused(Path::new("/ssl/deploy.key"), pem::Error::Io(kind.into()), |path, source| {
-                TlsError::Key { path, source }
-            });
+            let error = refused(
+                Path::new("/ssl/deploy.key"),
+                pem::Error::Io(kind.into()),
+                |path, source| TlsError::Key { path, source },
+            );
             error.to_string()
         };
         let text = told(io::ErrorKind::PermissionDenied);
-        assert!(text.starts_with("/ssl/deploy.key cannot be read by this user"), "{text}");
+        assert!(
+            text.starts_with("/ssl/deploy.key cannot be read by this user"),
+            "{text}"
+        );
         assert!(told(io::ErrorKind::NotFound).contains("expected an unencrypted private key"));
     }
 
@@ -370,8 +465,13 @@ mod tests {
     fn changed_files_are_taken_up_and_broken_ones_leave_what_was() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = write(folder.path(), "one.example");
-        let tls = Tls::Given { certificate: certificate.clone(), key: key.clone() };
-        let mut certificates = Certificates::open(&tls, &keys(folder.path())).unwrap().unwrap();
+        let tls = Tls::Given {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        let mut certificates = Certificates::open(&tls, &keys(folder.path()))
+            .unwrap()
+            .unwrap();
         let now = OffsetDateTime::now_utc();
         let first = shown(&certificates);
         assert!(!certificates.renew(false, now).unwrap());
@@ -380,7 +480,10 @@ mod tests {
         let second = shown(&certificates);
         assert_ne!(first, second);
         std::fs::write(&key, "no key").unwrap();
-        assert!(matches!(certificates.renew(false, now), Err(TlsError::Key { .. })));
+        assert!(matches!(
+            certificates.renew(false, now),
+            Err(TlsError::Key { .. })
+        ));
         assert!(!certificates.renew(false, now).unwrap());
         assert_eq!(shown(&certificates), second);
     }
@@ -390,7 +493,9 @@ mod tests {
         let mut parameters = rcgen::CertificateParams::new(["one.example".to_owned()]).unwrap();
         let end = OffsetDateTime::from_unix_timestamp(2_000_000_000).unwrap();
         parameters.not_after = end;
-        let made = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let made = parameters
+            .self_signed(&rcgen::KeyPair::generate().unwrap())
+            .unwrap();
         let mut ending = Ending::of(made.der());
         let mut due = |days: i64, hours: i64| {
             let left = ending.due(end - time::Duration::days(days) - time::Duration::hours(hours));
@@ -409,16 +514,31 @@ mod tests {
     #[test]
     fn a_certificate_made_here_is_renewed_in_time_by_the_same_authority() {
         let folder = tempfile::tempdir().unwrap();
-        let tls = Tls::SelfSigned { names: vec!["box.example".into(), "::1".into()] };
-        let mut certificates = Certificates::open(&tls, &keys(folder.path())).unwrap().unwrap();
+        let tls = Tls::SelfSigned {
+            names: vec!["box.example".into(), "::1".into()],
+        };
+        let mut certificates = Certificates::open(&tls, &keys(folder.path()))
+            .unwrap()
+            .unwrap();
         let authority = Authority::certificate_pem(folder.path()).unwrap();
         let first = shown(&certificates);
         let now = OffsetDateTime::now_utc();
-        assert!(!certificates.renew(false, now + time::Duration::days(59)).unwrap());
-        assert!(certificates.renew(false, now + time::Duration::days(61)).unwrap());
+        assert!(
+            !certificates
+                .renew(false, now + time::Duration::days(59))
+                .unwrap()
+        );
+        assert!(
+            certificates
+                .renew(false, now + time::Duration::days(61))
+                .unwrap()
+        );
         assert_ne!(shown(&certificates), first);
         drop(Certificates::open(&tls, &keys(folder.path())).unwrap());
-        assert_eq!(Authority::certificate_pem(folder.path()).unwrap(), authority);
+        assert_eq!(
+            Authority::certificate_pem(folder.path()).unwrap(),
+            authority
+        );
     }
 
     #[test]
@@ -439,8 +559,13 @@ mod tests {
             (&certificate, &missing, "missing cannot be used"),
             (&certificate, &other_key, "does not belong"),
         ] {
-            let tls = Tls::Given { certificate: certificate.clone(), key: key.clone() };
-            let error = Certificates::open(&tls, &keys(folder.path())).map(|_| ()).unwrap_err();
+            let tls = Tls::Given {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            };
+            let error = Certificates::open(&tls, &keys(folder.path()))
+                .map(|_| ())
+                .unwrap_err();
             assert!(error.to_string().contains(expected), "{}", chain(&error));
         }
     }

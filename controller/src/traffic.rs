@@ -27,7 +27,9 @@ use webhook::Webhook;
 /// The reason why a load balancer did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 enum TrafficError {
-    #[error("the service has no load balancer {0:?}: add it to load_balancers in its configuration")]
+    #[error(
+        "the service has no load balancer {0:?}: add it to load_balancers in its configuration"
+    )]
     Unknown(String),
     #[error(transparent)]
     Haproxy(#[from] Arc<haproxy::HaproxyError>),
@@ -59,7 +61,9 @@ impl Connected {
             };
             (name.clone(), provider)
         };
-        Connected { by_name: balancers.by_name().iter().map(connect).collect() }
+        Connected {
+            by_name: balancers.by_name().iter().map(connect).collect(),
+        }
     }
 
     /// Performs a job at all its load balancers, and returns a remark if there is one.
@@ -72,17 +76,27 @@ impl Connected {
     ) -> Result<String, TrafficError> {
         let mut remarks = Vec::new();
         for name in &job.balancers {
-            let provider = self.by_name.get(name).ok_or_else(|| TrafficError::Unknown(name.clone()))?;
+            let provider = self
+                .by_name
+                .get(name)
+                .ok_or_else(|| TrafficError::Unknown(name.clone()))?;
             let left = patience.saturating_sub(Timestamp::now().since(job.since));
             let done = async {
                 let _change = changes.lock((name.clone(), job.instance.clone())).await;
                 provider.perform(outgoing, name, job).await
             };
             let remark = tokio::time::timeout(left, done).await;
-            let remark = remark.map_err(|_| TrafficError::Late { name: name.clone(), patience })??;
+            let remark = remark.map_err(|_| TrafficError::Late {
+                name: name.clone(),
+                patience,
+            })??;
             remarks.extend(remark);
         }
-        Ok(if remarks.is_empty() { "Succeeded".into() } else { remarks.join(" ") })
+        Ok(if remarks.is_empty() {
+            "Succeeded".into()
+        } else {
+            remarks.join(" ")
+        })
     }
 }
 
@@ -149,13 +163,23 @@ impl Jobs {
     async fn start(&mut self, take: fn(&Context<'_>, i64) -> Result<Taken, ApiError>) {
         let mut next = Some(0);
         while let Some(after) = next {
-            match self.service.transact(move |_, context| take(context, after)).await {
+            match self
+                .service
+                .transact(move |_, context| take(context, after))
+                .await
+            {
                 Ok(taken) => {
-                    taken.outcomes.iter().for_each(|outcome| self.service.signals.announce(outcome));
+                    taken
+                        .outcomes
+                        .iter()
+                        .for_each(|outcome| self.service.signals.announce(outcome));
                     for job in taken.jobs {
                         let (service, changes) = (Arc::clone(&self.service), self.changes.clone());
                         let balancers = Arc::clone(&self.balancers);
-                        self.tasks.start(job.command.clone(), perform(service, balancers, changes, job));
+                        self.tasks.start(
+                            job.command.clone(),
+                            perform(service, balancers, changes, job),
+                        );
                     }
                     next = taken.next;
                 }
@@ -173,7 +197,11 @@ impl Jobs {
         if under_way.is_empty() {
             return;
         }
-        match self.service.transact(move |_, context| traffic::abandoned(context, under_way)).await {
+        match self
+            .service
+            .transact(move |_, context| traffic::abandoned(context, under_way))
+            .await
+        {
             Ok(abandoned) => {
                 for command in abandoned {
                     tracing::warn!(
@@ -183,7 +211,9 @@ impl Jobs {
                     self.tasks.abort(&command);
                 }
             }
-            Err(error) => tracing::error!(%error, "the jobs at load balancers could not be checked"),
+            Err(error) => {
+                tracing::error!(%error, "the jobs at load balancers could not be checked")
+            }
         }
     }
 }
@@ -191,9 +221,17 @@ impl Jobs {
 async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Changes, job: Job) {
     let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
     let balancers = job.balancers.join(", ");
-    tracing::info!(deployment_id, host = instance, ?direction, balancers, "changing traffic");
+    tracing::info!(
+        deployment_id,
+        host = instance,
+        ?direction,
+        balancers,
+        "changing traffic"
+    );
     let patience = service.settings.timers.traffic;
-    let result = connected.perform(&service.outgoing, &job, &changes, patience).await;
+    let result = connected
+        .perform(&service.outgoing, &job, &changes, patience)
+        .await;
     let result = result.map_err(|error| {
         let reason = chain(&error);
         tracing::warn!(
@@ -207,8 +245,9 @@ async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Chan
     });
     loop {
         let (command, result) = (job.command.clone(), result.clone());
-        let noted =
-            service.change(move |_, context| Ok(((), Some(traffic::complete(context, &command, result)?))));
+        let noted = service.change(move |_, context| {
+            Ok(((), Some(traffic::complete(context, &command, result)?)))
+        });
         match noted.await {
             Ok(()) => return,
             // The deployment is gone, with its application or its group.

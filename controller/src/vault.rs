@@ -35,21 +35,29 @@ pub enum VaultError {
 impl From<VaultError> for ApiError {
     fn from(cause: VaultError) -> Self {
         tracing::error!(error = %crate::error::chain(&cause), "a secret could not be used");
-        ErrorName::InternalFailure.because("the service could not use its keys; its log has the cause")
+        ErrorName::InternalFailure
+            .because("the service could not use its keys; its log has the cause")
     }
 }
 
 impl Vault {
     /// Opens the key of a data directory.
     pub fn open(keys: &Keys) -> Result<Vault, VaultError> {
-        let make = || random::<KEY_LEN>().map(Vec::from).map_err(|_| KeyError::Random);
+        let make = || {
+            random::<KEY_LEN>()
+                .map(Vec::from)
+                .map_err(|_| KeyError::Random)
+        };
         let bytes = keys.open(Key::Master, make)?;
         let length = |_| VaultError::Length { found: bytes.len() };
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(length)?;
         let derive = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let mut page_key = [0; KEY_LEN];
         page_key.copy_from_slice(hmac::sign(&derive, b"page tokens").as_ref());
-        Ok(Vault { key: LessSafeKey::new(key), page_key })
+        Ok(Vault {
+            key: LessSafeKey::new(key),
+            page_key,
+        })
     }
 
     /// A key for pagination tokens.
@@ -62,7 +70,11 @@ impl Vault {
         let nonce = random::<NONCE_LEN>()?;
         let mut sealed = secret.as_bytes().to_vec();
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(owner), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(owner),
+                &mut sealed,
+            )
             .map_err(|_| VaultError::Sealed(owner.to_owned()))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
@@ -73,7 +85,11 @@ impl Vault {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(wrong)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
         let mut text = sealed.to_vec();
-        let length = self.key.open_in_place(nonce, Aad::from(owner), &mut text).map_err(|_| wrong())?.len();
+        let length = self
+            .key
+            .open_in_place(nonce, Aad::from(owner), &mut text)
+            .map_err(|_| wrong())?
+            .len();
         text.truncate(length);
         String::from_utf8(text).map_err(|_| wrong())
     }
@@ -104,7 +120,10 @@ mod tests {
         assert_eq!(again.unseal("AKID1", &sealed).unwrap(), "s3cret");
         assert!(again.unseal("AKID2", &sealed).is_err());
         assert!(again.unseal("AKID1", &sealed[..5]).is_err());
-        let mode = std::fs::metadata(folder.path().join("master.key")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(folder.path().join("master.key"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -114,6 +133,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("master.key"), b"short").unwrap();
         let keys = Keys::of(folder.path(), &Store::in_memory().unwrap());
-        assert!(matches!(Vault::open(&keys), Err(VaultError::Length { found: 5 })));
+        assert!(matches!(
+            Vault::open(&keys),
+            Err(VaultError::Length { found: 5 })
+        ));
     }
 }

@@ -41,21 +41,32 @@ pub const TARGETS: [(&str, Target); 13] = [
 pub fn appspec(input: &[u8]) {
     let parsed = spec::parse(input);
     let earlier = spec::parse_earlier(input);
-    assert!(parsed.is_err() || earlier.is_ok(), "an earlier revision is read more leniently");
+    assert!(
+        parsed.is_err() || earlier.is_ok(),
+        "an earlier revision is read more leniently"
+    );
     spec::scripts_of_earlier(input, &LifecycleEvent::BeforeInstall);
     if let Err(invalid) = parsed {
-        assert!(!invalid.problems.is_empty(), "an invalid file has a problem");
+        assert!(
+            !invalid.problems.is_empty(),
+            "an invalid file has a problem"
+        );
         for finding in invalid.problems.iter().chain(&invalid.warnings) {
             assert!(!finding.to_string().is_empty());
         }
-        let last = invalid.problems.last().map_or("", |finding| finding.path.as_str());
+        let last = invalid
+            .problems
+            .last()
+            .map_or("", |finding| finding.path.as_str());
         spec::position(input, last);
     }
 }
 
 /// `codedeployagent.yml`.
 pub fn agent_config(input: &[u8]) {
-    scratch::with_file(input, |path| drop(Settings::read(Some(path), &Environment::default())));
+    scratch::with_file(input, |path| {
+        drop(Settings::read(Some(path), &Environment::default()))
+    });
 }
 
 /// The on-premises configuration file.
@@ -80,9 +91,14 @@ pub fn controller_config(input: &[u8]) {
 
 /// A signed specification: as a payload, or the bytes of the signature itself.
 pub fn envelope(input: &[u8]) {
-    let text = std::str::from_utf8(input).ok().filter(|text| text.starts_with("-----"));
+    let text = std::str::from_utf8(input)
+        .ok()
+        .filter(|text| text.starts_with("-----"));
     let payload = text.map_or_else(|| STANDARD.encode(input), str::to_owned);
-    let envelope = Envelope { format: Envelope::PKCS7_JSON.into(), payload };
+    let envelope = Envelope {
+        format: Envelope::PKCS7_JSON.into(),
+        payload,
+    };
     if let Ok(verified) = envelope::verify(&envelope, &SignerTrust::Anyone) {
         drop(DeploymentSpec::parse(&verified));
     }
@@ -104,7 +120,10 @@ pub fn zip(input: &[u8]) {
 }
 
 fn unpack(input: &[u8], kind: BundleType) {
-    let limits = Limits { max_extracted_bytes: Some(1 << 20), ..Limits::default() };
+    let limits = Limits {
+        max_extracted_bytes: Some(1 << 20),
+        ..Limits::default()
+    };
     scratch::with_file(input, |path| {
         let into = path.with_file_name("into");
         if std::fs::create_dir(&into).is_err() {

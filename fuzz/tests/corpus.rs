@@ -10,8 +10,10 @@ use codedeploy_fuzz::TARGETS;
 fn no_input_of_the_corpora_breaks_a_parser() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, target) in TARGETS {
-        let mut inputs: Vec<_> =
-            std::fs::read_dir(corpora.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut inputs: Vec<_> = std::fs::read_dir(corpora.join(name))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         inputs.sort();
         assert!(!inputs.is_empty(), "{name} has a corpus");
         for input in inputs {

@@ -57,7 +57,10 @@ pub struct AppSpec {
 impl AppSpec {
     /// The scripts of `event`, in order; empty when it has none.
     pub fn scripts(&self, event: &LifecycleEvent) -> &[Script] {
-        self.hooks.iter().find(|(name, _)| name == event).map_or(&[], |(_, scripts)| scripts)
+        self.hooks
+            .iter()
+            .find(|(name, _)| name == event)
+            .map_or(&[], |(_, scripts)| scripts)
     }
 }
 
@@ -213,7 +216,10 @@ pub fn parse_earlier(text: &[u8]) -> Result<Parsed, Invalid> {
 /// Returns the scripts of `event` in the AppSpec file of an earlier revision, with every finding for which the file
 /// would be rejected today. Nothing else in the file matters. Entries that cannot be read as scripts are left out.
 pub fn scripts_of_earlier(text: &[u8], event: &LifecycleEvent) -> (Vec<Script>, Vec<Finding>) {
-    let problems = parse(text).err().map(|invalid| invalid.problems).unwrap_or_default();
+    let problems = parse(text)
+        .err()
+        .map(|invalid| invalid.problems)
+        .unwrap_or_default();
     let scripts = raw::read(text).map(|document| hooks::scripts_of_earlier(&document.root, event));
     (scripts.unwrap_or_default(), problems)
 }
@@ -233,8 +239,13 @@ impl Mode {
     /// Reads 1 to 4 octal digits.
     pub fn read(text: &str) -> Option<Self> {
         let is_octal = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-        let bits = u32::from_str_radix(text, 8).ok().filter(|_| is_octal && text.len() <= 4)?;
-        Some(Self { bits, digits: text.len() })
+        let bits = u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|_| is_octal && text.len() <= 4)?;
+        Some(Self {
+            bits,
+            digits: text.len(),
+        })
     }
 
     pub fn bits(self) -> u32 {
@@ -355,7 +366,11 @@ mod tests {
             ("*a", "aaa", true),
         ];
         for (pattern, name, expected) in cases {
-            assert_eq!(NamePattern::new(pattern).matches(OsStr::new(name)), expected, "{pattern} on {name}");
+            assert_eq!(
+                NamePattern::new(pattern).matches(OsStr::new(name)),
+                expected,
+                "{pattern} on {name}"
+            );
         }
     }
 }

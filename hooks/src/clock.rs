@@ -22,14 +22,20 @@ impl LocalTime {
     pub fn of(moment: SystemTime) -> Self {
         let since_epoch = moment.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = libc::time_t::try_from(since_epoch.as_secs()).unwrap_or_default();
-        #[allow(unsafe_code, reason = "libc alone knows the host's time zone; all-zero is a valid `tm`")]
+        #[allow(
+            unsafe_code,
+            reason = "libc alone knows the host's time zone; all-zero is a valid `tm`"
+        )]
         // SAFETY: both pointers are valid for the call; the environment (TZ) is never changed in this process.
         let fields = unsafe {
             let mut fields: libc::tm = std::mem::zeroed();
             libc::localtime_r(&seconds, &mut fields);
             fields
         };
-        Self { fields, milliseconds: since_epoch.subsec_millis() }
+        Self {
+            fields,
+            milliseconds: since_epoch.subsec_millis(),
+        }
     }
 
     /// Returns the moment at which the host's clocks show `YYYY-MM-DD HH:MM:SS`, with any separator between date and
@@ -38,21 +44,31 @@ impl LocalTime {
     pub fn parse(text: &str) -> Option<SystemTime> {
         let number = |range: std::ops::Range<usize>| -> Option<i32> {
             let digits = text.get(range)?;
-            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+            digits
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then(|| digits.parse().ok())?
         };
         let marks = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-        if marks.iter().any(|(at, mark)| text.as_bytes().get(*at) != Some(mark)) {
+        if marks
+            .iter()
+            .any(|(at, mark)| text.as_bytes().get(*at) != Some(mark))
+        {
             return None;
         }
-        let within =
-            |value: i32, range: std::ops::RangeInclusive<i32>| range.contains(&value).then_some(value);
+        let within = |value: i32, range: std::ops::RangeInclusive<i32>| {
+            range.contains(&value).then_some(value)
+        };
         let milliseconds = match text.get(19..) {
             None => return None,
             Some("") => 0,
             Some(rest) if rest.starts_with('.') => number(20..23).filter(|_| text.len() == 23)?,
             Some(_) => return None,
         };
-        #[allow(unsafe_code, reason = "libc alone knows the host's time zone; all-zero is a valid `tm`")]
+        #[allow(
+            unsafe_code,
+            reason = "libc alone knows the host's time zone; all-zero is a valid `tm`"
+        )]
         // SAFETY: the pointer is valid for the call; the environment (TZ) is never changed in this process.
         let seconds = unsafe {
             let mut fields: libc::tm = std::mem::zeroed();
@@ -71,7 +87,15 @@ impl LocalTime {
 
     /// `YYYY-MM-DD HH:MM:SS`
     pub fn seconds(&self) -> String {
-        let libc::tm { tm_year, tm_mon, tm_mday, tm_hour, tm_min, tm_sec, .. } = self.fields;
+        let libc::tm {
+            tm_year,
+            tm_mon,
+            tm_mday,
+            tm_hour,
+            tm_min,
+            tm_sec,
+            ..
+        } = self.fields;
         let (year, month) = (tm_year + 1900, tm_mon + 1);
         format!("{year:04}-{month:02}-{tm_mday:02} {tm_hour:02}:{tm_min:02}:{tm_sec:02}")
     }
@@ -82,7 +106,12 @@ impl LocalTime {
     }
 
     pub fn day(&self) -> Day {
-        let libc::tm { tm_year, tm_mon, tm_mday, .. } = self.fields;
+        let libc::tm {
+            tm_year,
+            tm_mon,
+            tm_mday,
+            ..
+        } = self.fields;
         Day(((tm_year + 1900) * 10_000 + (tm_mon + 1) * 100 + tm_mday).unsigned_abs())
     }
 }
@@ -104,7 +133,11 @@ mod tests {
         assert_eq!(LocalTime::parse(&shown.milliseconds()), Some(moment));
         let whole = moment - Duration::from_millis(42);
         assert_eq!(LocalTime::parse(&shown.seconds()), Some(whole));
-        assert_eq!(LocalTime::parse(&shown.seconds().replace(' ', "T")), Some(whole), "as 1.8.1 writes it");
+        assert_eq!(
+            LocalTime::parse(&shown.seconds().replace(' ', "T")),
+            Some(whole),
+            "as 1.8.1 writes it"
+        );
     }
 
     #[test]

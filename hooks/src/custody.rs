@@ -28,7 +28,11 @@ impl Access {
     pub fn held(self) -> Self {
         let special = if self.uid == 0 { self.mode & 0o7000 } else { 0 };
         let group = self.owners_own().unwrap_or_default() << 3;
-        Self { uid: 0, mode: special | ((self.mode & 0o777 | group) & !OTHERS_WRITE), ..self }
+        Self {
+            uid: 0,
+            mode: special | ((self.mode & 0o777 | group) & !OTHERS_WRITE),
+            ..self
+        }
     }
 
     /// The owner's permission bits, for an ACL entry that keeps his access while root owns the file; `None` if he needs
@@ -43,7 +47,11 @@ impl Access {
     pub fn given(self, found: Self) -> Self {
         let held = self.held();
         let has_owners = (found.uid, found.gid) == (held.uid, held.gid);
-        let (uid, gid) = if has_owners { (self.uid, self.gid) } else { (found.uid, found.gid) };
+        let (uid, gid) = if has_owners {
+            (self.uid, self.gid)
+        } else {
+            (found.uid, found.gid)
+        };
         let mode = if found.mode & !EXECUTE != held.mode & !EXECUTE {
             found.mode
         } else if found.mode & EXECUTE != held.mode & EXECUTE {
@@ -105,10 +113,25 @@ mod tests {
         let bundle = access(1000, 0o664);
         let held = bundle.held();
         assert_eq!(bundle.given(held), bundle);
-        assert_eq!(bundle.given(Access { mode: 0o755, ..held }), access(1000, 0o775));
-        assert_eq!(bundle.given(Access { mode: 0o600, ..held }), access(1000, 0o600));
+        assert_eq!(
+            bundle.given(Access {
+                mode: 0o755,
+                ..held
+            }),
+            access(1000, 0o775)
+        );
+        assert_eq!(
+            bundle.given(Access {
+                mode: 0o600,
+                ..held
+            }),
+            access(1000, 0o600)
+        );
         assert_eq!(bundle.given(access(33, 0o644)), access(33, 0o664));
         assert_eq!(bundle.given(bundle), bundle);
-        assert_eq!(access(1000, 0o700).given(access(1000, 0o700).held()), access(1000, 0o700));
+        assert_eq!(
+            access(1000, 0o700).given(access(1000, 0o700).held()),
+            access(1000, 0o700)
+        );
     }
 }

@@ -44,7 +44,10 @@ pub(crate) const TEMPORARY: &str = ".codedeploy-";
 pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a file in a folder")),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected the path of a file in a folder",
+        )),
     }
 }
 
@@ -65,7 +68,13 @@ impl Folder {
             return Self::open_step_by_step(path);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        match rustix::fs::openat2(
+            rustix::fs::CWD,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS,
+        ) {
             // Before Linux 5.6, and in containers that forbid unknown system calls.
             Err(Errno::NOSYS | Errno::PERM) => Self::open_step_by_step(path),
             result => Ok(Self(result?)),
@@ -86,7 +95,12 @@ impl Folder {
     /// Opens the folder `name`.
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
+        Ok(Self(rustix::fs::openat(
+            &self.0,
+            name,
+            flags,
+            Mode::empty(),
+        )?))
     }
 
     /// Opens the folder with the relative path `below`, of which no component may be a symbolic link.
@@ -107,13 +121,18 @@ impl Folder {
 
     /// Makes the file `name`, which must not exist; at first only its owner may use it.
     pub(crate) fn create_file(&self, name: &OsStr) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
     /// Makes the folder `name`, which must not exist; the umask, or this folder's default ACL, decides who may use it.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
-        Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
+        Ok(rustix::fs::mkdirat(
+            &self.0,
+            name,
+            Mode::from_raw_mode(0o777),
+        )?)
     }
 
     /// Makes the folder `name` for its owner alone.
@@ -176,7 +195,12 @@ impl Folder {
     }
 
     /// Gives the file or link `name` a second name, in the folder `other`.
-    pub(crate) fn hard_link(&self, name: &OsStr, other: &Self, second: &OsStr) -> Result<(), Errno> {
+    pub(crate) fn hard_link(
+        &self,
+        name: &OsStr,
+        other: &Self,
+        second: &OsStr,
+    ) -> Result<(), Errno> {
         rustix::fs::linkat(&self.0, name, &other.0, second, AtFlags::empty())
     }
 
@@ -197,7 +221,9 @@ impl Folder {
         };
         loop {
             let depth = open.len();
-            let Some((folder, names)) = open.last_mut() else { return Ok(()) };
+            let Some((folder, names)) = open.last_mut() else {
+                return Ok(());
+            };
             let Some(inner) = names.last() else {
                 open.pop();
                 match open.last_mut() {
@@ -217,7 +243,9 @@ impl Folder {
                     drop(inner_folder);
                     let inner = names.pop().unwrap_or_default();
                     let top = temporary_name(&token(), 0);
-                    let [(first, waiting), .., (folder, _)] = open.as_mut_slice() else { return Ok(()) };
+                    let [(first, waiting), .., (folder, _)] = open.as_mut_slice() else {
+                        return Ok(());
+                    };
                     folder.rename_new(&inner, first, &top)?;
                     // The last entry is the path down to here.
                     waiting.insert(0, top);
@@ -261,7 +289,9 @@ impl Folder {
                     open.push((inner, names));
                 }
             }
-            let Some((_, names)) = open.last_mut() else { return Ok(()) };
+            let Some((_, names)) = open.last_mut() else {
+                return Ok(());
+            };
             next = names.pop();
             if next.is_none() {
                 open.pop();
@@ -298,7 +328,9 @@ pub(crate) fn sync_names(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> 
         return sync_file_systems(folders);
     }
     let sync = |path: &PathBuf| Folder::open(path)?.sync();
-    folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
+    folders
+        .iter()
+        .try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
 }
 
 /// Does the same for those folders that exist on another file system than `path`. Writes to one file system can reach
@@ -306,7 +338,9 @@ pub(crate) fn sync_names(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> 
 pub(crate) fn sync_elsewhere(folders: &BTreeSet<PathBuf>, path: &Path) -> Result<(), NotDurable> {
     let device = |path: &Path| Ok::<_, io::Error>(rustix::fs::fstat(Folder::open(path)?)?.st_dev);
     let at = |path: &Path, error| (path.to_path_buf(), error);
-    let here = split(path).and_then(|(parent, _)| device(parent)).map_err(|error| at(path, error))?;
+    let here = split(path)
+        .and_then(|(parent, _)| device(parent))
+        .map_err(|error| at(path, error))?;
     let mut elsewhere = BTreeSet::new();
     for folder in folders {
         match device(folder) {
@@ -329,13 +363,17 @@ pub(crate) fn sync_file_systems(folders: &BTreeSet<PathBuf>) -> Result<(), NotDu
         }
         Ok(())
     };
-    folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
+    folders
+        .iter()
+        .try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
 }
 
 /// Whether an error means that a folder is gone, or that its name belongs to a link or another object.
 pub(crate) fn is_nowhere(error: &io::Error) -> bool {
     let number = error.raw_os_error();
-    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|nowhere| number == Some(nowhere.raw_os_error()))
+    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
+        .iter()
+        .any(|nowhere| number == Some(nowhere.raw_os_error()))
 }
 
 impl From<OwnedFd> for Folder {

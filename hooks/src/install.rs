@@ -172,7 +172,10 @@ pub enum InstallError {
          next Install. Left to do:{}",
         listed(.left)
     )]
-    NotUndone { source: StepError, left: Vec<String> },
+    NotUndone {
+        source: StepError,
+        left: Vec<String>,
+    },
 }
 
 /// A step that failed.
@@ -187,15 +190,33 @@ pub struct StepError {
 /// Examines the revision and the host and decides everything, without changing anything. Reports every conflict, not
 /// only the first.
 pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
-    let Considered { revision, host, records, decision, superseded, paths, conflicts, room } =
-        consider(request)?;
+    let Considered {
+        revision,
+        host,
+        records,
+        decision,
+        superseded,
+        paths,
+        conflicts,
+        room,
+    } = consider(request)?;
     if !conflicts.is_empty() {
         return Err(InstallError::Conflicts(conflicts));
     }
-    let deployment = std::fs::canonicalize(request.deployment)
-        .map_err(|source| InstallError::Unreadable { path: request.deployment.to_path_buf(), source })?;
+    let deployment =
+        std::fs::canonicalize(request.deployment).map_err(|source| InstallError::Unreadable {
+            path: request.deployment.to_path_buf(),
+            source,
+        })?;
     let token = crate::fs::token();
-    let schedule = schedule::schedule(&decision, &paths, &host, &records, request.deployment, token.clone());
+    let schedule = schedule::schedule(
+        &decision,
+        &paths,
+        &host,
+        &records,
+        request.deployment,
+        token.clone(),
+    );
     let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
     begun.superseded = superseded;
     begun.counts = decision.counts();
@@ -228,7 +249,11 @@ struct Considered {
 fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     let unreadable = |(path, source)| {
         let stopped = request.stop.is_cancelled();
-        if stopped { InstallError::Stopped } else { InstallError::Unreadable { path, source } }
+        if stopped {
+            InstallError::Stopped
+        } else {
+            InstallError::Unreadable { path, source }
+        }
     };
     let records = request.records.resolve().map_err(unreadable)?;
     let mut revision = Revision::read(request.archive, request.stop).map_err(unreadable)?;
@@ -237,13 +262,27 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
         told.map_err(|source| unreadable((request.archive.to_owned(), source)))?;
     }
     let (mut paths, mut conflicts) = (Paths::absolute(), Conflicts::default());
-    let wanted = layout::layout(&revision, request.appspec, &mut paths, &mut conflicts, request.stop);
+    let wanted = layout::layout(
+        &revision,
+        request.appspec,
+        &mut paths,
+        &mut conflicts,
+        request.stop,
+    );
     let wanted = wanted.map_err(|layout::Stopped| InstallError::Stopped)?;
-    let host = Host::read(wanted.iter().map(|wanted| wanted.path), request, &records, &mut paths);
+    let host = Host::read(
+        wanted.iter().map(|wanted| wanted.path),
+        request,
+        &records,
+        &mut paths,
+    );
     let host = host.map_err(unreadable)?;
     let facts = Facts {
         appspec: request.appspec,
-        behavior: request.appspec.file_exists_behavior.unwrap_or(request.behavior),
+        behavior: request
+            .appspec
+            .file_exists_behavior
+            .unwrap_or(request.behavior),
         reject_unconfined: request.reject_unconfined,
         revision: &revision,
         host: &host,
@@ -253,12 +292,28 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     let decision = plan::decide(facts, wanted, &mut paths, &mut conflicts);
     conflicts.name_groups(&records);
     let superseded = undo::superseded(&records.pointer, request.deployment);
-    let room = room::look(&decision, &revision, &records, &superseded, &paths, &mut conflicts);
+    let room = room::look(
+        &decision,
+        &revision,
+        &records,
+        &superseded,
+        &paths,
+        &mut conflicts,
+    );
     if request.stop.is_cancelled() {
         return Err(InstallError::Stopped);
     }
     let conflicts = conflicts.into_listed();
-    Ok(Considered { paths, revision, host, records, decision, superseded, conflicts, room })
+    Ok(Considered {
+        paths,
+        revision,
+        host,
+        records,
+        decision,
+        superseded,
+        conflicts,
+        room,
+    })
 }
 
 /// Carries out `plan`, which was made in this `turn`. After an error everything is as before, unless the error states
@@ -269,13 +324,26 @@ pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError>
         tracing::warn!(
             "there is no room to keep the files that the last Install displaced; it can no longer be taken back"
         );
-        undo::give_up(begun).iter().for_each(|left| tracing::warn!("{left}"));
+        undo::give_up(begun)
+            .iter()
+            .for_each(|left| tracing::warn!("{left}"));
     }
     let left = transaction::run(&plan.journal, begun, &plan)?;
-    let Counts { created, replaced, removed, kept } = begun.counts;
+    let Counts {
+        created,
+        replaced,
+        removed,
+        kept,
+    } = begun.counts;
     let mut warnings = plan.decision.warnings;
     warnings.extend(left);
-    Ok(Summary { created, replaced, removed, kept, warnings })
+    Ok(Summary {
+        created,
+        replaced,
+        removed,
+        kept,
+        warnings,
+    })
 }
 
 impl InstallPlan {
@@ -293,10 +361,20 @@ impl InstallPlan {
 
 impl Decision {
     fn counts(&self) -> Counts {
-        let replaces = |planned: &&decision::Planned| planned.overwrites || self.goes.contains(planned.path);
+        let replaces =
+            |planned: &&decision::Planned| planned.overwrites || self.goes.contains(planned.path);
         let replaced = self.planned.iter().filter(replaces).count();
-        let removed = self.removed.iter().filter(|path| !self.places.contains(**path)).count();
-        Counts { created: self.planned.len() - replaced, replaced, removed, kept: self.kept.len() }
+        let removed = self
+            .removed
+            .iter()
+            .filter(|path| !self.places.contains(**path))
+            .count();
+        Counts {
+            created: self.planned.len() - replaced,
+            replaced,
+            removed,
+            kept: self.kept.len(),
+        }
     }
 }
 
@@ -324,11 +402,18 @@ impl Work for InstallPlan {
 
 impl StepError {
     fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self { action, path: path.to_path_buf(), source }
+        move |source| Self {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }
 
 fn listed(lines: &[impl ToString]) -> String {
     // One line each, whatever characters a name contains.
-    lines.iter().map(|line| format!("\n  {}", harmless(&line.to_string()))).collect()
+    lines
+        .iter()
+        .map(|line| format!("\n  {}", harmless(&line.to_string())))
+        .collect()
 }

@@ -41,7 +41,10 @@ pub struct Limits {
 impl Default for Limits {
     /// Five seconds each.
     fn default() -> Self {
-        Self { kill_grace: Duration::from_secs(5), drain_grace: Duration::from_secs(5) }
+        Self {
+            kill_grace: Duration::from_secs(5),
+            drain_grace: Duration::from_secs(5),
+        }
     }
 }
 
@@ -78,9 +81,25 @@ pub struct Report {
 /// Runs the scripts of one event in order; the first failure ends it. Await it to its end: end a script through
 /// [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
-    let HookRun { plan, environment, keeper, session, limits, deployed, log, stop } = run;
-    let manner =
-        Manner { archive: &plan.archive, environment, keeper, session, limits, deployed, stop: &stop };
+    let HookRun {
+        plan,
+        environment,
+        keeper,
+        session,
+        limits,
+        deployed,
+        log,
+        stop,
+    } = run;
+    let manner = Manner {
+        archive: &plan.archive,
+        environment,
+        keeper,
+        session,
+        limits,
+        deployed,
+        stop: &stop,
+    };
     if !plan.scripts.is_empty() {
         log.event(&plan.event);
     }
@@ -92,21 +111,31 @@ pub async fn run(run: HookRun<'_>) -> Report {
         }
         let span = tracing::info_span!("script", lifecycle_event = %plan.event, script = %location(script));
         let began = Instant::now();
-        outcome = manner.run_script(script, log).instrument(span.clone()).await;
+        outcome = manner
+            .run_script(script, log)
+            .instrument(span.clone())
+            .await;
         log.end_script();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         span.in_scope(|| {
             if outcome.succeeded() {
                 tracing::info!(duration_ms, "script succeeded");
             } else {
-                tracing::info!(duration_ms, code = u8::from(outcome.code()), "script failed");
+                tracing::info!(
+                    duration_ms,
+                    code = u8::from(outcome.code()),
+                    "script failed"
+                );
             }
         });
         if !outcome.succeeded() {
             break;
         }
     }
-    Report { outcome, log_tail: log.tail() }
+    Report {
+        outcome,
+        log_tail: log.tail(),
+    }
 }
 
 /// The settings for all scripts of an event.
@@ -130,30 +159,46 @@ enum Ending {
 impl Manner<'_> {
     async fn run_script(&self, script: &Script, log: &mut ScriptLog) -> Outcome {
         let limits = self.limits;
-        let not_started =
-            |reason| Outcome::NotStarted { location: location(script), user: script.runas.clone(), reason };
+        let not_started = |reason| Outcome::NotStarted {
+            location: location(script),
+            user: script.runas.clone(),
+            reason,
+        };
         let prepared = match prepare(self.archive, script, self.deployed.clone()).await {
             Ok(prepared) => prepared,
             Err(outcome) => {
                 // A script that is missing, or cannot be made executable, has not begun.
-                if !matches!(outcome, Outcome::ScriptMissing { .. } | Outcome::NotExecutable { .. }) {
+                if !matches!(
+                    outcome,
+                    Outcome::ScriptMissing { .. } | Outcome::NotExecutable { .. }
+                ) {
                     log.script(&script.location);
                 }
                 return outcome;
             }
         };
         log.script(&script.location);
-        let mut running = match prepared.start(self.keeper, self.environment, self.session).await {
+        let mut running = match prepared
+            .start(self.keeper, self.environment, self.session)
+            .await
+        {
             Ok(running) => running,
             Err(reason) => return not_started(reason),
         };
         let mut pipes = running.pipes();
 
-        let ending = pipes.read_while(log, ending(&mut running, script.timeout, self.stop)).await;
-        if matches!(ending, Ending::TimedOut | Ending::Stopped | Ending::Ended(Ended::Unknown(_))) {
+        let ending = pipes
+            .read_while(log, ending(&mut running, script.timeout, self.stop))
+            .await;
+        if matches!(
+            ending,
+            Ending::TimedOut | Ending::Stopped | Ending::Ended(Ended::Unknown(_))
+        ) {
             pipes.read_while(log, running.end(limits.kill_grace)).await;
         }
-        pipes.read_while(log, running.release(limits.kill_grace)).await;
+        pipes
+            .read_while(log, running.release(limits.kill_grace))
+            .await;
         // The pipes show whether everybody has closed the output by then.
         let _ = timeout(limits.drain_grace, pipes.read_to_end(log)).await;
 
@@ -165,14 +210,19 @@ impl Manner<'_> {
             Ending::Ended(Ended::Failed(error)) => not_started(prepared.explain(&error)),
             Ending::Ended(Ended::Refused(reason)) => not_started(reason),
             Ending::Ended(Ended::Unknown(reason)) => Outcome::Error {
-                message: format!("how the script {} ended cannot be found out: {reason}", location(script)),
+                message: format!(
+                    "how the script {} ended cannot be found out: {reason}",
+                    location(script)
+                ),
             },
             Ending::TimedOut => Outcome::TimedOut {
                 location: location(script),
                 timeout: script.timeout,
                 user: script.runas.clone(),
             },
-            Ending::Stopped => Outcome::Stopped { location: Some(location(script)) },
+            Ending::Stopped => Outcome::Stopped {
+                location: Some(location(script)),
+            },
         }
     }
 }
@@ -187,9 +237,9 @@ async fn prepare(
     let prepare = move || span.in_scope(|| Prepared::new(&archive, &script, deployed.as_deref()));
     match tokio::task::spawn_blocking(prepare).await {
         Ok(prepared) => prepared,
-        Err(error) => {
-            Err(Outcome::Error { message: format!("the script {name} could not be looked at: {error}") })
-        }
+        Err(error) => Err(Outcome::Error {
+            message: format!("the script {name} could not be looked at: {error}"),
+        }),
     }
 }
 
@@ -208,7 +258,12 @@ async fn succeeded(script: &Script, pipes: &Pipes, drained: Duration) -> Outcome
         None => Outcome::Succeeded { note: None },
         Some(streams) => {
             let holders = process::holders(pipes).await;
-            Outcome::OutputLeftOpen { location: location(script), streams, holders, drained }
+            Outcome::OutputLeftOpen {
+                location: location(script),
+                streams,
+                holders,
+                drained,
+            }
         }
     }
 }
@@ -216,7 +271,16 @@ async fn succeeded(script: &Script, pipes: &Pipes, drained: Duration) -> Outcome
 fn failed(script: &Script, status: ExitStatus, hint: Option<String>) -> Outcome {
     let (location, user) = (location(script), script.runas.clone());
     match (status.code(), status.signal()) {
-        (Some(exit_code), _) => Outcome::Failed { location, exit_code, user, hint },
-        (None, signal) => Outcome::Killed { location, signal: signal.unwrap_or_default(), user },
+        (Some(exit_code), _) => Outcome::Failed {
+            location,
+            exit_code,
+            user,
+            hint,
+        },
+        (None, signal) => Outcome::Killed {
+            location,
+            signal: signal.unwrap_or_default(),
+            user,
+        },
     }
 }

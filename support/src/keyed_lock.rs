@@ -22,20 +22,26 @@ pub struct Guard {
 
 impl<K> Default for KeyedLock<K> {
     fn default() -> Self {
-        KeyedLock { by_key: Arc::default() }
+        KeyedLock {
+            by_key: Arc::default(),
+        }
     }
 }
 
 impl<K> Clone for KeyedLock<K> {
     fn clone(&self) -> Self {
-        KeyedLock { by_key: Arc::clone(&self.by_key) }
+        KeyedLock {
+            by_key: Arc::clone(&self.by_key),
+        }
     }
 }
 
 impl<K: Eq + Hash> KeyedLock<K> {
     /// Waits for the lock of `key`.
     pub async fn lock(&self, key: K) -> Guard {
-        Guard { _held: self.of(key).lock_owned().await }
+        Guard {
+            _held: self.of(key).lock_owned().await,
+        }
     }
 
     fn of(&self, key: K) -> Arc<Lock> {

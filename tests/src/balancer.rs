@@ -56,7 +56,10 @@ pub fn socket(folder: &Path) -> PathBuf {
 
 /// A port that nobody listens on.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 impl Balancer {
@@ -69,16 +72,27 @@ impl Balancer {
              backend {BACKEND}\n  balance roundrobin\n",
             socket(folder).display()
         );
-        for Server { name, port, enabled } in servers {
+        for Server {
+            name,
+            port,
+            enabled,
+        } in servers
+        {
             let state = if *enabled { "" } else { " disabled" };
-            text += &format!("  server {name} 127.0.0.1:{port} check inter 100 fall 1 rise 1{state}\n");
+            text +=
+                &format!("  server {name} 127.0.0.1:{port} check inter 100 fall 1 rise 1{state}\n");
         }
         let file = folder.join("haproxy.cfg");
         std::fs::write(&file, text).expect("the file can be written");
-        let log = std::fs::File::create(folder.join("haproxy.log")).expect("the log can be written");
+        let log =
+            std::fs::File::create(folder.join("haproxy.log")).expect("the log can be written");
         // Debian installs it in a folder that is not in everyone's PATH.
         let packaged = Path::new("/usr/sbin/haproxy");
-        let program = if packaged.exists() { packaged } else { Path::new("haproxy") };
+        let program = if packaged.exists() {
+            packaged
+        } else {
+            Path::new("haproxy")
+        };
         let child = Command::new(program)
             .args(["-db", "-f"])
             .arg(&file)
@@ -88,16 +102,25 @@ impl Balancer {
             .spawn()
             .expect("haproxy is installed; tests/tools.sh installs it");
         wait::until("HAProxy listens", async || {
-            TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
+            TcpStream::connect(address)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
         })
         .await;
-        Self { address, _child: child }
+        Self {
+            address,
+            _child: child,
+        }
     }
 }
 
 impl Clients {
     pub fn start(address: SocketAddr, number: usize) -> Self {
-        let (tally, stop) = (Arc::new(Mutex::new(Tally::default())), Arc::new(AtomicBool::new(false)));
+        let (tally, stop) = (
+            Arc::new(Mutex::new(Tally::default())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let mut tasks = JoinSet::new();
         for _ in 0..number {
             let (tally, stop) = (Arc::clone(&tally), Arc::clone(&stop));
@@ -127,18 +150,24 @@ impl Clients {
         let before = self.tally().answers;
         self.more_answers().await;
         let new = |(page, count): &(String, usize)| before.get(page) != Some(count);
-        self.tally().answers.into_iter().filter(new).map(|(page, _)| page).collect()
+        self.tally()
+            .answers
+            .into_iter()
+            .filter(new)
+            .map(|(page, _)| page)
+            .collect()
     }
 
     async fn more_answers(&self) {
         let count = || self.tally().answers.values().sum::<usize>();
         let before = count();
-        wait::until(
-            "clients are answered",
-            async || {
-                if count() > before + 12 { Ok(()) } else { Err(self.tally()) }
-            },
-        )
+        wait::until("clients are answered", async || {
+            if count() > before + 12 {
+                Ok(())
+            } else {
+                Err(self.tally())
+            }
+        })
         .await;
     }
 
@@ -165,9 +194,13 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = tokio::time::timeout(Duration::from_secs(30), exchange).await;
-    let answer = answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+    let answer = answer
+        .map_err(|_| "no answer".to_owned())?
+        .map_err(|error| error.to_string())?;
     match answer.split_once("\r\n\r\n") {
-        Some((head, text)) if head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200") => {
+        Some((head, text))
+            if head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200") =>
+        {
             Ok(text.trim().to_owned())
         }
         _ => Err(answer),

@@ -81,22 +81,37 @@ impl Disk {
     pub fn create(kind: Kind) -> Result<Self, String> {
         for (needed, what) in [("/dev/fuse", "FUSE"), ("/dev/loop-control", "loop devices")] {
             if !Path::new(needed).exists() {
-                return Err(format!("there is no {needed}, so this kernel has no {what} to offer"));
+                return Err(format!(
+                    "there is no {needed}, so this kernel has no {what} to offer"
+                ));
             }
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [plain, mount] = ["plain", "mount"].map(|name| folder.path().join(name));
         let file = std::fs::File::create_new(&plain).expect("the file can be made");
         file.set_len(kind.size()).expect("it can be that long");
-        mounts::run(Command::new(format!("mkfs.{}", kind.name())).arg("-q").arg(&plain))?;
+        mounts::run(
+            Command::new(format!("mkfs.{}", kind.name()))
+                .arg("-q")
+                .arg(&plain),
+        )?;
         let image = Image::read(&plain);
         std::fs::remove_file(&plain).expect("it is ours");
         std::fs::create_dir(&mount).expect("the folder can be made");
-        let shared = Arc::new(Mutex::new(Contents { size: kind.size(), image, told: Vec::new() }));
+        let shared = Arc::new(Mutex::new(Contents {
+            size: kind.size(),
+            image,
+            told: Vec::new(),
+        }));
         let exposed = fuse::OneFile(Arc::clone(&shared));
         let session = fuser::spawn_mount(exposed, &mount, &fuser::Config::default());
-        let session = Some(session.map_err(|error| format!("cannot mount a FUSE file system: {error}"))?);
-        Ok(Self { shared, folder, session })
+        let session =
+            Some(session.map_err(|error| format!("cannot mount a FUSE file system: {error}"))?);
+        Ok(Self {
+            shared,
+            folder,
+            session,
+        })
     }
 
     /// Mounts its file system.
@@ -111,8 +126,14 @@ impl Disk {
         let contents = self.contents();
         let Image { base, over } = &contents.image;
         let mut all = BTreeMap::clone(base);
-        all.extend(over.iter().map(|(number, block)| (*number, Arc::clone(block))));
-        Image { base: Arc::new(all), over: BTreeMap::new() }
+        all.extend(
+            over.iter()
+                .map(|(number, block)| (*number, Arc::clone(block))),
+        );
+        Image {
+            base: Arc::new(all),
+            over: BTreeMap::new(),
+        }
     }
 
     /// Replaces the contents while nothing is mounted, and clears the record of requests.
@@ -142,8 +163,11 @@ impl Disk {
         let file = self.folder.path().join("mount").join(fuse::NAME);
         let began = Instant::now();
         loop {
-            let devices =
-                Command::new("losetup").arg("--associated").arg(&file).output().expect("losetup is there");
+            let devices = Command::new("losetup")
+                .arg("--associated")
+                .arg(&file)
+                .output()
+                .expect("losetup is there");
             if devices.stdout.is_empty() {
                 return;
             }
@@ -178,12 +202,19 @@ impl Image {
             }
             offset += read as u64;
         }
-        Self { base: Arc::new(blocks), over: BTreeMap::new() }
+        Self {
+            base: Arc::new(blocks),
+            over: BTreeMap::new(),
+        }
     }
 
     /// Writes blocks.
     pub fn write<'a>(&mut self, blocks: impl IntoIterator<Item = &'a (u64, Block)>) {
-        self.over.extend(blocks.into_iter().map(|(number, block)| (*number, Arc::clone(block))));
+        self.over.extend(
+            blocks
+                .into_iter()
+                .map(|(number, block)| (*number, Arc::clone(block))),
+        );
     }
 
     fn block(&self, number: u64) -> Option<&Block> {

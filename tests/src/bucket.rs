@@ -51,9 +51,14 @@ impl Bucket {
     /// Starts a bucket that is a folder below `folder`, served from this process; signatures are verified with `keys`.
     pub async fn embedded(folder: &Path, name: &str, keys: &[Keys]) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder.join(name))?;
-        let files = FileSystem::new(folder).map_err(|error| std::io::Error::other(format!("{error:?}")))?;
+        let files =
+            FileSystem::new(folder).map_err(|error| std::io::Error::other(format!("{error:?}")))?;
         let mut auth = SimpleAuth::new();
-        for Keys { access_key_id, secret_access_key } in keys {
+        for Keys {
+            access_key_id,
+            secret_access_key,
+        } in keys
+        {
             auth.register(access_key_id.clone(), secret_access_key.clone().into());
         }
         let mut builder = S3ServiceBuilder::new(files);
@@ -64,7 +69,9 @@ impl Bucket {
         let serving = tokio::spawn(async move {
             let server = Builder::new(TokioExecutor::new());
             while let Ok((socket, _)) = listener.accept().await {
-                let connection = server.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
+                let connection = server
+                    .serve_connection(TokioIo::new(socket), service.clone())
+                    .into_owned();
                 tokio::spawn(async move {
                     // A client that disconnects affects only its own connection.
                     let _ = connection.await;
@@ -72,7 +79,12 @@ impl Bucket {
             }
         });
         let client = client(&endpoint, &keys[0]);
-        Ok(Self { endpoint, name: name.into(), client, server: Server::Embedded(serving) })
+        Ok(Self {
+            endpoint,
+            name: name.into(),
+            client,
+            server: Server::Embedded(serving),
+        })
     }
 
     /// Starts a versioned bucket on moto's server, a Python program, which does not verify signatures.
@@ -87,13 +99,21 @@ impl Bucket {
         );
         let endpoint = wait::until("moto's server says where it listens", async || {
             let text = running.output();
-            let found = text.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:"));
+            let found = text
+                .split_whitespace()
+                .find(|word| word.starts_with("http://127.0.0.1:"));
             found.map(str::to_owned).ok_or(text.clone())
         })
         .await;
-        let keys = Keys { access_key_id: "anybody".into(), secret_access_key: "anything".into() };
+        let keys = Keys {
+            access_key_id: "anybody".into(),
+            secret_access_key: "anything".into(),
+        };
         let client = client(&endpoint, &keys);
-        wait::until("the bucket is made", async || client.create_bucket().bucket(name).send().await).await;
+        wait::until("the bucket is made", async || {
+            client.create_bucket().bucket(name).send().await
+        })
+        .await;
         let enabled = aws_sdk_s3::types::VersioningConfiguration::builder()
             .status(aws_sdk_s3::types::BucketVersioningStatus::Enabled)
             .build();
@@ -104,23 +124,53 @@ impl Bucket {
             .send()
             .await
             .expect("moto has versions");
-        Self { endpoint, name: name.into(), client, server: Server::Process(Box::new(running)) }
+        Self {
+            endpoint,
+            name: name.into(),
+            client,
+            server: Server::Process(Box::new(running)),
+        }
     }
 
     /// Uploads `bytes` as `key`.
     pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Object {
-        let put = self.client.put_object().bucket(&self.name).key(key).body(bytes.into()).send().await;
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(key)
+            .body(bytes.into())
+            .send()
+            .await;
         let put = put.expect("the upload is taken");
         let etag = put.e_tag().unwrap_or_default().trim_matches('"').to_owned();
-        Object { key: key.into(), etag, version: put.version_id().map(str::to_owned) }
+        Object {
+            key: key.into(),
+            etag,
+            version: put.version_id().map(str::to_owned),
+        }
     }
 
     /// Looks up the newest version of `key`.
     pub async fn object(&self, key: &str) -> Object {
-        let head =
-            self.client.head_object().bucket(&self.name).key(key).send().await.expect("it was uploaded");
-        let etag = head.e_tag().unwrap_or_default().trim_matches('"').to_owned();
-        Object { key: key.into(), etag, version: head.version_id().map(str::to_owned) }
+        let head = self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(key)
+            .send()
+            .await
+            .expect("it was uploaded");
+        let etag = head
+            .e_tag()
+            .unwrap_or_default()
+            .trim_matches('"')
+            .to_owned();
+        Object {
+            key: key.into(),
+            etag,
+            version: head.version_id().map(str::to_owned),
+        }
     }
 
     /// Ends the server.
@@ -133,7 +183,13 @@ impl Bucket {
 }
 
 fn client(endpoint: &str, keys: &Keys) -> aws_sdk_s3::Client {
-    let credentials = Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "test");
+    let credentials = Credentials::new(
+        &keys.access_key_id,
+        &keys.secret_access_key,
+        None,
+        None,
+        "test",
+    );
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -147,7 +203,9 @@ fn client(endpoint: &str, keys: &Keys) -> aws_sdk_s3::Client {
 
 /// The HTTP client of all SDK clients in tests.
 pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .build_https()
 }
 
 /// A program that `tests/run` installed from PyPI.
@@ -158,12 +216,18 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
 pub fn python_tool(name: &str) -> PathBuf {
     let folder = tools().join("python/bin");
     let path = folder.join(name);
-    assert!(path.exists(), "{} is missing; tests/run installs it", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing; tests/run installs it",
+        path.display()
+    );
     path
 }
 
 /// The folder in which `tests/run` installs further tools for tests.
 pub fn tools() -> PathBuf {
-    std::env::var_os("CODEDEPLOY_TEST_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from)
+    std::env::var_os("CODEDEPLOY_TEST_TOOLS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"),
+        PathBuf::from,
+    )
 }

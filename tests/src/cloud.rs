@@ -72,17 +72,28 @@ struct CloudState {
 impl IssuedKeys {
     /// The time at which they expire, in the form of metadata services.
     pub fn expiration(&self) -> String {
-        let seconds = self.expires.duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
-        let time = aws_smithy_types::DateTime::from_millis(i64::try_from(seconds).expect("a time of ours"));
-        time.fmt(aws_smithy_types::date_time::Format::DateTime).expect("it can be written")
+        let seconds = self
+            .expires
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970")
+            .as_millis();
+        let time = aws_smithy_types::DateTime::from_millis(
+            i64::try_from(seconds).expect("a time of ours"),
+        );
+        time.fmt(aws_smithy_types::date_time::Format::DateTime)
+            .expect("it can be written")
     }
 }
 
 impl KeyRing {
     /// The present keys.
     pub fn current(&self) -> IssuedKeys {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        self.numbered(u64::try_from(now.as_millis() / self.rotation.as_millis()).expect("a small number"))
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970");
+        self.numbered(
+            u64::try_from(now.as_millis() / self.rotation.as_millis()).expect("a small number"),
+        )
     }
 
     fn numbered(&self, number: u64) -> IssuedKeys {
@@ -103,18 +114,31 @@ impl KeyRing {
 
 impl Cloud {
     /// Starts it; signatures are verified with `keys`. With `tls` it accepts only TLS.
-    pub async fn start(folder: &Path, keys: KeyRing, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    pub async fn start(
+        folder: &Path,
+        keys: KeyRing,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Self {
         std::fs::create_dir_all(folder).expect("the folder can be made");
         let store = Store::in_memory().expect("a database can be made");
         let signer = Signer::open(&Keys::of(folder, &store)).expect("a signer can be made");
-        let shared = Arc::new(Shared { keys, signer, state: Mutex::default() });
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let shared = Arc::new(Shared {
+            keys,
+            signer,
+            state: Mutex::default(),
+        });
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let router = axum::Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
         let acceptor = tls.map(TlsAcceptor::from);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (service, acceptor) = (TowerToHyperService::new(router.clone()), acceptor.clone());
+                let (service, acceptor) =
+                    (TowerToHyperService::new(router.clone()), acceptor.clone());
                 tokio::spawn(async move {
                     let server = Builder::new(TokioExecutor::new());
                     // A client that disconnects, or trusts another authority, affects only its own connection.
@@ -163,7 +187,10 @@ impl Cloud {
     pub fn completed(&self) -> Vec<String> {
         let state = self.state();
         let text = |input: &PutHostCommandCompleteInput| {
-            let event = input.host_command_identifier.trim_start_matches("command-").to_owned();
+            let event = input
+                .host_command_identifier
+                .trim_start_matches("command-")
+                .to_owned();
             format!("{event} {:?}", input.command_status)
         };
         state.completed.iter().map(text).collect()
@@ -202,7 +229,10 @@ impl Shared {
         let unknown = |what: &str| ("UnrecognizedClientException", what.to_owned());
         let id = signature::access_key_id(request).ok_or(unknown("it is not signed"))?;
         let keys = self.keys.find(&id).ok_or(unknown("nobody has this key"))?;
-        let token = request.headers.get("x-amz-security-token").and_then(|token| token.to_str().ok());
+        let token = request
+            .headers
+            .get("x-amz-security-token")
+            .and_then(|token| token.to_str().ok());
         if token != Some(&keys.session_token) {
             return Err(unknown("the session token is not that of the key"));
         }
@@ -210,7 +240,10 @@ impl Shared {
             return Err(("ExpiredTokenException", format!("{id} has expired")));
         }
         if !signature::is_good(request, &keys.secret_access_key) {
-            return Err(("InvalidSignatureException", format!("the signature of {id} is wrong")));
+            return Err((
+                "InvalidSignatureException",
+                format!("the signature of {id} is wrong"),
+            ));
         }
         Ok(id)
     }
@@ -223,39 +256,64 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let checked =
-        shared.check(&signature::Request { method: &method, uri: &uri, headers: &headers, body: &body });
+    let checked = shared.check(&signature::Request {
+        method: &method,
+        uri: &uri,
+        headers: &headers,
+        body: &body,
+    });
     let mut state = shared.state();
     match checked {
         Ok(id) => drop(state.keys_seen.insert(id)),
         Err((kind, message)) => {
-            state.refusals.push(format!("{method} {}: {kind}: {message}", uri.path()));
+            state
+                .refusals
+                .push(format!("{method} {}: {kind}: {message}", uri.path()));
             let error = json!({"__type": kind, "message": message}).to_string();
-            return (StatusCode::BAD_REQUEST, [("content-type", CONTENT_TYPE)], error).into_response();
+            return (
+                StatusCode::BAD_REQUEST,
+                [("content-type", CONTENT_TYPE)],
+                error,
+            )
+                .into_response();
         }
     }
     if method == Method::GET {
         state.downloads += 1;
         return ([("etag", "\"e1\"")], state.bundle.clone()).into_response();
     }
-    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let target = headers
+        .get("x-amz-target")
+        .and_then(|target| target.to_str().ok())
+        .unwrap_or_default();
     let answer = match target.rsplit('.').next().unwrap_or_default() {
         PollHostCommandInput::NAME => {
             state.polls += 1;
-            let host_command = if state.busy { None } else { state.commands.pop_front() };
+            let host_command = if state.busy {
+                None
+            } else {
+                state.commands.pop_front()
+            };
             state.busy |= host_command.is_some();
             json!(PollHostCommandOutput { host_command })
         }
         GetDeploymentSpecificationInput::NAME => {
-            let payload =
-                shared.signer.sign(state.specification.to_string().as_bytes()).expect("it can be signed");
-            let envelope = Envelope { format: Envelope::PKCS7_JSON.into(), payload };
+            let payload = shared
+                .signer
+                .sign(state.specification.to_string().as_bytes())
+                .expect("it can be signed");
+            let envelope = Envelope {
+                format: Envelope::PKCS7_JSON.into(),
+                payload,
+            };
             json!({"DeploymentSystem": DEPLOYMENT_SYSTEM, "DeploymentSpecification": {"GenericEnvelope": envelope}})
         }
         PutHostCommandAcknowledgementInput::NAME => json!({"CommandStatus": "InProgress"}),
         PutHostCommandCompleteInput::NAME => {
             state.busy = false;
-            state.completed.push(serde_json::from_slice(&body).expect("the agent writes what it should"));
+            state
+                .completed
+                .push(serde_json::from_slice(&body).expect("the agent writes what it should"));
             json!({})
         }
         other => panic!("no agent calls {other:?}"),

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use aws_sdk_codedeploy::types::{
-    AutoRollbackConfiguration, AutoRollbackEvent, BundleType, DeploymentCreator, DeploymentGroupInfo,
-    DeploymentInfo, RevisionLocation,
+    AutoRollbackConfiguration, AutoRollbackEvent, BundleType, DeploymentCreator,
+    DeploymentGroupInfo, DeploymentInfo, RevisionLocation,
 };
 
 use crate::bucket::Bucket;
@@ -38,12 +38,18 @@ pub struct Fleet {
 
 impl Deployed {
     pub fn status(&self) -> &str {
-        self.info.status.as_ref().map_or("", |status| status.as_str())
+        self.info
+            .status
+            .as_ref()
+            .map_or("", |status| status.as_str())
     }
 
     /// `<event> <status>` of every event that has ended.
     pub fn event_statuses(&self) -> Vec<String> {
-        self.events.iter().map(|event| format!("{} {}", event.name, event.status.as_str())).collect()
+        self.events
+            .iter()
+            .map(|event| format!("{} {}", event.name, event.status.as_str()))
+            .collect()
     }
 
     /// The event that failed.
@@ -52,7 +58,10 @@ impl Deployed {
     ///
     /// If none did.
     pub fn failed_event(&self) -> &EndedEvent {
-        let failed = self.events.iter().find(|event| event.status.as_str() == "Failed");
+        let failed = self
+            .events
+            .iter()
+            .find(|event| event.status.as_str() == "Failed");
         failed.unwrap_or_else(|| panic!("nothing failed: {:#?}", self.event_statuses()))
     }
 }
@@ -64,7 +73,11 @@ impl Fleet {
     }
 
     /// The same with settings of the controller, which may use the fleet's folder.
-    pub async fn start_with(hosts: usize, more: &str, settings: impl FnOnce(&Path) -> String) -> Self {
+    pub async fn start_with(
+        hosts: usize,
+        more: &str,
+        settings: impl FnOnce(&Path) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let programs = Programs::built();
         let data = folder.path().join("controller");
@@ -80,13 +93,26 @@ impl Fleet {
         for number in 1..=hosts {
             let name = format!("box{number}");
             let place = folder.path().join(&name);
-            let host = Host::register(&programs, &service, &name, &format!("{key}={value}"), &place).await;
+            let host = Host::register(
+                &programs,
+                &service,
+                &name,
+                &format!("{key}={value}"),
+                &place,
+            )
+            .await;
             host.configure(&bucket, more);
             registered.push(host);
         }
         service.create_group(APPLICATION, GROUP, TAG).await;
         let agents = registered.iter().map(Host::start_agent).collect();
-        Self { service, bucket, hosts: registered, agents, folder }
+        Self {
+            service,
+            bucket,
+            hosts: registered,
+            agents,
+            folder,
+        }
     }
 
     /// Adds a host with `tag` and a running agent.
@@ -118,8 +144,15 @@ impl Fleet {
     /// Waits for the end of a deployment and returns its result on `box1`.
     pub async fn outcome(&self, id: &str) -> Deployed {
         let mut events = Vec::new();
-        let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
-        Deployed { id: id.into(), info, events }
+        let info = self
+            .service
+            .follow(id, "box1", |event| events.push(event.clone()))
+            .await;
+        Deployed {
+            id: id.into(),
+            info,
+            events,
+        }
     }
 
     /// Pushes, deploys and waits for the end.
@@ -130,7 +163,9 @@ impl Fleet {
 
     /// Sets the events after which the group rolls back.
     pub async fn roll_back_on(&self, events: &[AutoRollbackEvent]) {
-        let rollback = AutoRollbackConfiguration::builder().enabled(true).set_events(Some(events.to_vec()));
+        let rollback = AutoRollbackConfiguration::builder()
+            .enabled(true)
+            .set_events(Some(events.to_vec()));
         self.service
             .client
             .update_deployment_group()
@@ -150,9 +185,15 @@ impl Fleet {
     pub async fn rollback_of(&self, id: &str) -> String {
         let undone = self.service.deployment(id).await.rollback_info;
         let undone = undone.unwrap_or_else(|| panic!("{id} was not rolled back"));
-        let by = undone.rollback_deployment_id.clone().unwrap_or_else(|| panic!("by nothing: {undone:?}"));
+        let by = undone
+            .rollback_deployment_id
+            .clone()
+            .unwrap_or_else(|| panic!("by nothing: {undone:?}"));
         let rollback = self.service.deployment(&by).await;
-        assert_eq!(rollback.creator, Some(DeploymentCreator::CodeDeployRollback));
+        assert_eq!(
+            rollback.creator,
+            Some(DeploymentCreator::CodeDeployRollback)
+        );
         let of = rollback.rollback_info.expect("a rollback says of what");
         assert_eq!(of.rollback_triggering_deployment_id.as_deref(), Some(id));
         let message = format!("Deployment {by} is triggered to roll back deployment {id}.");
@@ -163,15 +204,31 @@ impl Fleet {
 
     /// The service's record of the group.
     pub async fn group(&self) -> DeploymentGroupInfo {
-        let asked = self.service.client.get_deployment_group().application_name(APPLICATION);
-        let answer = asked.deployment_group_name(GROUP).send().await.expect("the group exists");
+        let asked = self
+            .service
+            .client
+            .get_deployment_group()
+            .application_name(APPLICATION);
+        let answer = asked
+            .deployment_group_name(GROUP)
+            .send()
+            .await
+            .expect("the group exists");
         answer.deployment_group_info.expect("the answer holds it")
     }
 
     /// The number of deployments that the group has had.
     pub async fn deployments(&self) -> usize {
-        let asked = self.service.client.list_deployments().application_name(APPLICATION);
-        let answer = asked.deployment_group_name(GROUP).send().await.expect("the group exists");
+        let asked = self
+            .service
+            .client
+            .list_deployments()
+            .application_name(APPLICATION);
+        let answer = asked
+            .deployment_group_name(GROUP)
+            .send()
+            .await
+            .expect("the group exists");
         answer.deployments().len()
     }
 
@@ -179,7 +236,11 @@ impl Fleet {
     pub async fn stop(self) {
         for (agent, host) in self.agents.into_iter().zip(&self.hosts) {
             let status = agent.stop().await;
-            assert!(status.success(), "the agent of {} ended with {status}", host.name);
+            assert!(
+                status.success(),
+                "the agent of {} ended with {status}",
+                host.name
+            );
         }
         self.service.stop().await;
         self.bucket.stop().await;

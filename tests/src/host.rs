@@ -29,8 +29,15 @@ impl Host {
         folder: &Path,
     ) -> Self {
         std::fs::create_dir_all(folder).expect("the folder can be made");
-        let registered = service.administer(&["host", "add", name, "--tag", tag, "--json"]).await;
-        let text = |file: &str| registered[file].as_str().expect("the file's text").to_owned();
+        let registered = service
+            .administer(&["host", "add", name, "--tag", tag, "--json"])
+            .await;
+        let text = |file: &str| {
+            registered[file]
+                .as_str()
+                .expect("the file's text")
+                .to_owned()
+        };
         let host = Self {
             name: name.into(),
             folder: folder.into(),
@@ -39,8 +46,11 @@ impl Host {
             configuration: folder.join("codedeployagent.yml"),
             programs: programs.clone(),
         };
-        std::fs::write(folder.join("codedeploy.onpremises.yml"), text("codedeploy.onpremises.yml"))
-            .expect("the file can be written");
+        std::fs::write(
+            folder.join("codedeploy.onpremises.yml"),
+            text("codedeploy.onpremises.yml"),
+        )
+        .expect("the file can be written");
         host
     }
 
@@ -53,19 +63,32 @@ impl Host {
             bucket.endpoint,
             folder = self.folder.display(),
         );
-        let key = |line: &str| line.trim_start_matches(':').split(':').next().unwrap_or_default().to_owned();
+        let key = |line: &str| {
+            line.trim_start_matches(':')
+                .split(':')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let said: Vec<_> = own.lines().map(key).collect();
         let printed = self.lines.lines().filter(|line| !said.contains(&key(line)));
-        let text: String = printed.chain(own.lines()).flat_map(|line| [line, "\n"]).collect();
+        let text: String = printed
+            .chain(own.lines())
+            .flat_map(|line| [line, "\n"])
+            .collect();
         std::fs::write(&self.configuration, text).expect("the file can be written");
     }
 
     /// Starts the agent.
     pub fn start_agent(&self) -> Running {
         let arguments = |command: &mut tokio::process::Command| {
-            command.args(["run", "--config-file"]).arg(&self.configuration);
+            command
+                .args(["run", "--config-file"])
+                .arg(&self.configuration);
         };
-        self.programs.agent.start(arguments, &self.folder.join("agent.out"))
+        self.programs
+            .agent
+            .start(arguments, &self.folder.join("agent.out"))
     }
 
     /// The agent's own log.

@@ -43,11 +43,29 @@ impl Machine {
     pub async fn boot(folder: &Path) -> Self {
         assert!(is_root(), "booting a machine needs root");
         let system = tools().join("machine");
-        assert!(system.exists(), "{} is missing; tests/run makes it", system.display());
-        let unique = folder.file_name().expect("a temporary folder").to_string_lossy();
-        let name = format!("codedeploy-{}", unique.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+        assert!(
+            system.exists(),
+            "{} is missing; tests/run makes it",
+            system.display()
+        );
+        let unique = folder
+            .file_name()
+            .expect("a temporary folder")
+            .to_string_lossy();
+        let name = format!(
+            "codedeploy-{}",
+            unique.trim_matches(|c: char| !c.is_ascii_alphanumeric())
+        );
         let arguments = |command: &mut Command| {
-            command.args(["--mount", "--propagation", "private", "sh", "-c", BOOT, "sh"]);
+            command.args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                BOOT,
+                "sh",
+            ]);
             command.arg(&system).arg(&name);
         };
         let container = Program::at("unshare").start(arguments, &folder.join("console"));
@@ -56,12 +74,20 @@ impl Machine {
             init_below(pid).ok_or("none yet")
         })
         .await;
-        let machine = Self { container, init, group: control_group().join(name) };
+        let machine = Self {
+            container,
+            init,
+            group: control_group().join(name),
+        };
         wait::until("the machine is up", async || {
             let state = machine.run("systemctl is-system-running").await;
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
             let up = ["running", "degraded"].contains(&state.as_str());
-            if up { Ok(()) } else { Err((state, machine.container.output())) }
+            if up {
+                Ok(())
+            } else {
+                Err((state, machine.container.output()))
+            }
         })
         .await;
         machine
@@ -75,7 +101,8 @@ impl Machine {
     /// Writes a file into the machine.
     pub fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
-        std::fs::create_dir_all(path.parent().expect("below the root")).expect("the folder can be made");
+        std::fs::create_dir_all(path.parent().expect("below the root"))
+            .expect("the folder can be made");
         std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
@@ -87,8 +114,13 @@ impl Machine {
     /// Runs a line of shell as root of the machine.
     pub async fn run(&self, line: &str) -> Output {
         let mut command = Program::at("nsenter").command(["--target", &self.init.to_string()]);
-        command.args(["--all", "--", "/bin/sh", "-c", line]).env_clear();
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root").env("LC_ALL", "C");
+        command
+            .args(["--all", "--", "/bin/sh", "-c", line])
+            .env_clear();
+        command
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root")
+            .env("LC_ALL", "C");
         command.output().await.expect("nsenter exists")
     }
 
@@ -98,29 +130,44 @@ impl Machine {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         let said = [text(&output.stdout), text(&output.stderr)].join("\n");
         if !output.status.success() {
-            let journal = text(&self.run("journalctl --no-pager --lines=40 --output=cat").await.stdout);
-            panic!("{line}: {}\n{said}\nThe journal ends:\n{journal}", output.status);
+            let journal = text(
+                &self
+                    .run("journalctl --no-pager --lines=40 --output=cat")
+                    .await
+                    .stdout,
+            );
+            panic!(
+                "{line}: {}\n{said}\nThe journal ends:\n{journal}",
+                output.status
+            );
         }
         text(&output.stdout)
     }
 
     /// A property of a unit.
     pub async fn property(&self, unit: &str, name: &str) -> String {
-        self.succeed(&format!("systemctl show --value --property={name} {unit}")).await
+        self.succeed(&format!("systemctl show --value --property={name} {unit}"))
+            .await
     }
 
     /// Waits until a unit's property has a value.
     pub async fn until_property(&self, unit: &str, name: &str, expected: &str) {
         wait::until(&format!("{name} of {unit} is {expected}"), async || {
             let found = self.property(unit, name).await;
-            if found == expected { Ok(()) } else { Err((found, self.status(unit).await)) }
+            if found == expected {
+                Ok(())
+            } else {
+                Err((found, self.status(unit).await))
+            }
         })
         .await;
     }
 
     /// The status of a unit, as an operator sees it.
     pub async fn status(&self, unit: &str) -> String {
-        let output = self.run(&format!("systemctl status --no-pager --full {unit}")).await;
+        let output = self
+            .run(&format!("systemctl status --no-pager --full {unit}"))
+            .await;
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -130,7 +177,11 @@ impl Machine {
         drop(self);
         wait::until("the machine's processes are gone", async || {
             remove_groups(&group);
-            if group.exists() { Err(group.clone()) } else { Ok(()) }
+            if group.exists() {
+                Err(group.clone())
+            } else {
+                Ok(())
+            }
         })
         .await;
     }
@@ -151,16 +202,24 @@ fn is_root() -> bool {
 /// The child of `pid` that is the first process of a container.
 fn init_below(pid: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().filter_map(|child| child.parse().ok()).find(|child: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
-    })
+    children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .find(|child: &u32| {
+            let status =
+                std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+            status
+                .lines()
+                .any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+        })
 }
 
 /// The folder of this process's control group of version 2.
 fn control_group() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
-    let mount = mounts.lines().find_map(|line| line.split_once(" cgroup2 ")?.0.split(' ').nth(1));
+    let mount = mounts
+        .lines()
+        .find_map(|line| line.split_once(" cgroup2 ")?.0.split(' ').nth(1));
     let groups = std::fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
     Path::new(mount.unwrap_or("/sys/fs/cgroup")).join(own.unwrap_or_default())

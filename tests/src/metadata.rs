@@ -58,12 +58,18 @@ impl MetadataServer {
             requests: Vec::new(),
             has_role: true,
         }));
-        let router = Router::new().fallback(answer).with_state((Arc::clone(&shared), keys.clone()));
+        let router = Router::new()
+            .fallback(answer)
+            .with_state((Arc::clone(&shared), keys.clone()));
         let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = listener.await.expect("loopback has a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { endpoint, shared, keys }
+        Self {
+            endpoint,
+            shared,
+            keys,
+        }
     }
 
     /// Misbehaves for the next `requests`.
@@ -115,7 +121,9 @@ async fn answer(
     };
     match fault {
         Fault::None => respond(&mut lock(&shared), &keys, &method, uri.path(), &headers),
-        Fault::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
+        Fault::Status(status) => StatusCode::from_u16(status)
+            .expect("a status")
+            .into_response(),
         Fault::Silence => {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             StatusCode::GATEWAY_TIMEOUT.into_response()

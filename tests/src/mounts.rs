@@ -23,13 +23,18 @@ pub struct Mounted {
 ///
 /// Without root, if the test panics, or if the kernel refuses a mount namespace.
 pub fn in_own_mounts<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    assert!(nix::unistd::geteuid().is_root(), "mounting a file system needs root");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "mounting a file system needs root"
+    );
     let whole = move || {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS).expect("the kernel gives mounts of its own");
         let none = None::<&str>;
         nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .expect("they can be private");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         runtime.expect("a runtime").block_on(test());
     };
     if let Err(panic) = std::thread::spawn(whole).join() {
@@ -41,7 +46,9 @@ impl Mounted {
     /// Mounts a file system at `path` with these arguments of mount(8).
     pub fn mount(arguments: &[&OsStr], path: &Path) -> Result<Self, String> {
         run(Command::new("mount").args(arguments).arg(path))?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self {
+            path: path.to_owned(),
+        })
     }
 
     /// A file system in memory.
@@ -51,7 +58,9 @@ impl Mounted {
 
     /// Changes options while it is in use.
     pub fn change(&self, options: &str) -> Result<(), String> {
-        run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.path))
+        run(Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(&self.path))
     }
 
     /// Unmounts it in order.
@@ -77,9 +86,14 @@ impl Drop for Mounted {
 
 /// Runs a command that must succeed; `Err` is its output.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!(
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
 }

@@ -81,7 +81,11 @@ impl Bed {
             let folder = sweep::folder();
             let pair = Pair::create(folder.path(), LOCAL_GROUP);
             let reference = pair.prepare().await;
-            Self { pair, reference, folder }
+            Self {
+                pair,
+                reference,
+                folder,
+            }
         };
         futures_util::future::join_all((0..count).map(|_| bed())).await
     }
@@ -90,7 +94,10 @@ impl Bed {
 impl Pair {
     /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may exist already.
     pub fn create(place: &Path, group: &str) -> Self {
-        let pair = Self { place: place.to_owned(), group: group.into() };
+        let pair = Self {
+            place: place.to_owned(),
+            group: group.into(),
+        };
         fs::create_dir_all(place).expect("the folder can be made");
         fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
         let configuration = format!("root_dir: {}\n", pair.root().display());
@@ -139,17 +146,33 @@ impl Pair {
     /// The arguments of `codedeploy-local` for deploying a revision.
     pub fn arguments(&self, revision: Revision) -> Vec<OsString> {
         let [bundle, configuration] = [self.bundle(revision), self.place.join("conf.yml")];
-        let kind = if revision == Revision::Failing { "directory" } else { "tar" };
-        let words: [OsString; 6] =
-            ["-l".into(), bundle.into(), "-t".into(), kind.into(), "-c".into(), configuration.into()];
+        let kind = if revision == Revision::Failing {
+            "directory"
+        } else {
+            "tar"
+        };
+        let words: [OsString; 6] = [
+            "-l".into(),
+            bundle.into(),
+            "-t".into(),
+            kind.into(),
+            "-c".into(),
+            configuration.into(),
+        ];
         words.into()
     }
 
     /// Deploys with `codedeploy-local`; returns whether it succeeded, and its output.
     pub async fn deploy(&self, revision: Revision) -> (bool, String) {
-        let output = Programs::built().local.output(self.arguments(revision)).await;
+        let output = Programs::built()
+            .local
+            .output(self.arguments(revision))
+            .await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+        (
+            output.status.success(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
     }
 
     /// The same for a deployment that must succeed.
@@ -165,7 +188,8 @@ impl Pair {
     /// Prepares the host for the new revision, saves a copy of that state, and records the results of undisturbed
     /// deployments.
     pub async fn prepare(&self) -> Reference {
-        self.prepare_with(async |revision| self.deployed(revision).await).await
+        self.prepare_with(async |revision| self.deployed(revision).await)
+            .await
     }
 
     /// The same with another way to deploy.
@@ -182,11 +206,20 @@ impl Pair {
         let new = self.state();
         assert_ne!(old, new);
         deploy(Revision::New).await;
-        assert_eq!(new.differences(&self.state()), "", "the new revision over itself");
+        assert_eq!(
+            new.differences(&self.state()),
+            "",
+            "the new revision over itself"
+        );
         deploy(Revision::Little).await;
         let after_new = self.state().files;
         self.reset().await;
-        Reference { old, new, after_old, after_new }
+        Reference {
+            old,
+            new,
+            after_old,
+            after_new,
+        }
     }
 
     /// Restores the saved state.
@@ -206,11 +239,20 @@ impl Pair {
     /// The present state.
     pub fn state(&self) -> State {
         let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-        let record =
-            |name: &str| read(&self.root().join(format!("deployment-instructions/{}{name}", self.group)));
-        let last =
-            PathBuf::from(record("_last_successful_install")).join("deployment-archive/app/changed.txt");
-        State { files: Snapshot::of(&self.destinations()), cleanup: record("-cleanup"), last: read(&last) }
+        let record = |name: &str| {
+            read(
+                &self
+                    .root()
+                    .join(format!("deployment-instructions/{}{name}", self.group)),
+            )
+        };
+        let last = PathBuf::from(record("_last_successful_install"))
+            .join("deployment-archive/app/changed.txt");
+        State {
+            files: Snapshot::of(&self.destinations()),
+            cleanup: record("-cleanup"),
+            last: read(&last),
+        }
     }
 
     /// The revision that is present.
@@ -222,7 +264,9 @@ impl Pair {
     pub async fn recover(&self, reference: &Reference) -> Found {
         let (succeeded, output) = self.deploy(Revision::Failing).await;
         if succeeded || !output.contains("on-purpose") {
-            return Found::Mixed(format!("the program that should recover does not run:\n{output}"));
+            return Found::Mixed(format!(
+                "the program that should recover does not run:\n{output}"
+            ));
         }
         self.found(reference)
     }
@@ -232,11 +276,15 @@ impl Pair {
     pub async fn goes_on(&self, reference: &Reference, found: &Found) -> Result<(), String> {
         let (succeeded, output) = self.deploy(Revision::New).await;
         if !succeeded {
-            return Err(format!("the new revision cannot be deployed again:\n{output}"));
+            return Err(format!(
+                "the new revision cannot be deployed again:\n{output}"
+            ));
         }
         let differences = self.state().differences(&reference.new);
         if !differences.is_empty() {
-            return Err(format!("the new revision leaves something else over {found:?}:\n{differences}"));
+            return Err(format!(
+                "the new revision leaves something else over {found:?}:\n{differences}"
+            ));
         }
         self.leaves_nothing_behind()
     }
@@ -247,10 +295,16 @@ impl Pair {
         if !succeeded {
             return Err(format!("another revision cannot be deployed:\n{output}"));
         }
-        let expected = if *found == Found::Old { &reference.after_old } else { &reference.after_new };
+        let expected = if *found == Found::Old {
+            &reference.after_old
+        } else {
+            &reference.after_new
+        };
         let differences = self.state().files.differences(expected).join("\n");
         if !differences.is_empty() {
-            return Err(format!("another revision leaves something else after {found:?}:\n{differences}"));
+            return Err(format!(
+                "another revision leaves something else after {found:?}:\n{differences}"
+            ));
         }
         self.leaves_nothing_behind()
     }
@@ -259,16 +313,30 @@ impl Pair {
     pub fn leaves_nothing_behind(&self) -> Result<(), String> {
         let mut left = tree::temporary_names(&[self.destinations(), vec![self.root()]].concat());
         let undo = self.undo_records();
-        left.retain(|path| !undo.contains(&*path.file_name().unwrap_or_default().to_string_lossy()));
-        if left.is_empty() { Ok(()) } else { Err(format!("temporary names stay: {left:?}")) }
+        left.retain(|path| {
+            !undo.contains(&*path.file_name().unwrap_or_default().to_string_lossy())
+        });
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("temporary names stay: {left:?}"))
+        }
     }
 
     /// The undo records, as text.
     fn undo_records(&self) -> String {
-        let folders =
-            |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let deployments = folders(&self.root()).flat_map(|group| folders(&group).collect::<Vec<_>>());
-        deployments.filter_map(|deployment| fs::read_to_string(deployment.join("undo.json")).ok()).collect()
+        let folders = |folder: &Path| {
+            fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+        };
+        let deployments =
+            folders(&self.root()).flat_map(|group| folders(&group).collect::<Vec<_>>());
+        deployments
+            .filter_map(|deployment| fs::read_to_string(deployment.join("undo.json")).ok())
+            .collect()
     }
 }
 
@@ -276,8 +344,14 @@ impl Reference {
     /// The same without `paths` and everything below them.
     #[must_use]
     pub fn without(self, paths: &[PathBuf]) -> Self {
-        let [after_old, after_new] = [self.after_old, self.after_new].map(|files| files.without(paths));
-        Self { old: self.old.without(paths), new: self.new.without(paths), after_old, after_new }
+        let [after_old, after_new] =
+            [self.after_old, self.after_new].map(|files| files.without(paths));
+        Self {
+            old: self.old.without(paths),
+            new: self.new.without(paths),
+            after_old,
+            after_new,
+        }
     }
 
     /// The revision that a state has.
@@ -300,15 +374,21 @@ impl State {
     /// The same without `paths` and everything below them; the records are then unknown.
     #[must_use]
     pub fn without(self, paths: &[PathBuf]) -> Self {
-        Self { files: self.files.without(paths), cleanup: String::new(), last: String::new() }
+        Self {
+            files: self.files.without(paths),
+            cleanup: String::new(),
+            last: String::new(),
+        }
     }
 
     /// One line for each difference; empty if there is none.
     pub fn differences(&self, other: &Self) -> String {
         let mut lines = self.files.differences(&other.files);
         if self.cleanup != other.cleanup {
-            lines
-                .push(format!("the record of what was created is\n{}\nnot\n{}", self.cleanup, other.cleanup));
+            lines.push(format!(
+                "the record of what was created is\n{}\nnot\n{}",
+                self.cleanup, other.cleanup
+            ));
         }
         if self.last != other.last {
             lines.push(format!(
@@ -322,6 +402,15 @@ impl State {
 
 async fn copy(from: &Path, to: &Path) {
     let mut command = Command::new("cp");
-    let status = command.args(["-a", "-T"]).args([from, to]).kill_on_drop(true).status().await;
-    assert!(status.expect("cp is there").success(), "cannot copy {}", from.display());
+    let status = command
+        .args(["-a", "-T"])
+        .args([from, to])
+        .kill_on_drop(true)
+        .status()
+        .await;
+    assert!(
+        status.expect("cp is there").success(),
+        "cannot copy {}",
+        from.display()
+    );
 }

@@ -42,8 +42,15 @@ impl Programs {
     pub fn built() -> Self {
         let program = |name: &str| {
             let path = programs_folder().join(name);
-            assert!(path.exists(), "{} is missing; build it first: cargo build --workspace", path.display());
-            Program { path, first: Vec::new() }
+            assert!(
+                path.exists(),
+                "{} is missing; build it first: cargo build --workspace",
+                path.display()
+            );
+            Program {
+                path,
+                first: Vec::new(),
+            }
         };
         Self {
             controller: program("codedeploy-controller"),
@@ -55,7 +62,10 @@ impl Programs {
     /// The running executable in the role that follows `flag`, for an executable that contains them all.
     pub fn of_this_executable(flag: &str) -> Self {
         let path = std::env::current_exe().expect("the executable has a path");
-        let role = |name: &str| Program { path: path.clone(), first: vec![flag.into(), name.into()] };
+        let role = |name: &str| Program {
+            path: path.clone(),
+            first: vec![flag.into(), name.into()],
+        };
         Self {
             controller: role("codedeploy-controller"),
             agent: role("codedeploy-agent"),
@@ -71,13 +81,18 @@ pub(crate) fn programs_folder() -> PathBuf {
     }
     let test = std::env::current_exe().expect("the test has a path");
     let deps = test.parent().expect("the test is in a folder");
-    deps.parent().expect("that folder is in the target folder").to_owned()
+    deps.parent()
+        .expect("that folder is in the target folder")
+        .to_owned()
 }
 
 impl Program {
     /// A program of the system, or any other.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), first: Vec::new() }
+        Self {
+            path: path.into(),
+            first: Vec::new(),
+        }
     }
 
     /// A program whose arguments begin with `first`.
@@ -94,24 +109,41 @@ impl Program {
         let mut command = Command::new(&self.path);
         // Programs must not ask the metadata service of the machine that runs the tests.
         command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
-        command.args(&self.first).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .args(&self.first)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         command
     }
 
     /// Runs it to its end.
     pub async fn output<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
-        self.command(arguments).output().await.expect("the program starts")
+        self.command(arguments)
+            .output()
+            .await
+            .expect("the program starts")
     }
 
     /// Starts it in the background, with its output in `log`.
     pub fn start(&self, configured: impl FnOnce(&mut Command), log: &Path) -> Running {
-        let file =
-            std::fs::OpenOptions::new().create(true).append(true).open(log).expect("the log can be opened");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the log can be opened");
         let mut command = self.command::<&OsStr>([]);
         configured(&mut command);
-        command.stdout(file.try_clone().expect("the log can be shared")).stderr(file);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
-        Running { child, log: log.to_owned() }
+        command
+            .stdout(file.try_clone().expect("the log can be shared"))
+            .stderr(file);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        Running {
+            child,
+            log: log.to_owned(),
+        }
     }
 }
 
@@ -134,7 +166,12 @@ impl Running {
         self.signal("TERM").await;
         let ended = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await;
         ended
-            .unwrap_or_else(|_| panic!("still running {STOP_WITHIN:?} after TERM:\n{}", self.output()))
+            .unwrap_or_else(|_| {
+                panic!(
+                    "still running {STOP_WITHIN:?} after TERM:\n{}",
+                    self.output()
+                )
+            })
             .expect("it was a child")
     }
 
@@ -145,8 +182,14 @@ impl Running {
 
     pub async fn signal(&self, name: &str) {
         let Some(pid) = self.pid() else { return };
-        let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().await;
-        assert!(status.expect("kill exists").success(), "cannot send {name} to {pid}");
+        let status = Command::new("kill")
+            .args(["-s", name, &pid.to_string()])
+            .status()
+            .await;
+        assert!(
+            status.expect("kill exists").success(),
+            "cannot send {name} to {pid}"
+        );
     }
 
     pub fn output(&self) -> String {

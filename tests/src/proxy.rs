@@ -18,7 +18,9 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy that lets `user` with `password` through to `target`.
     pub async fn start(user: &str, password: &str, target: SocketAddr) -> Self {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let login = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
@@ -33,7 +35,10 @@ impl Proxy {
 
     /// The first line of every connection that was let through.
     pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -50,8 +55,9 @@ async fn pass(
     let text = String::from_utf8_lossy(&head).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
     let may_pass = text.lines().any(|line| {
-        line.split_once(": ")
-            .is_some_and(|(name, value)| name.eq_ignore_ascii_case("proxy-authorization") && value == login)
+        line.split_once(": ").is_some_and(|(name, value)| {
+            name.eq_ignore_ascii_case("proxy-authorization") && value == login
+        })
     });
     if !may_pass {
         return client
@@ -60,10 +66,15 @@ async fn pass(
     }
     let mut server = TcpStream::connect(target).await?;
     if line.starts_with("CONNECT ") {
-        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+        client
+            .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            .await?;
     } else {
         server.write_all(&head).await?;
     }
-    lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    lines
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(line);
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }

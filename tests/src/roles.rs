@@ -19,7 +19,9 @@ pub fn play(arguments: &[OsString]) -> Option<ExitCode> {
     if kept.is_some() {
         return kept;
     }
-    let [_, flag, role, ..] = arguments else { return None };
+    let [_, flag, role, ..] = arguments else {
+        return None;
+    };
     let arguments = arguments.iter().skip(2).cloned();
     match role.to_str() {
         _ if flag != FLAG => None,

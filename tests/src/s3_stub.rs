@@ -46,7 +46,9 @@ type Handler = dyn Fn(usize, &Request) -> Reply + Send + Sync;
 impl S3Stub {
     /// Sends the response that `handler` returns for each request and its number, counted from 0.
     pub async fn serve(handler: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has free ports");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (handler, seen): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&requests));
@@ -70,7 +72,10 @@ impl S3Stub {
     ) -> (Self, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certified = rcgen::generate_simple_self_signed(names).expect("the names are names");
-        let (certificate, key) = (certified.cert.der().clone(), certified.signing_key.serialize_der());
+        let (certificate, key) = (
+            certified.cert.der().clone(),
+            certified.signing_key.serialize_der(),
+        );
         let encoded = base64::engine::general_purpose::STANDARD.encode(&certificate);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n");
         let key = PrivateKeyDer::try_from(key).expect("it was just made");
@@ -83,13 +88,16 @@ impl S3Stub {
             .expect("key and certificate belong together");
         let acceptor = TlsAcceptor::from(Arc::new(config));
 
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has free ports");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (handler, seen): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&requests));
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
-                let (handler, seen, acceptor) = (Arc::clone(&handler), Arc::clone(&seen), acceptor.clone());
+                let (handler, seen, acceptor) =
+                    (Arc::clone(&handler), Arc::clone(&seen), acceptor.clone());
                 tokio::spawn(async move {
                     let mut buffer = Vec::new();
                     head(&mut socket, &mut buffer).await?;
@@ -103,7 +111,10 @@ impl S3Stub {
 
     /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -114,7 +125,10 @@ impl Request {
 
     /// The first and last requested byte.
     pub fn range(&self) -> Option<(usize, usize)> {
-        let (from, to) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        let (from, to) = self
+            .header("range")?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
         Some((from.parse().ok()?, to.parse().unwrap_or(usize::MAX)))
     }
 }
@@ -124,26 +138,51 @@ impl Reply {
         let body = body.into();
         let part = 0..body.len();
         let (cut, hang, claimed_length) = (None, None, None);
-        Self { status, headers: Vec::new(), body: Arc::new(body), part, cut, hang, claimed_length }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Arc::new(body),
+            part,
+            cut,
+            hang,
+            claimed_length,
+        }
     }
 
     /// The response of S3 with an object, or with the requested range of it.
     pub fn object(request: &Request, body: &Arc<Vec<u8>>, etag: &str) -> Self {
         let quoted = format!("\"{etag}\"");
-        if request.header("if-match").is_some_and(|wanted| wanted != quoted) {
+        if request
+            .header("if-match")
+            .is_some_and(|wanted| wanted != quoted)
+        {
             return Self::error(412, "PreconditionFailed");
         }
-        let whole = Self { body: Arc::clone(body), part: 0..body.len(), ..Self::new(200, "") };
+        let whole = Self {
+            body: Arc::clone(body),
+            part: 0..body.len(),
+            ..Self::new(200, "")
+        };
         let whole = whole.header("etag", &quoted);
-        let Some((from, last)) = request.range() else { return whole };
+        let Some((from, last)) = request.range() else {
+            return whole;
+        };
         let end = body.len().min(last.saturating_add(1));
         let range = format!("bytes {from}-{}/{}", end - 1, body.len());
-        Self { status: 206, part: from..end, ..whole }.header("content-range", &range)
+        Self {
+            status: 206,
+            part: from..end,
+            ..whole
+        }
+        .header("content-range", &range)
     }
 
     /// An error in S3's format.
     pub fn error(status: u16, code: &str) -> Self {
-        Self::new(status, format!("<Error><Code>{code}</Code><Message>stub says {code}</Message></Error>"))
+        Self::new(
+            status,
+            format!("<Error><Code>{code}</Code><Message>stub says {code}</Message></Error>"),
+        )
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -170,12 +209,19 @@ async fn converse(
         let reply = handler(number, &request);
         let part = &reply.body[reply.part.clone()];
         let length = reply.claimed_length.unwrap_or(part.len());
-        let mut head = format!("HTTP/1.1 {} stub\r\ncontent-length: {length}\r\n", reply.status);
+        let mut head = format!(
+            "HTTP/1.1 {} stub\r\ncontent-length: {length}\r\n",
+            reply.status
+        );
         for (name, value) in &reply.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         socket.write_all(format!("{head}\r\n").as_bytes()).await?;
-        let sent = reply.cut.or(reply.hang).unwrap_or(part.len()).min(part.len());
+        let sent = reply
+            .cut
+            .or(reply.hang)
+            .unwrap_or(part.len())
+            .min(part.len());
         socket.write_all(&part[..sent]).await?;
         socket.flush().await?;
         if reply.hang.is_some() {
@@ -208,8 +254,16 @@ async fn head(
 
 fn parse(head: &str) -> Request {
     let mut lines = head.lines();
-    let path = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
+    let path = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .unwrap_or_default()
+        .to_owned();
     let headers = lines.filter_map(|line| line.split_once(':'));
-    let headers = headers.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()));
-    Request { path, headers: headers.collect() }
+    let headers =
+        headers.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    Request {
+        path,
+        headers: headers.collect(),
+    }
 }

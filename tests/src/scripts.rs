@@ -42,8 +42,15 @@ impl Scripted {
     pub fn new(name: &str) -> Self {
         let begin = BEGIN.replace("NAME", name);
         let hooks = LifecycleEvent::standard().filter(LifecycleEvent::is_hook);
-        let scripts = hooks.map(|event| (event.name().to_owned(), begin.clone())).collect();
-        Self { name: name.into(), scripts, files: Vec::new(), destination: None }
+        let scripts = hooks
+            .map(|event| (event.name().to_owned(), begin.clone()))
+            .collect();
+        Self {
+            name: name.into(),
+            scripts,
+            files: Vec::new(),
+            destination: None,
+        }
     }
 
     /// Sets the action of `event`'s script when it does not fail.
@@ -52,7 +59,10 @@ impl Scripted {
     ///
     /// If the event has no scripts.
     pub fn does(mut self, event: &str, commands: &str) -> Self {
-        self.scripts.get_mut(event).expect("an event with scripts").push_str(commands);
+        self.scripts
+            .get_mut(event)
+            .expect("an event with scripts")
+            .push_str(commands);
         self
     }
 
@@ -65,7 +75,11 @@ impl Scripted {
     /// Installs these files.
     pub fn installs(mut self, destination: &Path, files: &[(&str, &str)]) -> Self {
         self.destination = Some(destination.into());
-        self.files.extend(files.iter().map(|(path, text)| (format!("installed/{path}"), (*text).into())));
+        self.files.extend(
+            files
+                .iter()
+                .map(|(path, text)| (format!("installed/{path}"), (*text).into())),
+        );
         self
     }
 
@@ -80,11 +94,17 @@ impl Scripted {
         for event in self.scripts.keys() {
             appspec += &format!("  {event}:\n    - location: {event}.sh\n");
         }
-        let scripts = self.scripts.into_iter().map(|(event, text)| (format!("{event}.sh"), text));
+        let scripts = self
+            .scripts
+            .into_iter()
+            .map(|(event, text)| (format!("{event}.sh"), text));
         let mut files: Vec<_> = self.files.into_iter().chain(scripts).collect();
         files.push(("appspec.yml".into(), appspec));
         files.push(("name".into(), self.name));
-        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
+            .collect();
         fleet.push(&files).await
     }
 }
@@ -92,12 +112,20 @@ impl Scripted {
 /// Makes `script` (`<revision>.<event>`) fail on a host from now on, or stop failing.
 pub fn set_failing(host: &Host, script: &str, fails: bool) {
     let file = host.folder.join(format!("fail.{script}"));
-    if fails { fs::write(file, "") } else { fs::remove_file(file) }.expect("the file can be changed");
+    if fails {
+        fs::write(file, "")
+    } else {
+        fs::remove_file(file)
+    }
+    .expect("the file can be changed");
 }
 
 /// Makes `script` (`<revision>.<event>`) wait on a host.
 pub fn hold(host: &Host, script: &str) -> Held {
-    let held = Held { folder: host.folder.clone(), script: script.into() };
+    let held = Held {
+        folder: host.folder.clone(),
+        script: script.into(),
+    };
     fs::write(held.file(), "").expect("the file can be written");
     held
 }
@@ -112,7 +140,11 @@ impl Held {
         let wanted = format!("{deployment} {}", self.script);
         wait::until("the script that is held runs", async || {
             let ran = noted(&self.folder);
-            if ran.contains(&wanted) { Ok(()) } else { Err(ran) }
+            if ran.contains(&wanted) {
+                Ok(())
+            } else {
+                Err(ran)
+            }
         })
         .await;
     }
@@ -135,7 +167,11 @@ pub fn runs(host: &Host, deployment: &str) -> Vec<String> {
     for run in &ran {
         assert!(seen.insert(run), "twice on {}: {run}: {ran:#?}", host.name);
     }
-    let of = |run: &String| run.strip_prefix(deployment)?.strip_prefix(' ').map(str::to_owned);
+    let of = |run: &String| {
+        run.strip_prefix(deployment)?
+            .strip_prefix(' ')
+            .map(str::to_owned)
+    };
     ran.iter().filter_map(of).collect()
 }
 

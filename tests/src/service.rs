@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use aws_sdk_codedeploy::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_codedeploy::types::{
-    BundleType, Diagnostics, LifecycleEventStatus, RevisionLocation, RevisionLocationType, S3Location,
-    TagFilter, TagFilterType,
+    BundleType, Diagnostics, LifecycleEventStatus, RevisionLocation, RevisionLocationType,
+    S3Location, TagFilter, TagFilterType,
 };
 use aws_sdk_codedeploy::{Client, types};
 use serde_json::Value;
@@ -60,7 +60,14 @@ impl Service {
         let endpoint = address(data, &running).await;
         let operator = create_keys(programs, data).await;
         let client = client(&endpoint, &operator);
-        Self { endpoint, data: data.into(), operator, client, programs: programs.clone(), running }
+        Self {
+            endpoint,
+            data: data.into(),
+            operator,
+            client,
+            programs: programs.clone(),
+            running,
+        }
     }
 
     /// Kills it in the middle of its work, and starts it again on the same state and address.
@@ -71,14 +78,31 @@ impl Service {
     /// Kills it in the middle of its work.
     pub async fn kill(mut self) -> Killed {
         self.running.kill().await;
-        let Self { endpoint, data, operator, client, programs, .. } = self;
-        Killed { endpoint, data, operator, client, programs }
+        let Self {
+            endpoint,
+            data,
+            operator,
+            client,
+            programs,
+            ..
+        } = self;
+        Killed {
+            endpoint,
+            data,
+            operator,
+            client,
+            programs,
+        }
     }
 
     pub async fn stop(self) {
         let log = self.running.log.clone();
         let status = self.running.stop().await;
-        assert!(status.success(), "the controller ended with {status}; see {}", log.display());
+        assert!(
+            status.success(),
+            "the controller ended with {status}; see {}",
+            log.display()
+        );
     }
 
     /// The process.
@@ -103,7 +127,11 @@ impl Service {
             .send()
             .await
             .expect("a new application");
-        let filter = TagFilter::builder().key(key).value(value).r#type(TagFilterType::KeyAndValue).build();
+        let filter = TagFilter::builder()
+            .key(key)
+            .value(value)
+            .r#type(TagFilterType::KeyAndValue)
+            .build();
         self.client
             .create_deployment_group()
             .application_name(application)
@@ -117,7 +145,12 @@ impl Service {
     }
 
     /// Creates a deployment of `object` to the group.
-    pub async fn deploy(&self, application: &str, group: &str, revision: RevisionLocation) -> String {
+    pub async fn deploy(
+        &self,
+        application: &str,
+        group: &str,
+        revision: RevisionLocation,
+    ) -> String {
         let created = self
             .client
             .create_deployment()
@@ -146,22 +179,36 @@ impl Service {
             }
             told = events.len();
             let ended = ["Succeeded", "Failed", "Stopped"];
-            let status =
-                info.status.as_ref().map(types::DeploymentStatus::as_str).unwrap_or_default().to_owned();
-            if ended.contains(&status.as_str()) { Ok(info) } else { Err((status, told)) }
+            let status = info
+                .status
+                .as_ref()
+                .map(types::DeploymentStatus::as_str)
+                .unwrap_or_default()
+                .to_owned();
+            if ended.contains(&status.as_str()) {
+                Ok(info)
+            } else {
+                Err((status, told))
+            }
         })
         .await
     }
 
     pub async fn deployment(&self, id: &str) -> types::DeploymentInfo {
-        let answer =
-            self.client.get_deployment().deployment_id(id).send().await.expect("the deployment exists");
+        let answer = self
+            .client
+            .get_deployment()
+            .deployment_id(id)
+            .send()
+            .await
+            .expect("the deployment exists");
         answer.deployment_info.expect("the answer holds it")
     }
 
     /// The ended events of `target`, in order; empty if the targets are not known yet.
     pub async fn events(&self, id: &str, target: &str) -> Vec<EndedEvent> {
-        let seconds = |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.as_secs_f64());
+        let seconds =
+            |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.as_secs_f64());
         let ended = |event: types::LifecycleEvent| {
             let end = seconds(event.end_time)?;
             Some(EndedEvent {
@@ -171,24 +218,45 @@ impl Service {
                 diagnostics: event.diagnostics,
             })
         };
-        self.all_events(id, target).await.into_iter().map_while(ended).collect()
+        self.all_events(id, target)
+            .await
+            .into_iter()
+            .map_while(ended)
+            .collect()
     }
 
     /// Waits until an event of `target` has begun, and has not ended.
     pub async fn until_in_progress(&self, id: &str, target: &str, event: &str) {
         wait::until("the lifecycle event is in progress", async || {
             let events = self.all_events(id, target).await;
-            let found = events.iter().find(|found| found.lifecycle_event_name() == Some(event));
+            let found = events
+                .iter()
+                .find(|found| found.lifecycle_event_name() == Some(event));
             let status = found.and_then(types::LifecycleEvent::status);
-            if status == Some(&LifecycleEventStatus::InProgress) { Ok(()) } else { Err(events) }
+            if status == Some(&LifecycleEventStatus::InProgress) {
+                Ok(())
+            } else {
+                Err(events)
+            }
         })
         .await;
     }
 
     async fn all_events(&self, id: &str, target: &str) -> Vec<types::LifecycleEvent> {
-        let answer = self.client.get_deployment_target().deployment_id(id).target_id(target).send().await;
-        let Ok(answer) = answer else { return Vec::new() };
-        let target = answer.deployment_target.and_then(|target| target.instance_target).expect("an instance");
+        let answer = self
+            .client
+            .get_deployment_target()
+            .deployment_id(id)
+            .target_id(target)
+            .send()
+            .await;
+        let Ok(answer) = answer else {
+            return Vec::new();
+        };
+        let target = answer
+            .deployment_target
+            .and_then(|target| target.instance_target)
+            .expect("an instance");
         target.lifecycle_events.unwrap_or_default()
     }
 }
@@ -196,10 +264,29 @@ impl Service {
 impl Killed {
     /// Starts it again on the same state and address.
     pub async fn restart(self) -> Service {
-        let Self { endpoint, data, operator, client, programs } = self;
-        let running = serve(&programs, &data, endpoint.split_once("://").map_or("", |(_, address)| address));
+        let Self {
+            endpoint,
+            data,
+            operator,
+            client,
+            programs,
+        } = self;
+        let running = serve(
+            &programs,
+            &data,
+            endpoint
+                .split_once("://")
+                .map_or("", |(_, address)| address),
+        );
         address(&data, &running).await;
-        Service { endpoint, data, operator, client, programs, running }
+        Service {
+            endpoint,
+            data,
+            operator,
+            client,
+            programs,
+            running,
+        }
     }
 }
 
@@ -212,12 +299,21 @@ pub fn revision(bucket: &Bucket, object: &Object, bundle_type: BundleType) -> Re
         .e_tag(&object.etag)
         .set_version(object.version.clone())
         .build();
-    RevisionLocation::builder().revision_type(RevisionLocationType::S3).s3_location(location).build()
+    RevisionLocation::builder()
+        .revision_type(RevisionLocationType::S3)
+        .s3_location(location)
+        .build()
 }
 
 /// A client that signs with `keys`.
 pub fn client(endpoint: &str, keys: &Keys) -> Client {
-    let credentials = Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "test");
+    let credentials = Credentials::new(
+        &keys.access_key_id,
+        &keys.secret_access_key,
+        None,
+        None,
+        "test",
+    );
     let config = aws_sdk_codedeploy::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(REGION))
@@ -232,12 +328,23 @@ fn serve(programs: &Programs, data: &Path, listen: &str) -> Running {
     // The address of an earlier run must not be mistaken for this one's.
     let _ = std::fs::remove_file(data.join("address"));
     let arguments = |command: &mut tokio::process::Command| {
-        command.args(["serve", "--listen", listen, "--region", REGION, "--data-dir"]).arg(data);
+        command
+            .args([
+                "serve",
+                "--listen",
+                listen,
+                "--region",
+                REGION,
+                "--data-dir",
+            ])
+            .arg(data);
         if data.join(SETTINGS).exists() {
             command.arg("--config-file").arg(data.join(SETTINGS));
         }
     };
-    programs.controller.start(arguments, &data.join("controller.log"))
+    programs
+        .controller
+        .start(arguments, &data.join("controller.log"))
 }
 
 async fn address(data: &Path, running: &Running) -> String {
@@ -246,28 +353,56 @@ async fn address(data: &Path, running: &Running) -> String {
             .map_err(|error| format!("{error}; log:\n{}", running.output()))
     });
     found.await;
-    let announced = std::fs::read(data.join("service.json")).expect("it is written before the address");
+    let announced =
+        std::fs::read(data.join("service.json")).expect("it is written before the address");
     let announced: Value = serde_json::from_slice(&announced).expect("it is JSON");
-    announced["endpoint"].as_str().expect("it listens on one address").to_owned()
+    announced["endpoint"]
+        .as_str()
+        .expect("it listens on one address")
+        .to_owned()
 }
 
 async fn create_keys(programs: &Programs, data: &Path) -> Keys {
-    let created =
-        administer(programs, data, &["credentials", "create", "--role", "operator", "--json"]).await;
+    let created = administer(
+        programs,
+        data,
+        &["credentials", "create", "--role", "operator", "--json"],
+    )
+    .await;
     keys(&created)
 }
 
 /// Reads the access key in the output of `codedeploy-controller`.
 pub fn keys(created: &Value) -> Keys {
-    let text =
-        |name: &str| created[name].as_str().unwrap_or_else(|| panic!("no {name} in {created}")).to_owned();
-    Keys { access_key_id: text("access_key_id"), secret_access_key: text("secret_access_key") }
+    let text = |name: &str| {
+        created[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name} in {created}"))
+            .to_owned()
+    };
+    Keys {
+        access_key_id: text("access_key_id"),
+        secret_access_key: text("secret_access_key"),
+    }
 }
 
 async fn administer(programs: &Programs, data: &Path, arguments: &[&str]) -> Value {
     let mut command = programs.controller.command(arguments);
-    let output = command.arg("--data-dir").arg(data).output().await.expect("the controller starts");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stdout)))
+    let output = command
+        .arg("--data-dir")
+        .arg(data)
+        .output()
+        .await
+        .expect("the controller starts");
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "{arguments:?}: {error}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        )
+    })
 }

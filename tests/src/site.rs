@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use aws_sdk_codedeploy::types::{
-    BlueGreenDeploymentConfiguration, BlueInstanceTerminationOption, DeploymentOption, DeploymentReadyAction,
-    DeploymentReadyOption, DeploymentStyle, DeploymentType, Ec2TagFilter, GreenFleetProvisioningAction,
-    GreenFleetProvisioningOption, InstanceAction, LoadBalancerInfo, TargetGroupInfo, TargetInstances,
+    BlueGreenDeploymentConfiguration, BlueInstanceTerminationOption, DeploymentOption,
+    DeploymentReadyAction, DeploymentReadyOption, DeploymentStyle, DeploymentType, Ec2TagFilter,
+    GreenFleetProvisioningAction, GreenFleetProvisioningOption, InstanceAction, LoadBalancerInfo,
+    TargetGroupInfo, TargetInstances,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,7 +37,8 @@ Server(("127.0.0.1", port), Handler).serve_forever()
 "#;
 
 /// Kills it at once: requests under way fail.
-const STOP: &str = "[ -f $host/pid ] || exit 0\nkill -KILL $(cat $host/pid) 2>/dev/null\nrm $host/pid\n";
+const STOP: &str =
+    "[ -f $host/pid ] || exit 0\nkill -KILL $(cat $host/pid) 2>/dev/null\nrm $host/pid\n";
 const START: &str = "[ ! -f $host/pid ] || exit 1\n\
                      setsid python3 $here/server.py $(cat $here/name) $(cat $host/port) $host </dev/null >/dev/null 2>&1 &\n\
                      echo $! > $host/pid\n";
@@ -72,7 +74,9 @@ struct Servers(Vec<PathBuf>);
 impl Drop for Servers {
     fn drop(&mut self) {
         for file in &self.0 {
-            let pid = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+            let pid = std::fs::read_to_string(file)
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
             if let Some(pid) = pid {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
@@ -86,13 +90,27 @@ impl Site {
         let mut fleet = Fleet::start_with(blue, "", |folder| settings(folder) + more).await;
         for number in 1..=green {
             let (key, value) = GREEN;
-            fleet.add(&format!("green{number}"), &format!("{key}={value}")).await;
+            fleet
+                .add(&format!("green{number}"), &format!("{key}={value}"))
+                .await;
         }
-        let servers: Vec<_> =
-            fleet.hosts.iter().enumerate().map(|(index, host)| server(host, index < blue)).collect();
+        let servers: Vec<_> = fleet
+            .hosts
+            .iter()
+            .enumerate()
+            .map(|(index, host)| server(host, index < blue))
+            .collect();
         let balancer = Balancer::start(&fleet.path(""), &servers).await;
-        let files = fleet.hosts.iter().map(|host| host.folder.join("pid")).collect();
-        Self { _servers: Servers(files), balancer, fleet }
+        let files = fleet
+            .hosts
+            .iter()
+            .map(|host| host.folder.join("pid"))
+            .collect();
+        Self {
+            _servers: Servers(files),
+            balancer,
+            fleet,
+        }
     }
 
     /// The host with this name.
@@ -101,7 +119,11 @@ impl Site {
     ///
     /// If there is none.
     pub fn host(&self, name: &str) -> &Host {
-        self.fleet.hosts.iter().find(|host| host.name == name).expect("a host of the site")
+        self.fleet
+            .hosts
+            .iter()
+            .find(|host| host.name == name)
+            .expect("a host of the site")
     }
 
     /// Sets the group to deploy in place, with each host out of rotation meanwhile.
@@ -116,7 +138,8 @@ impl Site {
                 .action_on_timeout(DeploymentReadyAction::StopDeployment)
                 .wait_time_in_minutes(5)
         } else {
-            DeploymentReadyOption::builder().action_on_timeout(DeploymentReadyAction::ContinueDeployment)
+            DeploymentReadyOption::builder()
+                .action_on_timeout(DeploymentReadyAction::ContinueDeployment)
         };
         let blue = match waits.termination {
             Some(minutes) => BlueInstanceTerminationOption::builder()
@@ -124,13 +147,14 @@ impl Site {
                 .termination_wait_time_in_minutes(minutes),
             None => BlueInstanceTerminationOption::builder().action(InstanceAction::KeepAlive),
         };
-        let green =
-            GreenFleetProvisioningOption::builder().action(GreenFleetProvisioningAction::DiscoverExisting);
+        let green = GreenFleetProvisioningOption::builder()
+            .action(GreenFleetProvisioningAction::DiscoverExisting);
         let configuration = BlueGreenDeploymentConfiguration::builder()
             .deployment_ready_option(ready.build())
             .terminate_blue_instances_on_deployment_success(blue.build())
             .green_fleet_provisioning_option(green.build());
-        self.deploys(DeploymentType::BlueGreen, Some(configuration.build())).await;
+        self.deploys(DeploymentType::BlueGreen, Some(configuration.build()))
+            .await;
     }
 
     async fn deploys(&self, kind: DeploymentType, more: Option<BlueGreenDeploymentConfiguration>) {
@@ -146,7 +170,11 @@ impl Site {
             .current_deployment_group_name(GROUP)
             .deployment_config_name("CodeDeployDefault.OneAtATime")
             .deployment_style(style.build())
-            .load_balancer_info(LoadBalancerInfo::builder().target_group_info_list(group).build())
+            .load_balancer_info(
+                LoadBalancerInfo::builder()
+                    .target_group_info_list(group)
+                    .build(),
+            )
             .set_blue_green_deployment_configuration(more)
             .send()
             .await
@@ -187,14 +215,21 @@ impl Site {
 
     /// Starts clients, and waits until they have got responses.
     pub async fn visit(&self) -> Clients {
-        wait::until("the site answers", async || request(self.balancer.address).await).await;
+        wait::until("the site answers", async || {
+            request(self.balancer.address).await
+        })
+        .await;
         let clients = Clients::start(self.balancer.address, 4);
         clients.pages().await;
         clients
     }
 
     pub async fn stop(self) {
-        let Self { _servers, balancer, fleet } = self;
+        let Self {
+            _servers,
+            balancer,
+            fleet,
+        } = self;
         drop((_servers, balancer));
         fleet.stop().await;
     }
@@ -202,7 +237,9 @@ impl Site {
 
 async fn push(fleet: &Fleet, page: &str) -> aws_sdk_codedeploy::types::RevisionLocation {
     let server = Scripted::new(page).with("server.py", SERVER);
-    let server = server.does("ApplicationStop", STOP).does("ApplicationStart", START);
+    let server = server
+        .does("ApplicationStop", STOP)
+        .does("ApplicationStart", START);
     server.does("ValidateService", VALIDATE).push(fleet).await
 }
 
@@ -217,5 +254,9 @@ fn settings(folder: &Path) -> String {
 fn server(host: &Host, enabled: bool) -> Server {
     let port = free_port();
     std::fs::write(host.folder.join("port"), port.to_string()).expect("the file can be written");
-    Server { name: host.name.clone(), port, enabled }
+    Server {
+        name: host.name.clone(),
+        port,
+        enabled,
+    }
 }

@@ -85,8 +85,12 @@ impl Strike {
         let output = output.unwrap_or_else(|_| panic!("{self}: not ended within {ENDS_WITHIN:?}"));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let written = text(&output.stdout) + &text(&output.stderr);
-        let report = Report::read(&report).unwrap_or_else(|| panic!("{self}: {}\n{written}", output.status));
-        Report { output: written, ..report }
+        let report =
+            Report::read(&report).unwrap_or_else(|| panic!("{self}: {}\n{written}", output.status));
+        Report {
+            output: written,
+            ..report
+        }
     }
 }
 
@@ -98,7 +102,9 @@ impl std::fmt::Display for Strike {
             Some((at, Blow::Fail(errno))) => write!(f, "fail:{at}:{}", *errno as i32),
             Some((at, Blow::FailFromThenOn(errno))) => write!(f, "fail-on:{at}:{}", *errno as i32),
             Some((at, Blow::Run(script))) => write!(f, "run:{at}:{}", script.display()),
-            Some((at, Blow::RunFromThenOn(script))) => write!(f, "run-on:{at}:{}", script.display()),
+            Some((at, Blow::RunFromThenOn(script))) => {
+                write!(f, "run-on:{at}:{}", script.display())
+            }
         }
     }
 }
@@ -119,7 +125,10 @@ impl std::str::FromStr for Strike {
             ["count"] => None,
             ["kill", n] => Some((at(n)?, Blow::Kill)),
             ["fail", n, errno] => Some((at(n)?, Blow::Fail(Errno::from_raw(number(errno)?)))),
-            ["fail-on", n, errno] => Some((at(n)?, Blow::FailFromThenOn(Errno::from_raw(number(errno)?)))),
+            ["fail-on", n, errno] => Some((
+                at(n)?,
+                Blow::FailFromThenOn(Errno::from_raw(number(errno)?)),
+            )),
             ["run", n, script] => Some((at(n)?, Blow::Run(script.into()))),
             ["run-on", n, script] => Some((at(n)?, Blow::RunFromThenOn(script.into()))),
             _ => return Err(unknown()),
@@ -133,12 +142,21 @@ impl Report {
         let report: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         let call = |value: &Value| {
             let text = |index: usize| value[index].as_str().map(str::to_owned);
-            Some(Call { name: text(0)?, path: text(1)? })
+            Some(Call {
+                name: text(0)?,
+                path: text(1)?,
+            })
         };
         Some(Self {
-            calls: report["calls"].as_array()?.iter().filter_map(call).collect(),
+            calls: report["calls"]
+                .as_array()?
+                .iter()
+                .filter_map(call)
+                .collect(),
             struck: call(&report["struck"]),
-            exit: report["exit"].as_i64().and_then(|code| i32::try_from(code).ok()),
+            exit: report["exit"]
+                .as_i64()
+                .and_then(|code| i32::try_from(code).ok()),
             output: String::new(),
         })
     }

@@ -104,11 +104,22 @@ enum Reply {
 impl Stub {
     /// Starts a service that keeps its signing key in `folder`, and holds empty polls open for `hold`.
     pub async fn start(folder: &Path, hold: Duration) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("loopback has a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let shared = Arc::new(Shared { hold, script: Mutex::default(), changed: Notify::new() });
+        let shared = Arc::new(Shared {
+            hold,
+            script: Mutex::default(),
+            changed: Notify::new(),
+        });
         let serving = Mutex::new(tokio::spawn(http::serve(listener, Arc::clone(&shared))));
-        Self { endpoint, shared, signer: Signer::create(folder), serving }
+        Self {
+            endpoint,
+            shared,
+            signer: Signer::create(folder),
+            serving,
+        }
     }
 
     /// Delivers `command` to the next poll that has no fault; every call is one delivery.
@@ -125,7 +136,10 @@ impl Stub {
     /// Sets the response to GetDeploymentSpecification for `execution`: `specification`, signed.
     pub fn specify(&self, execution: &str, specification: &Value) {
         let payload = self.signer.sign(&specification.to_string());
-        self.specify_envelope(execution, json!({"Format": "PKCS7/JSON", "Payload": payload}));
+        self.specify_envelope(
+            execution,
+            json!({"Format": "PKCS7/JSON", "Payload": payload}),
+        );
     }
 
     /// Sets the response to GetDeploymentSpecification for `execution`: this envelope.
@@ -133,17 +147,26 @@ impl Stub {
         let answer = json!({
             "DeploymentSystem": "CodeDeploy", "DeploymentSpecification": {"GenericEnvelope": envelope}
         });
-        self.shared.script().specifications.insert(execution.into(), answer);
+        self.shared
+            .script()
+            .specifications
+            .insert(execution.into(), answer);
     }
 
     /// Sets any response to GetDeploymentSpecification for `execution`.
     pub fn specify_answer(&self, execution: &str, answer: Value) {
-        self.shared.script().specifications.insert(execution.into(), answer);
+        self.shared
+            .script()
+            .specifications
+            .insert(execution.into(), answer);
     }
 
     /// Sets the response to the acknowledgement of `command`.
     pub fn acknowledge(&self, command: &str, answer: Value) {
-        self.shared.script().acknowledgements.insert(command.into(), answer);
+        self.shared
+            .script()
+            .acknowledgements
+            .insert(command.into(), answer);
     }
 
     /// Rejects a second outcome of a command with a ClientException from now on.
@@ -153,13 +176,21 @@ impl Stub {
 
     /// The outcomes of `command` that the service accepted, whether or not its response arrived.
     pub fn accepted(&self, command: &str) -> Vec<Completion> {
-        self.shared.script().accepted.get(command).cloned().unwrap_or_default()
+        self.shared
+            .script()
+            .accepted
+            .get(command)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Waits until the service has accepted an outcome of `command`.
     pub async fn taken(&self, command: &str) -> Completion {
         let what = format!("an outcome of {command}");
-        wait::until(&what, async || self.accepted(command).into_iter().next().ok_or(())).await
+        wait::until(&what, async || {
+            self.accepted(command).into_iter().next().ok_or(())
+        })
+        .await
     }
 
     /// Ends the service with all its connections; nobody listens any more.
@@ -170,7 +201,10 @@ impl Stub {
     /// Starts it again, on the same address.
     pub async fn come_back(&self) {
         let address = self.endpoint.trim_start_matches("http://");
-        let listener = wait::until("the address is free", async || TcpListener::bind(address).await).await;
+        let listener = wait::until("the address is free", async || {
+            TcpListener::bind(address).await
+        })
+        .await;
         *self.serving() = tokio::spawn(http::serve(listener, Arc::clone(&self.shared)));
     }
 
@@ -193,13 +227,22 @@ impl Stub {
     /// The requests of `operation`, oldest first.
     pub fn requests(&self, operation: &str) -> Vec<Request> {
         let script = self.shared.script();
-        script.requests.iter().filter(|request| request.operation == operation).cloned().collect()
+        script
+            .requests
+            .iter()
+            .filter(|request| request.operation == operation)
+            .cloned()
+            .collect()
     }
 
     /// Every attempt to complete `command`, oldest first, including those that met a fault.
     pub fn completions(&self, command: &str) -> Vec<Completion> {
         let about = |request: &Request| request.body["HostCommandIdentifier"] == command;
-        self.requests(COMPLETE).into_iter().filter(about).map(Completion::from).collect()
+        self.requests(COMPLETE)
+            .into_iter()
+            .filter(about)
+            .map(Completion::from)
+            .collect()
     }
 
     /// Forgets the requests so far.
@@ -211,7 +254,10 @@ impl Stub {
     pub async fn completed(&self, command: &str, times: usize) -> Completion {
         let what = format!("completion {times} of {command}");
         wait::until(&what, async || {
-            self.completions(command).into_iter().nth(times - 1).ok_or_else(|| self.completions(command))
+            self.completions(command)
+                .into_iter()
+                .nth(times - 1)
+                .ok_or_else(|| self.completions(command))
         })
         .await
     }
@@ -235,12 +281,22 @@ impl Drop for Stub {
 
 impl From<Request> for Completion {
     fn from(request: Request) -> Self {
-        let payload = request.body["Diagnostics"]["Payload"].as_str().unwrap_or_default();
-        assert!(payload.chars().count() <= 8192, "a payload of {} characters", payload.chars().count());
-        let payload: Value = serde_json::from_str(payload).expect("a completion says how it ended, in JSON");
+        let payload = request.body["Diagnostics"]["Payload"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(
+            payload.chars().count() <= 8192,
+            "a payload of {} characters",
+            payload.chars().count()
+        );
+        let payload: Value =
+            serde_json::from_str(payload).expect("a completion says how it ended, in JSON");
         let text = |member: &str| payload[member].as_str().unwrap_or_default().to_owned();
         Self {
-            status: request.body["CommandStatus"].as_str().unwrap_or_default().into(),
+            status: request.body["CommandStatus"]
+                .as_str()
+                .unwrap_or_default()
+                .into(),
             error_code: payload["error_code"].as_u64().expect("a number"),
             script_name: text("script_name"),
             message: text("message"),
@@ -253,7 +309,10 @@ impl From<Request> for Completion {
 impl Script {
     /// Whether the service accepts the outcome.
     fn accept(&mut self, request: Request) -> bool {
-        let command = request.body["HostCommandIdentifier"].as_str().unwrap_or_default().to_owned();
+        let command = request.body["HostCommandIdentifier"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let accepted = self.accepted.entry(command).or_default();
         let takes = accepted.is_empty() || !self.refuses_duplicates;
         if takes {
@@ -273,7 +332,10 @@ impl Shared {
         let fault = {
             let mut script = self.script();
             script.requests.push(request.clone());
-            let planned = script.faults.get_mut(operation.as_str()).and_then(VecDeque::pop_front);
+            let planned = script
+                .faults
+                .get_mut(operation.as_str())
+                .and_then(VecDeque::pop_front);
             let acted = matches!(planned, None | Some(Fault::LostAnswer));
             if operation == COMPLETE && acted && !script.accept(request) {
                 Some(Fault::Error(400, "ClientException"))
@@ -293,10 +355,17 @@ impl Shared {
 
     async fn answer(&self, operation: &str, body: &Value) -> Value {
         match operation {
-            POLL => self.next_delivery().await.map_or_else(|| json!({}), |it| json!({"HostCommand": it})),
+            POLL => self
+                .next_delivery()
+                .await
+                .map_or_else(|| json!({}), |it| json!({"HostCommand": it})),
             SPECIFICATION => {
                 let execution = body["DeploymentExecutionId"].as_str().unwrap_or_default();
-                self.script().specifications.get(execution).cloned().unwrap_or_else(|| json!({}))
+                self.script()
+                    .specifications
+                    .get(execution)
+                    .cloned()
+                    .unwrap_or_else(|| json!({}))
             }
             ACKNOWLEDGE => {
                 let command = body["HostCommandIdentifier"].as_str().unwrap_or_default();

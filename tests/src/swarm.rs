@@ -44,7 +44,9 @@ struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 }
 
@@ -57,7 +59,12 @@ impl Deeds {
 
     /// The latency that `share` of the commands did not exceed, in milliseconds.
     pub fn quantile(&self, share: f64) -> f64 {
-        let counts: Vec<_> = self.latencies.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
+        let counts: Vec<_> = self
+            .latencies
+            .buckets
+            .iter()
+            .map(|b| b.load(Ordering::Relaxed))
+            .collect();
         let wanted = (counts.iter().sum::<u64>() as f64 * share).ceil() as u64;
         let mut seen = 0;
         let bucket = counts.iter().position(|count| {
@@ -72,7 +79,10 @@ impl Deeds {
         for counter in [&self.commands, &self.done, &self.reconnects] {
             counter.store(0, Ordering::Relaxed);
         }
-        self.latencies.buckets.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
+        self.latencies
+            .buckets
+            .iter()
+            .for_each(|bucket| bucket.store(0, Ordering::Relaxed));
     }
 }
 
@@ -84,7 +94,9 @@ impl Host {
         loop {
             let poll = json!({"HostIdentifier": self.identifier});
             deeds.polling.fetch_add(1, Ordering::Relaxed);
-            let answer = self.call(&mut connection, service, "PollHostCommand", &poll, &deeds).await;
+            let answer = self
+                .call(&mut connection, service, "PollHostCommand", &poll, &deeds)
+                .await;
             deeds.polling.fetch_sub(1, Ordering::Relaxed);
             let Some(command) = answer.get("HostCommand") else {
                 completed = None;
@@ -97,14 +109,34 @@ impl Host {
             let specification = json!({
                 "DeploymentExecutionId": command["DeploymentExecutionId"], "HostIdentifier": self.identifier,
             });
-            self.call(&mut connection, service, "GetDeploymentSpecification", &specification, &deeds).await;
+            self.call(
+                &mut connection,
+                service,
+                "GetDeploymentSpecification",
+                &specification,
+                &deeds,
+            )
+            .await;
             let id = &command["HostCommandIdentifier"];
             let noop = json!({"Format": "JSON", "Payload": "{\"IsCommandNoop\":false}"});
             let acknowledgement = json!({"HostCommandIdentifier": id, "Diagnostics": noop});
-            self.call(&mut connection, service, "PutHostCommandAcknowledgement", &acknowledgement, &deeds)
-                .await;
+            self.call(
+                &mut connection,
+                service,
+                "PutHostCommandAcknowledgement",
+                &acknowledgement,
+                &deeds,
+            )
+            .await;
             let done = json!({"HostCommandIdentifier": id, "CommandStatus": "Succeeded"});
-            self.call(&mut connection, service, "PutHostCommandComplete", &done, &deeds).await;
+            self.call(
+                &mut connection,
+                service,
+                "PutHostCommandComplete",
+                &done,
+                &deeds,
+            )
+            .await;
             completed = Some(Instant::now());
             if command["CommandName"] == LAST {
                 deeds.done.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +180,10 @@ impl Host {
         for part in scope.split('/') {
             key = mac(&key, part);
         }
-        let signature = hex::encode(mac(&key, &format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}")));
+        let signature = hex::encode(mac(
+            &key,
+            &format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}"),
+        ));
         format!(
             "POST / HTTP/1.1\r\nhost: {service}\r\nx-amz-content-sha256: {hash}\r\nx-amz-date: {stamp}\r\n\
              x-amz-target: {target}\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\
@@ -164,19 +199,29 @@ fn sha256(text: &str) -> String {
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes())
+        .as_ref()
+        .to_vec()
 }
 
 /// `20261123T101112Z`, from days since the epoch (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn stamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).expect("the clock is right").as_secs() as i64;
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is right")
+        .as_secs() as i64;
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
@@ -202,8 +247,9 @@ async fn exchange(
         }
         if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-            let length =
-                head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
             break (end + 4, length.unwrap_or(0));
         }
     };
@@ -213,7 +259,10 @@ async fn exchange(
         }
     }
     let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
-    Some((status, serde_json::from_slice(&answer[head..head + length]).unwrap_or(Value::Null)))
+    Some((
+        status,
+        serde_json::from_slice(&answer[head..head + length]).unwrap_or(Value::Null),
+    ))
 }
 
 #[cfg(test)]

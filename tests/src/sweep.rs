@@ -27,16 +27,28 @@ pub fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let usable = nix::sys::statvfs::statvfs(memory)
         .is_ok_and(|it| !it.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC));
-    let made = if usable { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.or_else(|_| tempfile::tempdir()).expect("a temporary folder")
+    let made = if usable {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.or_else(|_| tempfile::tempdir())
+        .expect("a temporary folder")
 }
 
 /// The numbers of all calls of a deployment if there is time, otherwise about `budget`, spread evenly over the calls of
 /// each name.
-pub fn points(report: &Report, numbers: impl IntoIterator<Item = usize>, budget: usize) -> Vec<usize> {
+pub fn points(
+    report: &Report,
+    numbers: impl IntoIterator<Item = usize>,
+    budget: usize,
+) -> Vec<usize> {
     let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for number in numbers {
-        by_name.entry(&report.calls[number - 1].name).or_default().push(number);
+        by_name
+            .entry(&report.calls[number - 1].name)
+            .or_default()
+            .push(number);
     }
     if long() {
         return by_name.into_values().flatten().collect();
@@ -45,7 +57,8 @@ pub fn points(report: &Report, numbers: impl IntoIterator<Item = usize>, budget:
     let mut chosen = Vec::new();
     for numbers in by_name.into_values() {
         let count = (numbers.len() * budget).div_ceil(all).min(numbers.len());
-        chosen.extend((0..count).map(|index| numbers[(index * 2 + 1) * numbers.len() / (count * 2)]));
+        chosen
+            .extend((0..count).map(|index| numbers[(index * 2 + 1) * numbers.len() / (count * 2)]));
     }
     chosen
 }
@@ -71,12 +84,20 @@ struct Counts {
 
 impl Tally {
     pub fn new(what: &str) -> Self {
-        Self { what: what.into(), counts: RefCell::default() }
+        Self {
+            what: what.into(),
+            counts: RefCell::default(),
+        }
     }
 
     /// Counts a disturbance of this kind.
     pub fn dealt(&self, kind: &str) {
-        *self.counts.borrow_mut().dealt.entry(kind.into()).or_default() += 1;
+        *self
+            .counts
+            .borrow_mut()
+            .dealt
+            .entry(kind.into())
+            .or_default() += 1;
     }
 
     /// Counts a program that ended before its disturbance.
@@ -97,7 +118,10 @@ impl Tally {
     /// Counts another result that is not as it should be.
     pub fn expect(&self, point: &str, result: Result<(), String>) {
         if let Err(what) = result {
-            self.counts.borrow_mut().wrong.push(format!("{point}: {what}"));
+            self.counts
+                .borrow_mut()
+                .wrong
+                .push(format!("{point}: {what}"));
         }
     }
 
@@ -115,26 +139,57 @@ impl Tally {
     pub fn count(self) -> Result<(), String> {
         let counts = self.counts.into_inner();
         let dealt: usize = counts.dealt.values().sum();
-        let Counts { old, new, mixed, wrong, missed, .. } = &counts;
+        let Counts {
+            old,
+            new,
+            mixed,
+            wrong,
+            missed,
+            ..
+        } = &counts;
         println!(
             "{}: {dealt} dealt, {missed} not reached; {old} old, {new} new, {} mixed, {} otherwise wrong\n  {}",
             self.what,
             mixed.len(),
             wrong.len(),
-            counts.dealt.iter().map(|(kind, times)| format!("{kind} {times}")).collect::<Vec<_>>().join(", "),
+            counts
+                .dealt
+                .iter()
+                .map(|(kind, times)| format!("{kind} {times}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         );
-        let row = format!("| {} | {dealt} | {old} | {new} | {} |\n", self.what, mixed.len() + wrong.len());
+        let row = format!(
+            "| {} | {dealt} | {old} | {new} | {} |\n",
+            self.what,
+            mixed.len() + wrong.len()
+        );
         if let Some(folder) = std::env::var_os(TABLE) {
-            let name: String = self.what.chars().filter(char::is_ascii_alphanumeric).collect();
+            let name: String = self
+                .what
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .collect();
             std::fs::write(Path::new(&folder).join(name), row).expect("the table can be written");
         }
         let bad: Vec<&String> = mixed.iter().chain(wrong).collect();
-        let shown: String = bad.iter().take(12).map(|text| format!("\n\n{text}")).collect();
+        let shown: String = bad
+            .iter()
+            .take(12)
+            .map(|text| format!("\n\n{text}"))
+            .collect();
         if dealt == 0 {
-            return Err(format!("{}: nothing was done at all, which proves nothing", self.what));
+            return Err(format!(
+                "{}: nothing was done at all, which proves nothing",
+                self.what
+            ));
         }
         if !bad.is_empty() {
-            return Err(format!("{}: {} of {dealt} went wrong:{shown}\n", self.what, bad.len()));
+            return Err(format!(
+                "{}: {} of {dealt} went wrong:{shown}\n",
+                self.what,
+                bad.len()
+            ));
         }
         Ok(())
     }
@@ -155,5 +210,8 @@ pub async fn sweep<B, P>(beds: Vec<B>, points: Vec<P>, each: impl AsyncFn(&mut B
 
 /// A kill at each of these calls.
 pub fn kills(numbers: Vec<usize>) -> Vec<Strike> {
-    numbers.into_iter().map(|number| Strike(Some((number, Blow::Kill)))).collect()
+    numbers
+        .into_iter()
+        .map(|number| Strike(Some((number, Blow::Kill))))
+        .collect()
 }

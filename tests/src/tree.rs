@@ -15,20 +15,30 @@ pub fn listing(folder: &Path) -> String {
 }
 
 fn collect(root: &Path, folder: &Path, lines: &mut Vec<String>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
         let metadata = fs::symlink_metadata(&path).expect("it was listed");
-        let name = path.strip_prefix(root).expect("below the root").display().to_string();
+        let name = path
+            .strip_prefix(root)
+            .expect("below the root")
+            .display()
+            .to_string();
         let mode = metadata.permissions().mode() & 0o7777;
         let owner = format!("{}:{}", metadata.uid(), metadata.gid());
         if metadata.is_symlink() {
-            lines.push(format!("{name} -> {}", fs::read_link(&path).expect("a link").display()));
+            lines.push(format!(
+                "{name} -> {}",
+                fs::read_link(&path).expect("a link").display()
+            ));
         } else if metadata.is_dir() {
             lines.push(format!("{name}/ {mode:04o} {owner}"));
             collect(root, &path, lines);
         } else {
-            let content = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+            let content =
+                String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
             lines.push(format!("{name} {mode:04o} {owner} {content:?}"));
         }
     }
@@ -51,11 +61,14 @@ impl Snapshot {
                 if path.components().any(|part| is_temporary(part.as_os_str())) {
                     continue;
                 }
-                let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+                let Ok(metadata) = fs::symlink_metadata(&path) else {
+                    continue;
+                };
                 let mut text = described(&path, &metadata);
                 if metadata.nlink() > 1 && !metadata.is_dir() {
-                    let first =
-                        linked.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone());
+                    let first = linked
+                        .entry((metadata.dev(), metadata.ino()))
+                        .or_insert_with(|| path.clone());
                     if *first != path {
                         text += &format!(" is {}", first.display());
                     }
@@ -69,15 +82,21 @@ impl Snapshot {
     /// The same without `paths` and everything below them.
     #[must_use]
     pub fn without(mut self, paths: &[PathBuf]) -> Self {
-        self.0.retain(|path, _| !paths.iter().any(|out| path.starts_with(out)));
+        self.0
+            .retain(|path, _| !paths.iter().any(|out| path.starts_with(out)));
         self
     }
 
     /// The entries of `self` that `other` lacks, and the reverse, one per line.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let lacking = |sign: char, one: &Self, two: &Self| {
-            let lines = one.0.iter().filter(|(path, text)| two.0.get(*path) != Some(text));
-            lines.map(|(path, text)| format!("{sign} {} {text}", path.display())).collect::<Vec<_>>()
+            let lines = one
+                .0
+                .iter()
+                .filter(|(path, text)| two.0.get(*path) != Some(text));
+            lines
+                .map(|(path, text)| format!("{sign} {} {text}", path.display()))
+                .collect::<Vec<_>>()
         };
         [lacking('+', self, other), lacking('-', other, self)].concat()
     }
@@ -86,7 +105,11 @@ impl Snapshot {
 /// The temporary names below `folders`, under which objects wait, or are kept.
 pub fn temporary_names(folders: &[PathBuf]) -> Vec<PathBuf> {
     let temporary = |path: &PathBuf| path.file_name().is_some_and(is_temporary);
-    folders.iter().flat_map(|folder| paths_below(folder)).filter(temporary).collect()
+    folders
+        .iter()
+        .flat_map(|folder| paths_below(folder))
+        .filter(temporary)
+        .collect()
 }
 
 fn is_temporary(name: &OsStr) -> bool {
@@ -106,15 +129,26 @@ fn paths_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn described(path: &Path, metadata: &fs::Metadata) -> String {
-    let access = format!("{:04o} {}:{}", metadata.mode() & 0o7777, metadata.uid(), metadata.gid());
+    let access = format!(
+        "{:04o} {}:{}",
+        metadata.mode() & 0o7777,
+        metadata.uid(),
+        metadata.gid()
+    );
     let kind = metadata.file_type();
     let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
     let what = if kind.is_symlink() {
-        format!("link to {:?}, {time}", fs::read_link(path).unwrap_or_default())
+        format!(
+            "link to {:?}, {time}",
+            fs::read_link(path).unwrap_or_default()
+        )
     } else if kind.is_dir() {
         "folder".to_owned()
     } else if kind.is_file() {
-        format!("file {}, {time}", content(&fs::read(path).unwrap_or_default()))
+        format!(
+            "file {}, {time}",
+            content(&fs::read(path).unwrap_or_default())
+        )
     } else {
         format!("{kind:?}")
     };
@@ -140,7 +174,11 @@ fn attributes(path: &Path) -> String {
     for name in names[..length].split(|byte| *byte == 0).filter(shown) {
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(path, name, &mut value).unwrap_or(0);
-        text += &format!(" {}={}", String::from_utf8_lossy(name), hex::encode(&value[..length]));
+        text += &format!(
+            " {}={}",
+            String::from_utf8_lossy(name),
+            hex::encode(&value[..length])
+        );
     }
     text
 }

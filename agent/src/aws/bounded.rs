@@ -30,7 +30,9 @@ impl HttpClient for Bounded {
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(BoundedConnector(self.0.http_connector(settings, components)))
+        SharedHttpConnector::new(BoundedConnector(
+            self.0.http_connector(settings, components),
+        ))
     }
 }
 

@@ -84,7 +84,10 @@ enum KeysError {
     #[error("{} no longer names aws_access_key_id and aws_secret_access_key; restart the agent to use its other form", path.display())]
     OtherForm { path: PathBuf },
     #[error("cannot read the credentials file {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "the credentials file {} has no usable profile [default]: it must have aws_access_key_id and aws_secret_access_key, and is to be replaced as a whole",
         path.display()
@@ -96,8 +99,14 @@ enum KeysError {
 
 impl Credentials {
     pub fn new(source: CredentialSource) -> Self {
-        let shared = Shared { source, generation: AtomicU64::new(0), current: tokio::sync::Mutex::default() };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            source,
+            generation: AtomicU64::new(0),
+            current: tokio::sync::Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Returns the current keys' generation; take it before a call that may be rejected.
@@ -124,7 +133,10 @@ impl ProvideCredentials for Credentials {
     {
         future::ProvideCredentials::new(async {
             let mut current = self.shared.current.lock().await;
-            if let Some(current) = current.as_ref().filter(|current| self.shared.is_fresh(current)) {
+            if let Some(current) = current
+                .as_ref()
+                .filter(|current| self.shared.is_fresh(current))
+            {
                 return Ok(current.keys.clone());
             }
             self.shared.read(&mut current).await
@@ -138,7 +150,8 @@ impl Shared {
     }
 
     fn stamp(&self) -> Option<Stamp> {
-        let (CredentialSource::OnPremisesFile(path) | CredentialSource::File(path)) = &self.source else {
+        let (CredentialSource::OnPremisesFile(path) | CredentialSource::File(path)) = &self.source
+        else {
             return None;
         };
         let found = std::fs::metadata(path).ok()?;
@@ -163,7 +176,11 @@ impl Shared {
                         "credentials are in use from now on"
                     );
                 }
-                *current = Some(Current { keys: keys.clone(), read_again: read_again(expires), stamp });
+                *current = Some(Current {
+                    keys: keys.clone(),
+                    read_again: read_again(expires),
+                    stamp,
+                });
                 Ok(keys)
             }
             (Err(error), Some(older)) => {
@@ -182,16 +199,25 @@ impl Shared {
             Keys::new(id, secret, token, None, "codedeploy-agent")
         };
         match &self.source {
-            CredentialSource::Keys { access_key_id, secret_access_key, session_token, .. } => {
-                Ok((keys(access_key_id, secret_access_key, session_token.clone()), None))
-            }
+            CredentialSource::Keys {
+                access_key_id,
+                secret_access_key,
+                session_token,
+                ..
+            } => Ok((
+                keys(access_key_id, secret_access_key, session_token.clone()),
+                None,
+            )),
             // The region does not matter for these keys.
-            CredentialSource::OnPremisesFile(path) => match on_premises::read(path, Some(""))?.login {
-                Login::User { access_key_id, secret_access_key } => {
-                    Ok((keys(&access_key_id, &secret_access_key, None), None))
+            CredentialSource::OnPremisesFile(path) => {
+                match on_premises::read(path, Some(""))?.login {
+                    Login::User {
+                        access_key_id,
+                        secret_access_key,
+                    } => Ok((keys(&access_key_id, &secret_access_key, None), None)),
+                    Login::Session(_) => Err(KeysError::OtherForm { path: path.clone() }),
                 }
-                Login::Session(_) => Err(KeysError::OtherForm { path: path.clone() }),
-            },
+            }
             CredentialSource::File(path) => {
                 let (id, secret, token) = read_profile(path)?;
                 Ok((keys(&id, &secret, token), None))
@@ -199,7 +225,10 @@ impl Shared {
             CredentialSource::InstanceProfile(metadata) => {
                 let role = metadata.role_keys().await?;
                 let token = Some(role.session_token);
-                Ok((keys(&role.access_key_id, &role.secret_access_key, token), Some(role.expires)))
+                Ok((
+                    keys(&role.access_key_id, &role.secret_access_key, token),
+                    Some(role.expires),
+                ))
             }
         }
     }
@@ -208,13 +237,19 @@ impl Shared {
 /// Half-way to their expiry, so that new keys are in use long before.
 fn read_again(expires: Option<SystemTime>) -> Instant {
     let left = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-    let after = left.map_or(REREAD_AFTER, |left| (left / 2).clamp(SHORTEST, REREAD_AFTER));
+    let after = left.map_or(REREAD_AFTER, |left| {
+        (left / 2).clamp(SHORTEST, REREAD_AFTER)
+    });
     Instant::now() + after
 }
 
 fn read_profile(path: &Path) -> Result<(String, String, Option<String>), KeysError> {
-    let bytes = regular::read(path).map_err(|source| KeysError::Read { path: path.into(), source })?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| KeysError::Incomplete { path: path.into() })?;
+    let bytes = regular::read(path).map_err(|source| KeysError::Read {
+        path: path.into(),
+        source,
+    })?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| KeysError::Incomplete { path: path.into() })?;
     let value = |key| default_profile(text, key).map(str::to_owned);
     match (value("aws_access_key_id"), value("aws_secret_access_key")) {
         (Some(id), Some(secret)) => Ok((id, secret, value("aws_session_token"))),
@@ -245,7 +280,8 @@ mod tests {
 
     async fn current(credentials: &Credentials) -> Result<String, String> {
         let keys = credentials.provide_credentials().await;
-        keys.map(|keys| keys.access_key_id().to_owned()).map_err(|error| format!("{}", Chain(&error)))
+        keys.map(|keys| keys.access_key_id().to_owned())
+            .map_err(|error| format!("{}", Chain(&error)))
     }
 
     fn profile(id: &str) -> String {
@@ -259,11 +295,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("credentials");
         let credentials = Credentials::new(CredentialSource::File(path.clone()));
-        assert!(current(&credentials).await.unwrap_err().contains("cannot read the credentials file"));
+        assert!(
+            current(&credentials)
+                .await
+                .unwrap_err()
+                .contains("cannot read the credentials file")
+        );
         std::fs::write(&path, profile("FIRST")).unwrap();
         assert_eq!(current(&credentials).await.unwrap(), "FIRST");
 
-        for broken in [&b"[default]\naws_access_key_id = SEC"[..], b"", b"\xff\xfe", &[b'['; 10 << 20]] {
+        for broken in [
+            &b"[default]\naws_access_key_id = SEC"[..],
+            b"",
+            b"\xff\xfe",
+            &[b'['; 10 << 20],
+        ] {
             std::fs::write(&path, broken).unwrap();
             assert_eq!(current(&credentials).await.unwrap(), "FIRST");
         }
@@ -287,7 +333,10 @@ mod tests {
         assert!(!credentials.refused(used).await);
         std::fs::write(file.path(), profile("SECOND")).unwrap();
         assert!(credentials.refused(used).await);
-        assert!(credentials.refused(used).await, "another call with the old keys is repeated too");
+        assert!(
+            credentials.refused(used).await,
+            "another call with the old keys is repeated too"
+        );
         assert!(!credentials.refused(credentials.generation()).await);
     }
 
@@ -295,7 +344,9 @@ mod tests {
     async fn keys_in_the_on_premises_file_are_replaced_without_a_restart() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = |id: &str| {
-            format!("region: r\niam_user_arn: a\naws_access_key_id: {id}\naws_secret_access_key: s\n")
+            format!(
+                "region: r\niam_user_arn: a\naws_access_key_id: {id}\naws_secret_access_key: s\n"
+            )
         };
         std::fs::write(file.path(), text("FIRST")).unwrap();
         let credentials = Credentials::new(CredentialSource::OnPremisesFile(file.path().into()));

@@ -13,9 +13,16 @@ use crate::config::Endpoints;
 /// Builds the client of all outgoing calls. It trusts the system's certificates and the configured ones, and uses only
 /// the configured proxy: proxies in the environment are for hooks.
 pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
-    let tls = TlsContext::builder().with_trust_store(trust::store(&endpoints.trust)?).build();
-    let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
-    let proxy = endpoints.proxy.as_deref().map_or_else(|| Ok(ProxyConfig::disabled()), proxy)?;
+    let tls = TlsContext::builder()
+        .with_trust_store(trust::store(&endpoints.trust)?)
+        .build();
+    let tls = tls.map_err(|source| AccessError::Tls {
+        source: source.into(),
+    })?;
+    let proxy = endpoints
+        .proxy
+        .as_deref()
+        .map_or_else(|| Ok(ProxyConfig::disabled()), proxy)?;
     let client = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder();
         connector.set_connector_settings(settings.cloned());
@@ -27,7 +34,11 @@ pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
             .build()
     });
     let client = bounded(client);
-    Ok(if endpoints.log_wire { wire::logged(client) } else { client })
+    Ok(if endpoints.log_wire {
+        wire::logged(client)
+    } else {
+        client
+    })
 }
 
 /// Reads `http://[user:password@]host:port`; user and password may be percent-encoded.
@@ -48,18 +59,23 @@ fn proxy(uri: &str) -> Result<ProxyConfig, AccessError> {
         return ProxyConfig::all(uri.to_owned()).map_err(|_| refused("it is not an address"));
     };
     if !is_percent_encoded(login) {
-        return Err(refused("user or password have a wrong % sign; write % as %25"));
+        return Err(refused(
+            "user or password have a wrong % sign; write % as %25",
+        ));
     }
     // The client decodes user and password, and splits at the first @.
     let uri = format!("{scheme}://{}@{address}", login.replace('@', "%40"));
-    ProxyConfig::all(uri)
-        .map_err(|_| refused("it is not an address; percent-encode special characters in user and password"))
+    ProxyConfig::all(uri).map_err(|_| {
+        refused("it is not an address; percent-encode special characters in user and password")
+    })
 }
 
 /// Whether every % sign precedes two hexadecimal digits.
 fn is_percent_encoded(text: &str) -> bool {
-    let digits =
-        |part: &str| part.get(..2).is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let digits = |part: &str| {
+        part.get(..2)
+            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
     text.split('%').skip(1).all(digits)
 }
 
@@ -69,11 +85,18 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
-        for uri in
-            ["http://", "http://:80", "http://me:hush@", "http://me:hu%zz@proxy:1", "ftp://me:hush@proxy"]
-        {
+        for uri in [
+            "http://",
+            "http://:80",
+            "http://me:hush@",
+            "http://me:hu%zz@proxy:1",
+            "ftp://me:hush@proxy",
+        ] {
             let error = proxy(uri).unwrap_err().to_string();
-            assert!(!error.contains("hush") && error.contains("expected http://"), "{error}");
+            assert!(
+                !error.contains("hush") && error.contains("expected http://"),
+                "{error}"
+            );
         }
         for uri in [
             "http://proxy:3128",

@@ -46,7 +46,10 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     if !path.is_dir() {
         return certificates(path);
     }
-    let unreadable = |source| AccessError::Trust { path: path.into(), source };
+    let unreadable = |source| AccessError::Trust {
+        path: path.into(),
+        source,
+    };
     let entries = std::fs::read_dir(path).map_err(unreadable)?;
     let mut files = Vec::new();
     for entry in entries {
@@ -58,13 +61,18 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     for file in files {
         match certificates(&file) {
             Ok(certificates) => found.extend(certificates),
-            Err(AccessError::Certificate { .. }) => tracing::debug!(file = %file.display(), "no certificate"),
+            Err(AccessError::Certificate { .. }) => {
+                tracing::debug!(file = %file.display(), "no certificate")
+            }
             Err(error) => return Err(error),
         }
     }
     if found.is_empty() {
         let what = "no file in it has a certificate".to_owned();
-        return Err(AccessError::Certificate { path: path.into(), what });
+        return Err(AccessError::Certificate {
+            path: path.into(),
+            what,
+        });
     }
     Ok(found)
 }
@@ -72,8 +80,14 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
 /// Returns the certificates in a file that TLS can use; others are skipped if at least one is usable.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     let bytes = regular::read_up_to(path, LIMIT);
-    let bytes = bytes.map_err(|source| AccessError::Trust { path: path.into(), source })?;
-    let unusable = |what: String| AccessError::Certificate { path: path.into(), what };
+    let bytes = bytes.map_err(|source| AccessError::Trust {
+        path: path.into(),
+        source,
+    })?;
+    let unusable = |what: String| AccessError::Certificate {
+        path: path.into(),
+        what,
+    };
     let (mut usable, mut problem) = (Vec::new(), "it has no certificate".to_owned());
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
@@ -82,14 +96,19 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError
             Err(error) => problem = error.to_string(),
         }
     }
-    if usable.is_empty() { Err(unusable(problem)) } else { Ok(usable) }
+    if usable.is_empty() {
+        Err(unusable(problem))
+    } else {
+        Ok(usable)
+    }
 }
 
 fn add(store: &mut TrustStore, certificates: &[CertificateDer<'_>]) {
     for certificate in certificates {
         let text = STANDARD.encode(certificate);
-        store
-            .add_pem_certificate(format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"));
+        store.add_pem_certificate(format!(
+            "-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
+        ));
     }
 }
 
@@ -102,13 +121,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        for (name, bytes) in [("empty", &b""[..]), ("noise", &[0xff; 1000]), ("broken", broken.as_bytes())] {
+        for (name, bytes) in [
+            ("empty", &b""[..]),
+            ("noise", &[0xff; 1000]),
+            ("broken", broken.as_bytes()),
+        ] {
             std::fs::write(at(name), bytes).unwrap();
             let error = store(&[at(name)]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("PEM"), "{error}");
         }
         let error = store(&[folder.path().into()]).unwrap_err().to_string();
         assert!(error.contains("no file in it has a certificate"), "{error}");
-        assert!(matches!(store(&[at("none")]), Err(AccessError::Trust { .. })));
+        assert!(matches!(
+            store(&[at("none")]),
+            Err(AccessError::Trust { .. })
+        ));
     }
 }

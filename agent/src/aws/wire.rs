@@ -22,8 +22,15 @@ const HIDDEN: &str = "(hidden)";
 /// Query parameters without secrets; signed URLs have others.
 const OPEN_PARAMETERS: [&str; 5] = ["versionId", "x-id", "list-type", "prefix", "partNumber"];
 /// Parts of the names of headers and members with secrets.
-const SECRET_NAMES: [&str; 7] =
-    ["authorization", "token", "secret", "password", "cookie", "credential", "customer-key"];
+const SECRET_NAMES: [&str; 7] = [
+    "authorization",
+    "token",
+    "secret",
+    "password",
+    "cookie",
+    "credential",
+    "customer-key",
+];
 /// Members with signed specifications, which can contain tokens, and with the output of scripts.
 const ELIDED_MEMBERS: [&str; 2] = ["Payload", "Diagnostics"];
 /// The length beyond which bodies are cut.
@@ -52,10 +59,22 @@ impl HttpClient for Logged {
 
 impl HttpConnector for LoggedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (method, uri) = (request.method().to_owned(), without_parameters(request.uri()));
-        let body =
-            if is_json(request.headers()) { request.body().bytes().map(without_secrets) } else { None };
-        tracing::info!(method, uri, headers = headers(request.headers()), body, "request");
+        let (method, uri) = (
+            request.method().to_owned(),
+            without_parameters(request.uri()),
+        );
+        let body = if is_json(request.headers()) {
+            request.body().bytes().map(without_secrets)
+        } else {
+            None
+        };
+        tracing::info!(
+            method,
+            uri,
+            headers = headers(request.headers()),
+            body,
+            "request"
+        );
         let began = Instant::now();
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {
@@ -67,7 +86,11 @@ impl HttpConnector for LoggedConnector {
                     return Err(error);
                 }
             };
-            let body = if is_json(response.headers()) { Some(body_of(&mut response).await?) } else { None };
+            let body = if is_json(response.headers()) {
+                Some(body_of(&mut response).await?)
+            } else {
+                None
+            };
             tracing::info!(
                 method,
                 uri,
@@ -84,13 +107,17 @@ impl HttpConnector for LoggedConnector {
 
 /// Only CodeDeploy's own documents: a response of S3 or GitHub is a bundle, or repeats signed headers.
 fn is_json(headers: &Headers) -> bool {
-    headers.get("content-type").is_some_and(|kind| kind.starts_with("application/x-amz-json-"))
+    headers
+        .get("content-type")
+        .is_some_and(|kind| kind.starts_with("application/x-amz-json-"))
 }
 
 /// Reads the body for the log, and puts it back.
 async fn body_of(response: &mut HttpResponse) -> Result<String, ConnectorError> {
     let body = ByteStream::new(response.take_body()).collect().await;
-    let body = body.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
+    let body = body
+        .map_err(|error| ConnectorError::io(error.into()))?
+        .into_bytes();
     let shown = without_secrets(&body);
     *response.body_mut() = SdkBody::from(body);
     Ok(shown)
@@ -104,7 +131,14 @@ fn without_parameters(uri: &str) -> String {
         Some((name, _)) if !OPEN_PARAMETERS.contains(&name) => format!("{name}={HIDDEN}"),
         _ => parameter.to_owned(),
     };
-    format!("{path}?{}", query.split('&').map(parameter).collect::<Vec<_>>().join("&"))
+    format!(
+        "{path}?{}",
+        query
+            .split('&')
+            .map(parameter)
+            .collect::<Vec<_>>()
+            .join("&")
+    )
 }
 
 fn is_secret(name: &str) -> bool {
@@ -152,7 +186,10 @@ fn redact(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(redact),
         // An explanation of a wrong signature repeats the signed headers.
         Value::String(text) if text.to_ascii_lowercase().contains("x-amz-security-token") => {
-            let at = text.to_ascii_lowercase().find("x-amz-security-token").unwrap_or_default();
+            let at = text
+                .to_ascii_lowercase()
+                .find("x-amz-security-token")
+                .unwrap_or_default();
             text.truncate(at);
             text.push_str(HIDDEN);
         }
@@ -169,20 +206,31 @@ mod tests {
         let body = br#"{"HostIdentifier":"box1","GitHubAccessToken":"hush","a":[{"Payload":"hush hush"}],
             "message":"The Canonical String should have been 'POST\nx-amz-security-token:hush\n'"}"#;
         let shown = without_secrets(body);
-        assert!(shown.contains("box1") && shown.contains("(9 bytes)") && !shown.contains("hush"), "{shown}");
+        assert!(
+            shown.contains("box1") && shown.contains("(9 bytes)") && !shown.contains("hush"),
+            "{shown}"
+        );
         let uri = "https://h/p?versionId=7&X-Amz-Signature=hush&token=hush&acl";
         assert_eq!(
             without_parameters(uri),
             "https://h/p?versionId=7&X-Amz-Signature=(hidden)&token=(hidden)&acl"
         );
         let mut all = Headers::new();
-        for name in ["authorization", "x-amz-security-token", "set-cookie", "proxy-authorization"] {
+        for name in [
+            "authorization",
+            "x-amz-security-token",
+            "set-cookie",
+            "proxy-authorization",
+        ] {
             all.insert(name, "hush");
         }
         all.insert("x-amz-request-id", "R1");
         all.insert("location", "https://codeload/x?token=hush");
         let shown = headers(&all);
-        assert!(shown.contains("x-amz-request-id: R1") && !shown.contains("hush"), "{shown}");
+        assert!(
+            shown.contains("x-amz-request-id: R1") && !shown.contains("hush"),
+            "{shown}"
+        );
         assert_eq!(without_secrets(b"\xff"), "(1 bytes that are not JSON)");
     }
 }

@@ -10,7 +10,11 @@ use crate::config::reader::without_password;
 use crate::config::{ConfigError, DEFAULT_FILE, Environment, Loaded, Settings, TRUST_VARIABLES};
 
 /// Environment variables that affect the settings, besides [`TRUST_VARIABLES`].
-const VARIABLES: [&str; 3] = ["AWS_REGION", "AWS_HOST_IDENTIFIER", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
+const VARIABLES: [&str; 3] = [
+    "AWS_REGION",
+    "AWS_HOST_IDENTIFIER",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+];
 
 /// The arguments of `codedeploy-agent config`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +53,11 @@ pub fn show(
         writeln!(complaints, "warning: {}: {warning}", file.display()).map_err(ShowError::Write)?;
     }
     let lines = lines(&loaded, file, environment);
-    let written = if arguments.json { as_json(&lines, out) } else { as_table(&lines, out) };
+    let written = if arguments.json {
+        as_json(&lines, out)
+    } else {
+        as_table(&lines, out)
+    };
     match written {
         // The reader has closed the pipe because it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -67,10 +75,17 @@ fn lines(loaded: &Loaded, file: &Path, environment: &Environment) -> Vec<Line> {
             None => "default".into(),
         },
     });
-    let variables = VARIABLES.into_iter().chain(TRUST_VARIABLES).filter_map(|name| {
-        let value = without_password(environment.text(name)?).into();
-        Some(Line { key: name.into(), value, origin: "environment".into() })
-    });
+    let variables = VARIABLES
+        .into_iter()
+        .chain(TRUST_VARIABLES)
+        .filter_map(|name| {
+            let value = without_password(environment.text(name)?).into();
+            Some(Line {
+                key: name.into(),
+                value,
+                origin: "environment".into(),
+            })
+        });
     settings.chain(variables).collect()
 }
 
@@ -79,7 +94,11 @@ fn as_json(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
         .iter()
         .map(|Line { key, value, origin }| json!({"key": key, "value": value, "origin": origin}))
         .collect();
-    writeln!(out, "{}", harmless_json(&format!("{:#}", Value::Array(list))))
+    writeln!(
+        out,
+        "{}",
+        harmless_json(&format!("{:#}", Value::Array(list)))
+    )
 }
 
 fn as_table(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
@@ -94,9 +113,13 @@ fn as_table(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
             (key.as_str(), value, origin.as_str())
         })
         .collect();
-    let wide = |column: fn(&(&str, String, &str)) -> usize| rows.iter().map(column).max().unwrap_or_default();
+    let wide = |column: fn(&(&str, String, &str)) -> usize| {
+        rows.iter().map(column).max().unwrap_or_default()
+    };
     let (keys, values) = (wide(|row| row.0.len()), wide(|row| row.1.chars().count()));
-    rows.iter().try_for_each(|(key, value, origin)| writeln!(out, "{key:keys$}  {value:values$}  {origin}"))
+    rows.iter().try_for_each(|(key, value, origin)| {
+        writeln!(out, "{key:keys$}  {value:values$}  {origin}")
+    })
 }
 
 #[cfg(test)]
@@ -106,31 +129,57 @@ mod tests {
     #[test]
     fn every_value_is_shown_with_its_origin_and_no_password() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = "# fleet\n:verbose: true\nproxy_uri: http://me:hush@proxy:3128\nmax_revision: 3\n";
+        let text =
+            "# fleet\n:verbose: true\nproxy_uri: http://me:hush@proxy:3128\nmax_revision: 3\n";
         std::fs::write(file.path(), text).unwrap();
         let environment = Environment::new([("AWS_REGION".into(), "eu-west-1".into())]);
         let run = |json| {
             let (mut out, mut complaints) = (Vec::new(), Vec::new());
-            show(&Arguments { json }, Some(file.path()), &environment, &mut out, &mut complaints).unwrap();
-            (String::from_utf8(out).unwrap(), String::from_utf8(complaints).unwrap())
+            show(
+                &Arguments { json },
+                Some(file.path()),
+                &environment,
+                &mut out,
+                &mut complaints,
+            )
+            .unwrap();
+            (
+                String::from_utf8(out).unwrap(),
+                String::from_utf8(complaints).unwrap(),
+            )
         };
         let (table, complaints) = run(false);
         let row = |key: &str| {
-            let row = table.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap();
+            let row = table
+                .lines()
+                .find(|line| line.split_whitespace().next() == Some(key))
+                .unwrap();
             row.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
         };
         let at = file.path().display();
         assert_eq!(row("verbose"), format!("true {at}:2"));
-        assert_eq!(row("proxy_uri"), format!("http://me:(hidden)@proxy:3128 {at}:3"));
+        assert_eq!(
+            row("proxy_uri"),
+            format!("http://me:(hidden)@proxy:3128 {at}:3")
+        );
         assert_eq!(row("max_revisions"), "5 default");
-        assert_eq!(row("root_dir"), "/opt/codedeploy-agent/deployment-root default");
+        assert_eq!(
+            row("root_dir"),
+            "/opt/codedeploy-agent/deployment-root default"
+        );
         assert_eq!(row("s3_endpoint_override"), "- not set");
         assert_eq!(row("AWS_REGION"), "eu-west-1 environment");
-        assert!(complaints.contains("line 4: max_revision: unknown key"), "{complaints}");
+        assert!(
+            complaints.contains("line 4: max_revision: unknown key"),
+            "{complaints}"
+        );
         let (json, _) = run(true);
         let list: Vec<Value> = serde_json::from_str(&json).unwrap();
         let verbose = list.iter().find(|entry| entry["key"] == "verbose").unwrap();
-        assert_eq!((&verbose["value"], &verbose["origin"]), (&json!(true), &json!(format!("{at}:2"))));
+        assert_eq!(
+            (&verbose["value"], &verbose["origin"]),
+            (&json!(true), &json!(format!("{at}:2")))
+        );
         assert!(!table.contains("hush") && !json.contains("hush"));
     }
 }

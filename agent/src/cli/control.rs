@@ -88,7 +88,9 @@ pub fn start(
 pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
     match try_stop(config_file, force) {
         Ok(Some(pid)) => {
-            console::say(format_args!("The AWS CodeDeploy agent, PID {pid}, has stopped"));
+            console::say(format_args!(
+                "The AWS CodeDeploy agent, PID {pid}, has stopped"
+            ));
             ExitCode::SUCCESS
         }
         Ok(None) => {
@@ -135,9 +137,15 @@ fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, Cont
     if !force && !commands.is_empty() {
         return Err(ControlError::InProgress { commands });
     }
-    agent.terminate().map_err(|source| ControlError::Signal { pid, source })?;
+    agent
+        .terminate()
+        .map_err(|source| ControlError::Signal { pid, source })?;
     let patience = settings.kill_agent_max_wait_time + settings.hook_kill_grace + STOP_MARGIN;
-    if agent.wait(patience)? { Ok(Some(pid)) } else { Err(ControlError::StillRunning { pid, patience }) }
+    if agent.wait(patience)? {
+        Ok(Some(pid))
+    } else {
+        Err(ControlError::StillRunning { pid, patience })
+    }
 }
 
 /// Fails if the running agent has a command in progress.
@@ -156,15 +164,22 @@ pub fn refuse_while_deploying(settings: &Settings) -> Result<(), ControlError> {
 fn in_progress(settings: &Settings, place: &Place) -> Vec<String> {
     match control_socket::socket::ask(&place.socket) {
         // It was asked to stop before, and finishes them.
-        Ok(Report { activity: Activity::Stopping, .. }) => Vec::new(),
+        Ok(Report {
+            activity: Activity::Stopping,
+            ..
+        }) => Vec::new(),
         Ok(report) => {
             let words = |command: &control_socket::status::Command| {
-                format!("{} of {} ({})", command.lifecycle_event, command.deployment_id, command.application)
+                format!(
+                    "{} of {} ({})",
+                    command.lifecycle_event, command.deployment_id, command.application
+                )
             };
             report.commands.iter().map(words).collect()
         }
         Err(_) => {
-            let folder = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking).ongoing();
+            let folder =
+                Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking).ongoing();
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
             // Other names are files that are still being written.
@@ -204,7 +219,15 @@ enum RunState {
 
 impl Document {
     fn of(state: RunState, note: Option<String>) -> Self {
-        Self { version: 1, state, pid: None, agent: None, deployments: None, outbox: None, note }
+        Self {
+            version: 1,
+            state,
+            pid: None,
+            agent: None,
+            deployments: None,
+            outbox: None,
+            note,
+        }
     }
 }
 
@@ -243,9 +266,15 @@ fn say(found: &Document) {
     }
     // Scripts compare the text of the official agents, so stdout has nothing else. An outcome that is just being
     // reported is not worth a message.
-    let troubled =
-        found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
-    if let Some(words) = troubled.or(found.outbox.as_ref()).and_then(Outbox::in_words) {
+    let troubled = found
+        .agent
+        .as_ref()
+        .map(|agent| &agent.outbox)
+        .filter(|outbox| outbox.last_error.is_some());
+    if let Some(words) = troubled
+        .or(found.outbox.as_ref())
+        .and_then(Outbox::in_words)
+    {
         console::complain(words);
     }
 }
@@ -263,8 +292,14 @@ fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, Contro
             });
             let deployments = in_full.then(|| History::peek(&place.history));
             let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
-            let outbox = Some(Outbox::waiting_since(Ledger::peek(&store).iter().map(|ended| ended.ended_at)));
-            return Ok(Document { deployments, outbox, ..Document::of(RunState::Stopped, note) });
+            let outbox = Some(Outbox::waiting_since(
+                Ledger::peek(&store).iter().map(|ended| ended.ended_at),
+            ));
+            return Ok(Document {
+                deployments,
+                outbox,
+                ..Document::of(RunState::Stopped, note)
+            });
         }
         Holder::Agent(pid) => pid,
     };
@@ -281,7 +316,9 @@ fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, Contro
 
 fn unanswered(error: &SocketError) -> String {
     let hint = match error {
-        SocketError::Ask { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+        SocketError::Ask { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
             "; only root may ask"
         }
         _ => "",

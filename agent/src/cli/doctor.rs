@@ -50,16 +50,28 @@ pub struct Check {
 
 impl Check {
     fn ok(name: &'static str, text: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, text: on_one_line(&text.into()), advice: None }
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            text: on_one_line(&text.into()),
+            advice: None,
+        }
     }
 
     fn warning(name: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
         let advice = Some(on_one_line(&advice.into()));
-        Self { verdict: Verdict::Warning, advice, ..Self::ok(name, text) }
+        Self {
+            verdict: Verdict::Warning,
+            advice,
+            ..Self::ok(name, text)
+        }
     }
 
     fn problem(name: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Problem, ..Self::warning(name, text, advice) }
+        Self {
+            verdict: Verdict::Problem,
+            ..Self::warning(name, text, advice)
+        }
     }
 
     /// A check that was skipped because of an earlier problem.
@@ -74,7 +86,10 @@ fn on_one_line(text: &str) -> String {
 
 /// `doctor`: prints every check; fails if one is a problem.
 pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             return console::fail("codedeploy-agent", &error);
@@ -83,14 +98,22 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let checks = runtime.block_on(examine(config_file, &Environment::of_process()));
     // A name service that hangs must not delay the result.
     runtime.shutdown_background();
-    let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+    let worst = checks
+        .iter()
+        .map(|check| check.verdict)
+        .max()
+        .unwrap_or(Verdict::Ok);
     let printed = if json {
         let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
         console::print_json(serde_json::to_string_pretty(&document).unwrap_or_default())
     } else {
         console::print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))
     };
-    if worst == Verdict::Problem { ExitCode::FAILURE } else { printed }
+    if worst == Verdict::Problem {
+        ExitCode::FAILURE
+    } else {
+        printed
+    }
 }
 
 fn line(check: &Check) -> String {
@@ -99,7 +122,10 @@ fn line(check: &Check) -> String {
         Verdict::Warning => "warning",
         Verdict::Problem => "problem",
     };
-    let advice = check.advice.as_ref().map_or_else(String::new, |advice| format!("; {advice}"));
+    let advice = check
+        .advice
+        .as_ref()
+        .map_or_else(String::new, |advice| format!("; {advice}"));
     format!("{verdict:<8} {:<14} {}{advice}", check.name, check.text)
 }
 
@@ -114,14 +140,19 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
                 Chain(&error).to_string(),
                 "correct the file; the agent does not start with it",
             )];
-            checks.extend(AFTER_CONFIGURATION.map(|name| Check::skipped(name, "the configuration")));
+            checks
+                .extend(AFTER_CONFIGURATION.map(|name| Check::skipped(name, "the configuration")));
             return checks;
         }
     };
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let identity = Identity::find(&settings, environment, EC2_PATIENCE).await;
     let access = match &identity {
-        Ok(identity) => Some(Access::new(&settings, identity.region.clone(), &identity.credentials)),
+        Ok(identity) => Some(Access::new(
+            &settings,
+            identity.region.clone(),
+            &identity.credentials,
+        )),
         Err(_) => None,
     };
     let mut checks = vec![match envelope::check_trust(&settings.signer) {
@@ -154,7 +185,10 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
         ),
         (Ok(identity), _) => Check::ok(
             "identity",
-            format!("{} in {}; {}", identity.host_identifier, identity.region, identity.credentials),
+            format!(
+                "{} in {}; {}",
+                identity.host_identifier, identity.region, identity.credentials
+            ),
         ),
     });
     checks.extend(there);
@@ -186,7 +220,10 @@ fn configuration(path: &Path, warnings: &[String]) -> Check {
         return Check::warning("configuration", text, "remove or correct these lines");
     }
     if path.symlink_metadata().is_err() {
-        return Check::ok("configuration", format!("{} does not exist: defaults", path.display()));
+        return Check::ok(
+            "configuration",
+            format!("{} does not exist: defaults", path.display()),
+        );
     }
     Check::ok("configuration", format!("{} is usable", path.display()))
 }
@@ -199,7 +236,10 @@ mod tests {
     fn every_check_is_one_line_with_its_advice() {
         let check = Check::problem("dns", "a\n  - b", "do\nthis");
         assert_eq!(line(&check), "problem  dns            a - b; do this");
-        assert_eq!(line(&Check::ok("proxy", "none")), "ok       proxy          none");
+        assert_eq!(
+            line(&Check::ok("proxy", "none")),
+            "ok       proxy          none"
+        );
         assert!(Verdict::Ok < Verdict::Warning && Verdict::Warning < Verdict::Problem);
     }
 }

@@ -55,7 +55,11 @@ fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalComman
             Ok(Some(unfinished)) => Ok(unfinished),
             Err(error) => Err(Chain(&error).to_string()),
         };
-        entries.push(Entry { group, journal, found });
+        entries.push(Entry {
+            group,
+            journal,
+            found,
+        });
     }
     let mut out = console::out();
     if as_json {
@@ -70,9 +74,15 @@ fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalComman
 
 fn words(out: &mut impl Write, entries: &[Entry], running: bool) -> io::Result<()> {
     if running {
-        writeln!(out, "An Install is in progress on this host now; what follows changes while it goes on.")?;
+        writeln!(
+            out,
+            "An Install is in progress on this host now; what follows changes while it goes on."
+        )?;
     } else if entries.is_empty() {
-        writeln!(out, "No Install was interrupted; there is nothing left to do.")?;
+        writeln!(
+            out,
+            "No Install was interrupted; there is nothing left to do."
+        )?;
     }
     entries.iter().try_for_each(|entry| entry.words(out))
 }
@@ -96,13 +106,26 @@ impl Entry {
     }
 
     fn words(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "Deployment group {} ({})", self.group, self.journal.display())?;
+        writeln!(
+            out,
+            "Deployment group {} ({})",
+            self.group,
+            self.journal.display()
+        )?;
         let found = match &self.found {
             Ok(found) => found,
             Err(error) => return writeln!(out, "  {error}"),
         };
-        let deployment = found.deployment.file_name().unwrap_or_default().to_string_lossy();
-        let made: Vec<_> = found.changes.iter().filter(|change| change.made != Some(false)).collect();
+        let deployment = found
+            .deployment
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let made: Vec<_> = found
+            .changes
+            .iter()
+            .filter(|change| change.made != Some(false))
+            .collect();
         let action = match found.action {
             Action::Install => "The Install of",
             Action::Restore => "Taking back the Install of",
@@ -128,14 +151,26 @@ impl Entry {
             )?,
         }
         match found.phase {
-            Phase::Building => {
-                listed(out, found.temporary.iter().map(|path| format!("remove {}", path.display())))
-            }
+            Phase::Building => listed(
+                out,
+                found
+                    .temporary
+                    .iter()
+                    .map(|path| format!("remove {}", path.display())),
+            ),
             Phase::Changing => listed(
                 out,
                 made.into_iter().rev().map(|change| {
-                    let perhaps = if change.made.is_none() { "perhaps " } else { "" };
-                    format!("{}, which was {perhaps}{}", change.path.display(), change.kind.done())
+                    let perhaps = if change.made.is_none() {
+                        "perhaps "
+                    } else {
+                        ""
+                    };
+                    format!(
+                        "{}, which was {perhaps}{}",
+                        change.path.display(),
+                        change.kind.done()
+                    )
                 }),
             ),
             Phase::Finishing => Ok(()),

@@ -105,7 +105,9 @@ enum LocalError {
         "HOME and XDG_STATE_HOME are not set, so there is no place for the deployment's state; set one of them"
     )]
     NoHome,
-    #[error("cannot make a temporary folder to unpack the revision in; TMPDIR can name another place")]
+    #[error(
+        "cannot make a temporary folder to unpack the revision in; TMPDIR can name another place"
+    )]
     Scratch(#[source] std::io::Error),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
@@ -117,7 +119,12 @@ enum LocalError {
 
 /// Runs `codedeploy-local` with parsed arguments.
 pub fn main(line: CommandLine) -> ExitCode {
-    let CommandLine { arguments: deployment, dry_run, json, command } = line;
+    let CommandLine {
+        arguments: deployment,
+        dry_run,
+        json,
+        command,
+    } = line;
     let done = match command {
         Some(Command::Validate(arguments)) => return validate::main(&arguments),
         Some(Command::Plan(arguments)) => on_runtime(plan::plan(arguments)),
@@ -133,7 +140,9 @@ pub fn main(line: CommandLine) -> ExitCode {
 }
 
 /// Turns the options into this host, a deployment, and the events in their order.
-async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
+async fn prepare(
+    arguments: &Arguments,
+) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
     let environment = Environment::of_process();
     let order = events::order(arguments.events.as_deref())?;
     let location = arguments.location()?;
@@ -162,8 +171,12 @@ async fn check_events(
         return Ok(());
     }
     let scratch = Scratch::new(host.environment()).map_err(LocalError::Scratch)?;
-    let defined =
-        scratch.with(shutdown, Box::pin(preview::defined_events(host, spec, scratch.path()))).await?;
+    let defined = scratch
+        .with(
+            shutdown,
+            Box::pin(preview::defined_events(host, spec, scratch.path())),
+        )
+        .await?;
     if let Err(error) = &defined {
         // The deployment will report the same.
         tracing::debug!(error = %Chain(error), "the revision's lifecycle events are not known beforehand");
@@ -176,7 +189,9 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = prepare(&arguments).await?;
     let shutdown = Shutdown::on_signals(Duration::ZERO)?;
     check_events(&host, &spec, &order, &shutdown).await?;
-    let folder = host.store().deployment(&spec.deployment_group_id, &spec.deployment_id);
+    let folder = host
+        .store()
+        .deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(host.store())?;
     console::say(format_args!(
@@ -197,7 +212,9 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         console::say(format_args!("  {event:<20} succeeded in {seconds:.2} s"));
     }
     point_to_log(&folder);
-    console::say(format_args!("AppSpec file valid. Local deployment successful"));
+    console::say(format_args!(
+        "AppSpec file valid. Local deployment successful"
+    ));
     Ok(true)
 }
 
@@ -205,22 +222,39 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
 fn point_to_log(folder: &DeploymentFolder) {
     let log = folder.scripts_log();
     if log.exists() {
-        console::say(format_args!("See the deployment log at {} for more details", log.display()));
+        console::say(format_args!(
+            "See the deployment log at {} for more details",
+            log.display()
+        ));
     }
 }
 
 fn explain(event: &LifecycleEvent, report: &Report) {
     let script = report.outcome.script_name();
-    let at = if script.is_empty() { String::new() } else { format!(" in {script}") };
-    console::say(format_args!("Your local deployment failed at {event}{at}: {}", report.outcome));
-    report.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
+    let at = if script.is_empty() {
+        String::new()
+    } else {
+        format!(" in {script}")
+    };
+    console::say(format_args!(
+        "Your local deployment failed at {event}{at}: {}",
+        report.outcome
+    ));
+    report
+        .log_tail
+        .lines()
+        .for_each(|line| console::say(format_args!("  | {line}")));
 }
 
 /// Reads the named configuration, else the host's. Without one and without root, all state stays below the user's own
 /// state folder.
-fn settings(named: Option<&Path>, environment: &Environment) -> Result<(Settings, Vec<Warning>), LocalError> {
-    let shared =
-        named.is_some() || nix::unistd::geteuid().is_root() || PathBuf::from(config::DEFAULT_FILE).exists();
+fn settings(
+    named: Option<&Path>,
+    environment: &Environment,
+) -> Result<(Settings, Vec<Warning>), LocalError> {
+    let shared = named.is_some()
+        || nix::unistd::geteuid().is_root()
+        || PathBuf::from(config::DEFAULT_FILE).exists();
     if shared {
         return Ok(Settings::load(named, environment)?);
     }
@@ -232,17 +266,29 @@ fn settings(named: Option<&Path>, environment: &Environment) -> Result<(Settings
     let state = state.join("codedeploy");
     let root_dir = state.join("deployment-root");
     let defaults = Settings::defaults(environment);
-    Ok((Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..defaults }, Vec::new()))
+    Ok((
+        Settings {
+            root_dir,
+            log_dir: state.clone(),
+            pid_dir: state,
+            ..defaults
+        },
+        Vec::new(),
+    ))
 }
 
 /// Uses the credentials of the on-premises file if there is one, else those of the caller, else those of the EC2
 /// instance.
 async fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
     let on_premises = &settings.on_premises_config_file;
-    let region = environment.text("AWS_REGION").or_else(|| environment.text("AWS_DEFAULT_REGION"));
-    if let (false, Some(region), Some(keys)) =
-        (is_there(on_premises), region, CredentialSource::of_person(environment))
-    {
+    let region = environment
+        .text("AWS_REGION")
+        .or_else(|| environment.text("AWS_DEFAULT_REGION"));
+    if let (false, Some(region), Some(keys)) = (
+        is_there(on_premises),
+        region,
+        CredentialSource::of_person(environment),
+    ) {
         let mut settings = settings.clone();
         let endpoint = environment.text("AWS_ENDPOINT_URL_S3").map(str::to_owned);
         settings.endpoints.s3 = settings.endpoints.s3.or(endpoint);
@@ -250,15 +296,22 @@ async fn access(settings: &Settings, environment: &Environment) -> Result<Access
     }
     let identity = Identity::find(settings, environment, Duration::ZERO);
     match tokio::time::timeout(METADATA_PATIENCE, identity).await {
-        Ok(Ok(identity)) => Ok(Access::new(settings, identity.region, &identity.credentials)?),
-        Ok(Err(IdentityError::Nobody { .. })) | Err(_) => {
-            Err(LocalError::NoCredentials { on_premises: on_premises.clone() })
-        }
+        Ok(Ok(identity)) => Ok(Access::new(
+            settings,
+            identity.region,
+            &identity.credentials,
+        )?),
+        Ok(Err(IdentityError::Nobody { .. })) | Err(_) => Err(LocalError::NoCredentials {
+            on_premises: on_premises.clone(),
+        }),
         Ok(Err(error)) => Err(error.into()),
     }
 }
 
 fn deployment_id() -> String {
     let random = || char::from(ID_CHARACTERS[fastrand::usize(..ID_CHARACTERS.len())]);
-    format!("d-{}-local", std::iter::repeat_with(random).take(9).collect::<String>())
+    format!(
+        "d-{}-local",
+        std::iter::repeat_with(random).take(9).collect::<String>()
+    )
 }

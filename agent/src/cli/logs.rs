@@ -72,7 +72,9 @@ enum LogsError {
 pub fn main(arguments: Arguments, config_file: Option<&Path>) -> ExitCode {
     match on_runtime(show(arguments, config_file)) {
         // The reader has closed the pipe, as `head` does.
-        Ok(Err(LogsError::Output(error))) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(Err(LogsError::Output(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail("codedeploy-agent logs", &error),
         Err(error) => fail("codedeploy-agent logs", &error),
@@ -93,11 +95,17 @@ async fn show(arguments: Arguments, config_file: Option<&Path>) -> Result<(), Lo
     let mut page = Page {
         out: io::BufWriter::new(stdout.lock()),
         json: arguments.json,
-        style: Style { colour, time: true, in_deployment: false },
+        style: Style {
+            colour,
+            time: true,
+            in_deployment: false,
+        },
         headed: None,
     };
     let mut merge = Merge::new(&settings, wanted);
-    let shown = page.all(&mut merge, limit(&arguments), !arguments.follow).map_err(LogsError::Output)?;
+    let shown = page
+        .all(&mut merge, limit(&arguments), !arguments.follow)
+        .map_err(LogsError::Output)?;
     let problems = merge.problems();
     tell(&problems);
     if arguments.follow {
@@ -105,9 +113,15 @@ async fn show(arguments: Arguments, config_file: Option<&Path>) -> Result<(), Lo
     }
     match (shown, arguments.deployment) {
         (0, _) if !problems.is_empty() => Err(LogsError::Unreadable),
-        (0, Some(id)) => Err(LogsError::NoSuchDeployment { id, logs: places(&settings) }),
+        (0, Some(id)) => Err(LogsError::NoSuchDeployment {
+            id,
+            logs: places(&settings),
+        }),
         (0, None) => {
-            console::complain(format_args!("there are no log lines yet in {}", places(&settings)));
+            console::complain(format_args!(
+                "there are no log lines yet in {}",
+                places(&settings)
+            ));
             Ok(())
         }
         _ => Ok(()),
@@ -118,19 +132,26 @@ async fn follow(mut page: Page<impl Write>, mut merge: Merge) -> Result<(), Logs
     loop {
         tokio::time::sleep(POLL).await;
         merge.look_again();
-        page.all(&mut merge, None, false).map_err(LogsError::Output)?;
+        page.all(&mut merge, None, false)
+            .map_err(LogsError::Output)?;
         tell(&merge.problems());
     }
 }
 
 fn limit(arguments: &Arguments) -> Option<usize> {
     let chosen = arguments.since.is_some() || arguments.deployment.is_some();
-    let given = arguments.lines.and_then(|lines| usize::try_from(lines).ok());
+    let given = arguments
+        .lines
+        .and_then(|lines| usize::try_from(lines).ok());
     given.or((arguments.follow && !chosen).then_some(BEFORE_FOLLOWING))
 }
 
 fn places(settings: &Settings) -> String {
-    format!("{} and {}", settings.log_dir.display(), settings.root_dir.display())
+    format!(
+        "{} and {}",
+        settings.log_dir.display(),
+        settings.root_dir.display()
+    )
 }
 
 fn tell(problems: &[Problem]) {
@@ -138,10 +159,18 @@ fn tell(problems: &[Problem]) {
         console::complain(format_args!("not shown: {problem}"));
     }
     if problems.len() > MAX_PROBLEMS {
-        console::complain(format_args!("not shown: {} more files", problems.len() - MAX_PROBLEMS));
+        console::complain(format_args!(
+            "not shown: {} more files",
+            problems.len() - MAX_PROBLEMS
+        ));
     }
-    if problems.iter().any(|problem| problem.reason.kind() == io::ErrorKind::PermissionDenied) {
-        console::complain("script output is for root and the group that reads logs: run this with sudo");
+    if problems
+        .iter()
+        .any(|problem| problem.reason.kind() == io::ErrorKind::PermissionDenied)
+    {
+        console::complain(
+            "script output is for root and the group that reads logs: run this with sudo",
+        );
     }
 }
 
@@ -156,7 +185,12 @@ struct Page<W: Write> {
 
 impl<W: Write> Page<W> {
     /// Prints the existing records, the last `limit` of them, and returns how many.
-    fn all(&mut self, merge: &mut Merge, limit: Option<usize>, unfinished: bool) -> io::Result<usize> {
+    fn all(
+        &mut self,
+        merge: &mut Merge,
+        limit: Option<usize>,
+        unfinished: bool,
+    ) -> io::Result<usize> {
         let mut shown = 0;
         let mut newest = VecDeque::new();
         while let Some(record) = merge.next(unfinished) {
@@ -193,16 +227,24 @@ impl<W: Write> Page<W> {
         if record.target == parse::SCRIPT_LOG {
             return self.output(record);
         }
-        let style = Style { in_deployment: deployment.is_some(), ..self.style };
+        let style = Style {
+            in_deployment: deployment.is_some(),
+            ..self.style
+        };
         writeln!(self.out, "{}", style.words(record))
     }
 
     fn header(&mut self, id: &str, record: &Record) -> io::Result<()> {
         let named = [("application", " of "), ("deployment_group", " to ")];
-        let named =
-            named.iter().filter_map(|(name, word)| Some(format!("{word}{}", record.fields.text(name)?)));
+        let named = named
+            .iter()
+            .filter_map(|(name, word)| Some(format!("{word}{}", record.fields.text(name)?)));
         let title = format!("── {id}{}", named.collect::<String>());
-        writeln!(self.out, "{}", self.style.paint(Colour::Bold, &harmless(&title)))
+        writeln!(
+            self.out,
+            "{}",
+            self.style.paint(Colour::Bold, &harmless(&title))
+        )
     }
 
     /// Formats one line of a script log: the script's name and its output, with stderr marked, or the script's place in
@@ -214,10 +256,19 @@ impl<W: Write> Page<W> {
         let (bar, colour) = match record.fields.text(parse::STREAM) {
             Some("stderr") => ("!", Colour::Yellow),
             Some(_) => ("|", Colour::Dim),
-            None => return writeln!(self.out, "{time}   {}", self.style.paint(Colour::Dim, &message)),
+            None => {
+                return writeln!(
+                    self.out,
+                    "{time}   {}",
+                    self.style.paint(Colour::Dim, &message)
+                );
+            }
         };
         let script = harmless(record.fields.text("script").unwrap_or("script"));
-        let (script, bar) = (self.style.paint(Colour::Cyan, &script), self.style.paint(colour, bar));
+        let (script, bar) = (
+            self.style.paint(Colour::Cyan, &script),
+            self.style.paint(colour, bar),
+        );
         writeln!(self.out, "{time}   {script} {bar} {message}")
     }
 }

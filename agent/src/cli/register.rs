@@ -58,7 +58,12 @@ pub struct RegisterArguments {
     #[arg(long, value_name = "ARN", requires = "access_key_id")]
     iam_user_arn: Option<String>,
     /// The user's access key ID.
-    #[arg(long, value_name = "ID", env = "CODEDEPLOY_HOST_ACCESS_KEY_ID", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "CODEDEPLOY_HOST_ACCESS_KEY_ID",
+        hide_env_values = true
+    )]
     access_key_id: Option<String>,
     /// A file that contains only the user's secret access key; `-` reads the standard input [default: the environment's
     /// CODEDEPLOY_HOST_SECRET_ACCESS_KEY]
@@ -107,7 +112,11 @@ enum RegisterError {
     #[error(
         "{cause}; the registration of {name} could not be taken back: run `{PROGRAM} deregister --instance-name {name}`"
     )]
-    LeftBehind { name: String, cause: String, source: ServiceError },
+    LeftBehind {
+        name: String,
+        cause: String,
+        source: ServiceError,
+    },
     #[error("cannot write to the standard output")]
     Output(#[from] io::Error),
 }
@@ -139,7 +148,10 @@ fn ended(result: io::Result<Result<(), RegisterError>>) -> ExitCode {
 }
 
 impl Desk {
-    fn open(arguments: &ServiceArguments, config_file: Option<PathBuf>) -> Result<Self, RegisterError> {
+    fn open(
+        arguments: &ServiceArguments,
+        config_file: Option<PathBuf>,
+    ) -> Result<Self, RegisterError> {
         let environment = Environment::of_process();
         let (settings, _) = Settings::load(config_file.as_deref(), &environment)?;
         let region = [
@@ -147,7 +159,13 @@ impl Desk {
             environment.text("AWS_REGION"),
             environment.text("AWS_DEFAULT_REGION"),
         ];
-        let region = Region::new(region.into_iter().flatten().next().ok_or(RegisterError::NoRegion)?)?;
+        let region = Region::new(
+            region
+                .into_iter()
+                .flatten()
+                .next()
+                .ok_or(RegisterError::NoRegion)?,
+        )?;
         let keys = operator::keys(arguments.profile.as_deref(), &environment)?;
         let access = Access::new(&settings, region.clone(), &keys)?;
         let endpoint = [
@@ -156,22 +174,44 @@ impl Desk {
             environment.text("AWS_ENDPOINT_URL"),
         ];
         let endpoint = endpoint.into_iter().flatten().next();
-        let file =
-            arguments.on_premises_file.clone().unwrap_or_else(|| settings.on_premises_config_file.clone());
-        Ok(Self { registry: Registry::new(&access, endpoint), settings, region, file })
+        let file = arguments
+            .on_premises_file
+            .clone()
+            .unwrap_or_else(|| settings.on_premises_config_file.clone());
+        Ok(Self {
+            registry: Registry::new(&access, endpoint),
+            settings,
+            region,
+            file,
+        })
     }
 }
 
-async fn enroll(arguments: RegisterArguments, config_file: Option<PathBuf>) -> Result<(), RegisterError> {
+async fn enroll(
+    arguments: RegisterArguments,
+    config_file: Option<PathBuf>,
+) -> Result<(), RegisterError> {
     let mut out = console::out();
     let registration = Registration::check(&arguments, &Environment::of_process())?;
-    let Registration { name, identification, tags } = &registration;
+    let Registration {
+        name,
+        identification,
+        tags,
+    } = &registration;
     let desk = Desk::open(&arguments.service, config_file)?;
-    let host_file = HostFile { path: &desk.file, region: &desk.region, identification };
+    let host_file = HostFile {
+        path: &desk.file,
+        region: &desk.region,
+        identification,
+    };
     let file_stands = host_file.check(arguments.force)?;
 
     let arn = identification.arn();
-    let known = desk.registry.instance(name).await?.filter(|instance| instance.registered);
+    let known = desk
+        .registry
+        .instance(name)
+        .await?
+        .filter(|instance| instance.registered);
     let is_new = match known {
         Some(instance) if instance.arn.as_deref() == Some(arn) => {
             writeln!(out, "{name} is registered already, as {arn}")?;
@@ -179,10 +219,16 @@ async fn enroll(arguments: RegisterArguments, config_file: Option<PathBuf>) -> R
         }
         Some(instance) => {
             let arn = instance.arn.unwrap_or_else(|| "another identity".into());
-            return Err(RegisterError::OtherIdentity { name: name.clone(), arn });
+            return Err(RegisterError::OtherIdentity {
+                name: name.clone(),
+                arn,
+            });
         }
         None => {
-            write!(out, "Registering the on-premises instance {name} as {arn}... ")?;
+            write!(
+                out,
+                "Registering the on-premises instance {name} as {arn}... "
+            )?;
             out.flush()?;
             desk.registry.register(name, identification).await?;
             writeln!(out, "DONE")?;
@@ -196,13 +242,19 @@ async fn enroll(arguments: RegisterArguments, config_file: Option<PathBuf>) -> R
     if file_stands {
         writeln!(out, "{} has these contents already", desk.file.display())?;
     }
-    if let (Some(endpoint), None) = (desk.registry.endpoint(), &desk.settings.endpoints.deploy_control) {
+    if let (Some(endpoint), None) = (
+        desk.registry.endpoint(),
+        &desk.settings.endpoints.deploy_control,
+    ) {
         writeln!(
             out,
             "For deployments from {endpoint}, set deploy_control_endpoint in the agent's configuration"
         )?;
     }
-    writeln!(out, "{name} is registered; (re)start the agent: systemctl restart codedeploy-agent")?;
+    writeln!(
+        out,
+        "{name} is registered; (re)start the agent: systemctl restart codedeploy-agent"
+    )?;
     Ok(())
 }
 
@@ -252,12 +304,19 @@ async fn take_back(
         }
         Err(source) => {
             let _ = writeln!(out, "FAILED");
-            RegisterError::LeftBehind { name: name.to_owned(), cause: Chain(&cause).to_string(), source }
+            RegisterError::LeftBehind {
+                name: name.to_owned(),
+                cause: Chain(&cause).to_string(),
+                source,
+            }
         }
     }
 }
 
-async fn withdraw(arguments: DeregisterArguments, config_file: Option<PathBuf>) -> Result<(), RegisterError> {
+async fn withdraw(
+    arguments: DeregisterArguments,
+    config_file: Option<PathBuf>,
+) -> Result<(), RegisterError> {
     let mut out = console::out();
     let name = &request::instance_name(&arguments.service.instance_name)?;
     let desk = Desk::open(&arguments.service, config_file)?;
@@ -267,7 +326,11 @@ async fn withdraw(arguments: DeregisterArguments, config_file: Option<PathBuf>) 
     };
     if instance.registered {
         if !instance.tags.is_empty() {
-            write!(out, "Removing tags from {name}: {}... ", listed(&instance.tags))?;
+            write!(
+                out,
+                "Removing tags from {name}: {}... ",
+                listed(&instance.tags)
+            )?;
             out.flush()?;
             desk.registry.remove_tags(name, &instance.tags).await?;
             writeln!(out, "DONE")?;
@@ -298,5 +361,8 @@ async fn withdraw(arguments: DeregisterArguments, config_file: Option<PathBuf>) 
 }
 
 fn listed(tags: &[Tag]) -> String {
-    tags.iter().map(|Tag { key, value }| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+    tags.iter()
+        .map(|Tag { key, value }| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -54,7 +54,10 @@ enum RollbackCommandError {
         listed(groups)
     )]
     Unknown { wanted: String, groups: Vec<String> },
-    #[error("several deployment groups have the name {wanted:?}; give the id: {}", listed(ids))]
+    #[error(
+        "several deployment groups have the name {wanted:?}; give the id: {}",
+        listed(ids)
+    )]
     Ambiguous { wanted: String, ids: Vec<String> },
     #[error(transparent)]
     Rollback(#[from] RollbackError),
@@ -65,7 +68,11 @@ enum RollbackCommandError {
 }
 
 fn listed(names: &[String]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    }
 }
 
 /// Runs `codedeploy-agent rollback`.
@@ -91,14 +98,21 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     let folder = find(&host, wanted)?;
     let about = Installed::read(&folder).map_err(RollbackError::from)?.about;
 
-    console::say(format_args!("Taking back deployment {} of deployment group {wanted}", folder.id()));
+    console::say(format_args!(
+        "Taking back deployment {} of deployment group {wanted}",
+        folder.id()
+    ));
     tracing::info!(deployment_id = %about.deployment_id, "a rollback by hand begins");
     let cause = Cause::new(about.clone(), None, None);
-    let (rolled_back, journal) = rollback::roll_back(&host, cause, shutdown.end_running.clone()).await?;
+    let (rolled_back, journal) =
+        rollback::roll_back(&host, cause, shutdown.end_running.clone()).await?;
     tell(&rolled_back);
     let words = rolled_back.to_string();
     // These were already printed.
-    rolled_back.warnings.iter().for_each(|warning| tracing::info!("{warning}"));
+    rolled_back
+        .warnings
+        .iter()
+        .for_each(|warning| tracing::info!("{warning}"));
     tracing::info!(deployment_id = %about.deployment_id, "deployment {} was taken back by hand: {words}", about.deployment_id);
     History::open(&place.history).rolled_back(&about, &words);
     notice::keep(host.store(), &journal, &words)?;
@@ -111,7 +125,9 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
 /// into account. If it does not answer, or is not known yet, the agent reports later.
 async fn tell_service(host: &Host) {
     let told = async {
-        let identity = Identity::find(host.settings(), host.environment(), Duration::ZERO).await.ok()?;
+        let identity = Identity::find(host.settings(), host.environment(), Duration::ZERO)
+            .await
+            .ok()?;
         let access = Access::new(host.settings(), identity.region, &identity.credentials).ok()?;
         let service = CommandService::new(&access, identity.host_identifier);
         if Acquaintance::is_controller(host.store(), service.endpoint()) {
@@ -130,15 +146,28 @@ fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandEr
     if let Some((_, folder)) = installed.iter().find(|(id, _)| id.as_str() == wanted) {
         return Ok(folder.clone());
     }
-    let name =
-        |folder: &DeploymentFolder| Installed::read(folder).ok().map(|kept| kept.about.deployment_group);
-    let mut named: Vec<_> =
-        installed.iter().filter(|(_, folder)| name(folder).as_deref() == Some(wanted)).collect();
+    let name = |folder: &DeploymentFolder| {
+        Installed::read(folder)
+            .ok()
+            .map(|kept| kept.about.deployment_group)
+    };
+    let mut named: Vec<_> = installed
+        .iter()
+        .filter(|(_, folder)| name(folder).as_deref() == Some(wanted))
+        .collect();
     match (named.pop(), named.is_empty()) {
         (Some((_, folder)), true) => Ok(folder.clone()),
         (Some((last, _)), false) => {
-            let ids = named.iter().map(|(id, _)| id).chain([last]).map(ToString::to_string).collect();
-            Err(RollbackCommandError::Ambiguous { wanted: wanted.to_owned(), ids })
+            let ids = named
+                .iter()
+                .map(|(id, _)| id)
+                .chain([last])
+                .map(ToString::to_string)
+                .collect();
+            Err(RollbackCommandError::Ambiguous {
+                wanted: wanted.to_owned(),
+                ids,
+            })
         }
         (None, _) => {
             let words = |(id, folder): &(_, DeploymentFolder)| match name(folder) {
@@ -146,7 +175,10 @@ fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandEr
                 None => format!("{id}"),
             };
             let groups = installed.iter().map(words).collect();
-            Err(RollbackCommandError::Unknown { wanted: wanted.to_owned(), groups })
+            Err(RollbackCommandError::Unknown {
+                wanted: wanted.to_owned(),
+                groups,
+            })
         }
     }
 }
@@ -159,7 +191,10 @@ fn tell(rolled_back: &RolledBack) {
         let short = result.words.split(':').next().unwrap_or_default();
         console::say(format_args!("  {event} {short}"));
         if !result.succeeded {
-            result.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
+            result
+                .log_tail
+                .lines()
+                .for_each(|line| console::say(format_args!("  | {line}")));
         }
     }
     let text = rolled_back.to_string();

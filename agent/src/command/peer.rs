@@ -36,12 +36,18 @@ impl Peer {
                 pins.join(&SIGNER_SEPARATOR.to_string())
             }
         };
-        Self { accepts: accepts.into(), signers: Arc::default() }
+        Self {
+            accepts: accepts.into(),
+            signers: Arc::default(),
+        }
     }
 
     /// The digests of the controller's signing keys; `None` if the latest response did not come from a controller.
     pub(super) fn signers(&self) -> Option<Arc<str>> {
-        self.signers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.signers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -70,7 +76,11 @@ impl Intercept for Peer {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let said = context.response().headers().get(SIGNERS_HEADER).filter(|said| said.len() <= MAX_SIGNERS);
+        let said = context
+            .response()
+            .headers()
+            .get(SIGNERS_HEADER)
+            .filter(|said| said.len() <= MAX_SIGNERS);
         *self.signers.lock().unwrap_or_else(PoisonError::into_inner) = said.map(Arc::from);
         Ok(())
     }

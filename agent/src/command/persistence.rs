@@ -12,7 +12,10 @@ pub enum Persistence<'a> {
     /// The command is not delivered again: wait until the agent stops, even if the service rejects the credentials.
     Recovered { end: &'a CancellationToken },
     /// The service delivers it again: wait as long as the command may be wanted.
-    Delivered { end: &'a CancellationToken, until: Instant },
+    Delivered {
+        end: &'a CancellationToken,
+        until: Instant,
+    },
 }
 
 impl Persistence<'_> {

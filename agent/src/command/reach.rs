@@ -16,7 +16,11 @@ pub(super) struct Reach(Arc<Mutex<CaptureSmithyConnection>>);
 impl Reach {
     /// Whether that call has a connection, established and encrypted.
     pub(super) fn is_connected(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get().is_some()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get()
+            .is_some()
     }
 }
 

@@ -37,9 +37,18 @@ impl Warning {
         let mut what = "stands there more than once; the last one counts".to_owned();
         if !lines.is_empty() {
             let earlier: Vec<_> = lines.iter().map(|line| format!("line {line}")).collect();
-            what = format!("stands on {} already; this one, the last, counts", earlier.join(" and "));
+            what = format!(
+                "stands on {} already; this one, the last, counts",
+                earlier.join(" and ")
+            );
         }
-        Self { place: Place { line, key: Some(key) }, what }
+        Self {
+            place: Place {
+                line,
+                key: Some(key),
+            },
+            what,
+        }
     }
 }
 
@@ -92,9 +101,16 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(text: &'a [u8]) -> Result<Self, ReadError> {
-        let whole = |line, what: String| ReadError { place: Place { line, key: None }, what };
+        let whole = |line, what: String| ReadError {
+            place: Place { line, key: None },
+            what,
+        };
         let text = std::str::from_utf8(text).map_err(|error| {
-            let line = text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = text[..error.valid_up_to()]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
             whole(Some(line), "is not UTF-8 text".into())
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -104,7 +120,10 @@ impl<'a> Reader<'a> {
                 Ok(Value::Null) => Entries(Vec::new()),
                 Ok(other) => {
                     let found = describe(&other);
-                    return Err(whole(None, format!("found {found}; expected `key: value` lines")));
+                    return Err(whole(
+                        None,
+                        format!("found {found}; expected `key: value` lines"),
+                    ));
                 }
                 Err(error) => {
                     let line = error.location().map(|at| at.line());
@@ -123,9 +142,20 @@ impl<'a> Reader<'a> {
                 repeated.insert(key_text(&key));
             }
         }
-        let warnings = repeated.into_iter().map(|key| Warning::repeated(text, key)).collect();
+        let warnings = repeated
+            .into_iter()
+            .map(|key| Warning::repeated(text, key))
+            .collect();
         let (asked, renamed, effective, problems) = Default::default();
-        Ok(Self { text, mapping, asked, renamed, effective, problems, warnings })
+        Ok(Self {
+            text,
+            mapping,
+            asked,
+            renamed,
+            effective,
+            problems,
+            warnings,
+        })
     }
 
     /// A text; numbers and booleans count as the text that they are written as.
@@ -163,7 +193,10 @@ impl<'a> Reader<'a> {
     pub fn folder_name(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text)
-                if !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '\0']) =>
+                if !text.is_empty()
+                    && text != "."
+                    && text != ".."
+                    && !text.contains(['/', '\0']) =>
             {
                 Some(text)
             }
@@ -189,10 +222,14 @@ impl<'a> Reader<'a> {
         };
         match &value {
             Value::Bool(flag) => *flag,
-            Value::String(text) if ["true", "yes", "on"].contains(&text.to_ascii_lowercase().as_str()) => {
+            Value::String(text)
+                if ["true", "yes", "on"].contains(&text.to_ascii_lowercase().as_str()) =>
+            {
                 true
             }
-            Value::String(text) if ["false", "no", "off"].contains(&text.to_ascii_lowercase().as_str()) => {
+            Value::String(text)
+                if ["false", "no", "off"].contains(&text.to_ascii_lowercase().as_str()) =>
+            {
                 false
             }
             other => self.wrong(key, other, "true or false").unwrap_or(default),
@@ -225,9 +262,14 @@ impl<'a> Reader<'a> {
             Value::String(text) => text.parse().ok(),
             _ => None,
         };
-        match number.and_then(|number| usize::try_from(number).ok()).filter(|number| *number >= 1) {
+        match number
+            .and_then(|number| usize::try_from(number).ok())
+            .filter(|number| *number >= 1)
+        {
             Some(number) => number,
-            None => self.wrong(key, &value, "a whole number, at least 1").unwrap_or(default),
+            None => self
+                .wrong(key, &value, "a whole number, at least 1")
+                .unwrap_or(default),
         }
     }
 
@@ -244,7 +286,9 @@ impl<'a> Reader<'a> {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
-        text.as_deref().and_then(parse).or_else(|| self.wrong(key, &value, expected))
+        text.as_deref()
+            .and_then(parse)
+            .or_else(|| self.wrong(key, &value, expected))
     }
 
     /// The same with a default for an absent key: its value, and its form in a file.
@@ -265,7 +309,9 @@ impl<'a> Reader<'a> {
     /// Uses the value under a key's earlier name, if the key itself is absent.
     pub fn renamed(&mut self, earlier: &'static str, key: &'static str) -> &mut Self {
         let spellings = |key: &str| [key.to_owned(), format!(":{key}")];
-        let is_there = spellings(key).iter().any(|key| self.mapping.contains_key(key.as_str()));
+        let is_there = spellings(key)
+            .iter()
+            .any(|key| self.mapping.contains_key(key.as_str()));
         for spelling in spellings(earlier) {
             if let Some(value) = self.mapping.remove(spelling.as_str()).filter(|_| !is_there) {
                 self.mapping.insert(key.into(), value);
@@ -297,8 +343,13 @@ impl<'a> Reader<'a> {
 
     /// A key that the rest of the file requires.
     pub fn missing(&mut self, key: &'static str, why: &str) {
-        self.problems
-            .push(ReadError { place: Place { line: None, key: Some(key.into()) }, what: why.to_owned() });
+        self.problems.push(ReadError {
+            place: Place {
+                line: None,
+                key: Some(key.into()),
+            },
+            what: why.to_owned(),
+        });
     }
 
     /// Every key that was asked for, in that order, with its value; keys without an effect are left out.
@@ -313,11 +364,21 @@ impl<'a> Reader<'a> {
             let hint = closest(&key, self.asked.iter().copied())
                 .map(|known| format!("; did you mean {known}?"))
                 .unwrap_or_default();
-            let place = Place { line: line_of(self.text, &key), key: Some(key) };
-            self.warnings.push(Warning { place, what: format!("unknown key, ignored{hint}") });
+            let place = Place {
+                line: line_of(self.text, &key),
+                key: Some(key),
+            };
+            self.warnings.push(Warning {
+                place,
+                what: format!("unknown key, ignored{hint}"),
+            });
         }
         self.problems.sort_by_key(|problem| problem.place.line);
-        if self.problems.is_empty() { Ok(self.warnings) } else { Err(self.problems) }
+        if self.problems.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(self.problems)
+        }
     }
 
     /// Takes the value of `key` in either spelling; null counts as absent.
@@ -325,13 +386,21 @@ impl<'a> Reader<'a> {
         let value = self.remove(key);
         let line = value.as_ref().and_then(|_| self.line_of(key));
         let shown = value.as_ref().map_or(Json::Null, shown);
-        self.effective.push(Effective { key, value: shown, line });
+        self.effective.push(Effective {
+            key,
+            value: shown,
+            line,
+        });
         value
     }
 
     /// Notes that `key` has its default.
     fn default<T: Into<Json> + Clone>(&mut self, key: &'static str, default: T) -> T {
-        if let Some(effective) = self.effective.iter_mut().rfind(|effective| effective.key == key) {
+        if let Some(effective) = self
+            .effective
+            .iter_mut()
+            .rfind(|effective| effective.key == key)
+        {
             effective.value = default.clone().into();
         }
         default
@@ -343,7 +412,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
-        self.problem(key, format!("found {}; expected {expected}", describe(found)));
+        self.problem(
+            key,
+            format!("found {}; expected {expected}", describe(found)),
+        );
         None
     }
 
@@ -353,7 +425,10 @@ impl<'a> Reader<'a> {
     }
 
     fn place(&self, key: &str) -> Place {
-        Place { line: self.line_of(key), key: Some(key.to_owned()) }
+        Place {
+            line: self.line_of(key),
+            key: Some(key.to_owned()),
+        }
     }
 
     fn line_of(&self, key: &str) -> Option<usize> {
@@ -362,10 +437,10 @@ impl<'a> Reader<'a> {
 }
 
 fn is_url(text: &str) -> bool {
-    ["https://", "http://"]
-        .iter()
-        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
-        && !text.contains(char::is_whitespace)
+    ["https://", "http://"].iter().any(|scheme| {
+        text.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty())
+    }) && !text.contains(char::is_whitespace)
 }
 
 /// The line, counted from 1, of the last occurrence of `key` at the top level, which is the one that counts.
@@ -377,9 +452,14 @@ fn lines_of(text: &str, key: &str) -> impl Iterator<Item = usize> {
     let starts = move |line: &str| {
         let line = line.trim_start_matches(['"', '\'', ':']);
         let rest = line.strip_prefix(key)?;
-        rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':').then_some(())
+        rest.trim_start_matches(['"', '\''])
+            .trim_start()
+            .starts_with(':')
+            .then_some(())
     };
-    text.lines().zip(1..).filter_map(move |(line, number)| starts(line).map(|()| number))
+    text.lines()
+        .zip(1..)
+        .filter_map(move |(line, number)| starts(line).map(|()| number))
 }
 
 fn key_text(key: &Value) -> String {
@@ -397,7 +477,10 @@ fn describe(value: &Value) -> String {
         Value::String(text) => {
             let text = without_password(text);
             let short: String = text.chars().take(80).collect();
-            format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
+            format!(
+                "{short:?}{}",
+                if short.len() < text.len() { "…" } else { "" }
+            )
         }
         Value::Sequence(_) => "a list".into(),
         Value::Mapping(_) => "a mapping".into(),
@@ -436,9 +519,18 @@ mod tests {
         let mut reader = Reader::new(text).unwrap();
         assert!(!reader.flag("verbose", true));
         assert_eq!(reader.path("root_dir"), Some("/b".into()));
-        let lines: Vec<_> = reader.effective().iter().map(|setting| setting.line).collect();
+        let lines: Vec<_> = reader
+            .effective()
+            .iter()
+            .map(|setting| setting.line)
+            .collect();
         assert_eq!(lines, [Some(6), Some(5)]);
-        let warnings: Vec<_> = reader.finish().unwrap().iter().map(ToString::to_string).collect();
+        let warnings: Vec<_> = reader
+            .finish()
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             warnings,
             [

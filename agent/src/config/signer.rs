@@ -56,15 +56,26 @@ fn pins(file: &mut Reader) -> Option<Vec<KeyDigest>> {
         Value::Sequence(values) => values.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let digests =
-        values.iter().map(|value| value.as_str().and_then(sha256_digest)).collect::<Option<Vec<_>>>();
-    digests.filter(|digests| (1..=MAX_PINS).contains(&digests.len())).or_else(|| {
-        file.wrong(PIN, &value, "the SHA-256 digest of a public key, 64 hex digits, or a list of up to 16")
-    })
+    let digests = values
+        .iter()
+        .map(|value| value.as_str().and_then(sha256_digest))
+        .collect::<Option<Vec<_>>>();
+    digests
+        .filter(|digests| (1..=MAX_PINS).contains(&digests.len()))
+        .or_else(|| {
+            file.wrong(
+                PIN,
+                &value,
+                "the SHA-256 digest of a public key, 64 hex digits, or a list of up to 16",
+            )
+        })
 }
 
 fn sha256_digest(text: &str) -> Option<KeyDigest> {
-    let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
+    let digits = text
+        .strip_prefix("sha256:")
+        .unwrap_or(text)
+        .replace(':', "");
     let mut digest = [0; 32];
     hex::decode_to_slice(digits, &mut digest).ok()?;
     Some(KeyDigest(digest))
@@ -79,24 +90,38 @@ mod tests {
         let read_from = |text: &str| {
             let mut file = Reader::new(text.as_bytes()).unwrap();
             let trust = read(&mut file);
-            file.finish().map(|_| trust).map_err(|problems| problems[0].to_string())
+            file.finish()
+                .map(|_| trust)
+                .map_err(|problems| problems[0].to_string())
         };
         let (one, two) = ("a1".repeat(32), "b2".repeat(32));
-        let pins =
-            |pins: &[u8]| Ok(SignerTrust::Pins(pins.iter().map(|byte| KeyDigest([*byte; 32])).collect()));
+        let pins = |pins: &[u8]| {
+            Ok(SignerTrust::Pins(
+                pins.iter().map(|byte| KeyDigest([*byte; 32])).collect(),
+            ))
+        };
         assert_eq!(read_from(""), Ok(SignerTrust::Anyone));
-        assert_eq!(read_from(&format!("deployment_signer_pin: {one}\n")), pins(&[0xa1]));
         assert_eq!(
-            read_from(&format!(":deployment_signer_pin: [\"{one}\", 'sha256:{two}']\n")),
+            read_from(&format!("deployment_signer_pin: {one}\n")),
+            pins(&[0xa1])
+        );
+        assert_eq!(
+            read_from(&format!(
+                ":deployment_signer_pin: [\"{one}\", 'sha256:{two}']\n"
+            )),
             pins(&[0xa1, 0xb2])
         );
         assert_eq!(
             read_from(&format!("deployment_signer_pin:\n  - {one}\n  - {two}\n")),
             pins(&[0xa1, 0xb2])
         );
-        for wrong in
-            ["[]".to_owned(), "[7]".into(), format!("[{one}, abc]"), format!("{{a: {one}}}"), "abc".into()]
-        {
+        for wrong in [
+            "[]".to_owned(),
+            "[7]".into(),
+            format!("[{one}, abc]"),
+            format!("{{a: {one}}}"),
+            "abc".into(),
+        ] {
             let problem = read_from(&format!("deployment_signer_pin: {wrong}\n")).unwrap_err();
             assert!(
                 problem.contains("deployment_signer_pin") && problem.contains("a list of up to 16"),
@@ -104,6 +129,10 @@ mod tests {
             );
         }
         let both = format!("deployment_signer_pin: {one}\ndeployment_signer_ca: /x\n");
-        assert!(read_from(&both).unwrap_err().contains("only one of the two"));
+        assert!(
+            read_from(&both)
+                .unwrap_err()
+                .contains("only one of the two")
+        );
     }
 }

@@ -14,10 +14,17 @@ const UNITS: [(&str, u64); 9] = [
 
 /// Returns the bytes that `text` means; `None` if it is no size or does not fit.
 pub(super) fn parse(text: &str) -> Option<u64> {
-    let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
+    let digits = text
+        .trim()
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);
     let unit = unit.trim_start().to_ascii_uppercase();
-    let factor = if unit.is_empty() { 1 } else { UNITS.iter().find(|(name, _)| *name == unit)?.1 };
+    let factor = if unit.is_empty() {
+        1
+    } else {
+        UNITS.iter().find(|(name, _)| *name == unit)?.1
+    };
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
@@ -42,7 +49,15 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(parse(text), expected, "{text}");
         }
-        for text in ["", "MB", "-1", "1.5GB", "1XB", "99999999999999999999", "99999999999TiB"] {
+        for text in [
+            "",
+            "MB",
+            "-1",
+            "1.5GB",
+            "1XB",
+            "99999999999999999999",
+            "99999999999TiB",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -70,7 +70,10 @@ pub enum SocketError {
     #[error("cannot ask the agent through {}", path.display())]
     Ask { path: PathBuf, source: io::Error },
     #[error("the answer of the agent through {} is not readable; is it of another version?", path.display())]
-    Answer { path: PathBuf, source: serde_json::Error },
+    Answer {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("the agent does not answer: {reason}")]
     Refused { reason: String },
 }
@@ -78,7 +81,10 @@ pub enum SocketError {
 impl ControlSocket {
     /// Listens at `path`, and replaces a socket of an earlier agent. Needs a runtime, and the lock on the pid file.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
+        if path
+            .symlink_metadata()
+            .is_ok_and(|found| !found.file_type().is_socket())
+        {
             return Err(SocketError::Obstructed { path: path.into() });
         }
         let bind = || {
@@ -93,8 +99,14 @@ impl ControlSocket {
             std::fs::rename(&new, path)?;
             Ok(listener)
         };
-        let listener = bind().map_err(|source| SocketError::Bind { path: path.into(), source })?;
-        Ok(Self { path: path.into(), listener })
+        let listener = bind().map_err(|source| SocketError::Bind {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.into(),
+            listener,
+        })
     }
 
     /// Serves permitted clients for as long as it is polled.
@@ -130,7 +142,9 @@ async fn serve_one(mut client: tokio::net::UnixStream, status: &Status) -> io::R
     } else {
         let (reader, _) = client.split();
         let mut line = Vec::new();
-        tokio::io::BufReader::new(reader.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
+        tokio::io::BufReader::new(reader.take(MAX_REQUEST))
+            .read_until(b'\n', &mut line)
+            .await?;
         answer(&line, status)
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -141,29 +155,44 @@ async fn serve_one(mut client: tokio::net::UnixStream, status: &Status) -> io::R
 
 fn answer(line: &[u8], status: &Status) -> Answer {
     match serde_json::from_slice::<Request>(line) {
-        Ok(Request { version: VERSION, request: RequestKind::Status }) => {
-            Answer { version: VERSION, status: Some(status.report()), error: None }
-        }
-        Ok(Request { version, .. }) => {
-            refusal(&format!("version {version} of a request; this agent knows version {VERSION}"))
-        }
+        Ok(Request {
+            version: VERSION,
+            request: RequestKind::Status,
+        }) => Answer {
+            version: VERSION,
+            status: Some(status.report()),
+            error: None,
+        },
+        Ok(Request { version, .. }) => refusal(&format!(
+            "version {version} of a request; this agent knows version {VERSION}"
+        )),
         Err(error) => refusal(&format!("this is no request that the agent knows: {error}")),
     }
 }
 
 fn refusal(reason: &str) -> Answer {
-    Answer { version: VERSION, status: None, error: Some(reason.to_owned()) }
+    Answer {
+        version: VERSION,
+        status: None,
+        error: Some(reason.to_owned()),
+    }
 }
 
 /// Queries the agent that listens at `path`.
 pub fn ask(path: &Path) -> Result<Report, SocketError> {
-    let failed = |source| SocketError::Ask { path: path.into(), source };
+    let failed = |source| SocketError::Ask {
+        path: path.into(),
+        source,
+    };
     let talk = || {
         let (_folder, short) = short_path(path)?;
         let mut stream = std::os::unix::net::UnixStream::connect(short)?;
         stream.set_read_timeout(Some(ANSWER_TIME))?;
         stream.set_write_timeout(Some(ANSWER_TIME))?;
-        let mut line = serde_json::to_vec(&Request { version: VERSION, request: RequestKind::Status })?;
+        let mut line = serde_json::to_vec(&Request {
+            version: VERSION,
+            request: RequestKind::Status,
+        })?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut answer = Vec::new();
@@ -171,8 +200,10 @@ pub fn ask(path: &Path) -> Result<Report, SocketError> {
         Ok(answer)
     };
     let line = talk().map_err(failed)?;
-    let answer: Answer =
-        serde_json::from_slice(&line).map_err(|source| SocketError::Answer { path: path.into(), source })?;
+    let answer: Answer = serde_json::from_slice(&line).map_err(|source| SocketError::Answer {
+        path: path.into(),
+        source,
+    })?;
     let reason = answer.error.unwrap_or_else(|| "it gave no reason".into());
     answer.status.ok_or(SocketError::Refused { reason })
 }
@@ -180,9 +211,17 @@ pub fn ask(path: &Path) -> Result<Report, SocketError> {
 /// Returns a name for `path` that fits into a socket's address of 107 bytes; valid while the returned folder is open.
 fn short_path(path: &Path) -> io::Result<(File, PathBuf)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a socket in a folder"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected the path of a socket in a folder",
+        ));
     };
-    let folder = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder)?;
-    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    let folder = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(folder)?;
+    let short = Path::new("/proc/self/fd")
+        .join(folder.as_raw_fd().to_string())
+        .join(name);
     Ok((folder, short))
 }

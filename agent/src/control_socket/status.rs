@@ -151,7 +151,10 @@ impl Status {
 
     pub fn poll_failed(&self, error: &str) {
         let mut state = self.state();
-        state.last_error = Some(Failure { at: now(), message: error.to_owned() });
+        state.last_error = Some(Failure {
+            at: now(),
+            message: error.to_owned(),
+        });
         state.unreachable = true;
     }
 
@@ -165,7 +168,12 @@ impl Status {
     }
 
     /// Records a command that began before this agent started.
-    pub fn began_at(&self, event: &LifecycleEvent, about: &About, began_at: OffsetDateTime) -> Running {
+    pub fn began_at(
+        &self,
+        event: &LifecycleEvent,
+        about: &About,
+        began_at: OffsetDateTime,
+    ) -> Running {
         self.begin(Command {
             lifecycle_event: event.name().to_owned(),
             deployment_id: about.deployment_id.as_str().to_owned(),
@@ -179,20 +187,38 @@ impl Status {
         let mut state = self.state();
         let number = state.number();
         state.commands.push((number, command));
-        Running { status: self.clone(), number }
+        Running {
+            status: self.clone(),
+            number,
+        }
     }
 
     /// Records an outcome that has been ready since then.
     pub fn tells(&self, since: OffsetDateTime) -> Telling {
         let mut state = self.state();
         let number = state.number();
-        state.outcomes.insert(number, Waiting { since: to_milliseconds(since), last_error: None });
-        Telling { status: self.clone(), number }
+        state.outcomes.insert(
+            number,
+            Waiting {
+                since: to_milliseconds(since),
+                last_error: None,
+            },
+        );
+        Telling {
+            status: self.clone(),
+            number,
+        }
     }
 
     fn end(&self, number: u64, outcome: DeploymentOutcome, message: String) {
         let mut state = self.state();
-        let Some(position) = state.commands.iter().position(|(known, _)| *known == number) else { return };
+        let Some(position) = state
+            .commands
+            .iter()
+            .position(|(known, _)| *known == number)
+        else {
+            return;
+        };
         let (_, command) = state.commands.remove(position);
         state.history.record(Deployment {
             deployment_id: command.deployment_id,
@@ -215,7 +241,11 @@ impl Status {
     pub fn report(&self) -> Report {
         let mut state = self.state();
         state.history.refresh();
-        let commands: Vec<Command> = state.commands.iter().map(|(_, command)| command.clone()).collect();
+        let commands: Vec<Command> = state
+            .commands
+            .iter()
+            .map(|(_, command)| command.clone())
+            .collect();
         Report {
             agent_version: crate::version::reported().to_owned(),
             host_identifier: state.host_identifier.clone(),
@@ -241,10 +271,12 @@ impl Report {
         if self.last_poll_at.is_some_and(|answered| answered > *at) {
             return None;
         }
-        let since = self.last_poll_at.map_or("it was never reached".into(), |answered| {
-            let answered = answered.format(&Rfc3339).unwrap_or_default();
-            format!("it answered last at {answered}")
-        });
+        let since = self
+            .last_poll_at
+            .map_or("it was never reached".into(), |answered| {
+                let answered = answered.format(&Rfc3339).unwrap_or_default();
+                format!("it answered last at {answered}")
+            });
         Some(format!("the service does not answer ({since}): {message}"))
     }
 }
@@ -252,7 +284,11 @@ impl Report {
 impl Outbox {
     /// Describes outcomes that have waited since these times.
     pub fn waiting_since(times: impl Iterator<Item = OffsetDateTime> + Clone) -> Self {
-        Self { waiting: times.clone().count(), oldest: times.min().map(to_milliseconds), last_error: None }
+        Self {
+            waiting: times.clone().count(),
+            oldest: times.min().map(to_milliseconds),
+            last_error: None,
+        }
     }
 
     /// `None` if no outcome waits.
@@ -262,7 +298,9 @@ impl Outbox {
         let mut words = match self.waiting {
             1 => format!("1 outcome has not been reported to the service since {oldest}"),
             count => {
-                format!("{count} outcomes have not been reported to the service, the oldest since {oldest}")
+                format!(
+                    "{count} outcomes have not been reported to the service, the oldest since {oldest}"
+                )
             }
         };
         if let Some(Failure { message, .. }) = &self.last_error {
@@ -279,9 +317,15 @@ impl State {
     }
 
     fn outbox(&self) -> Outbox {
-        let errors = self.outcomes.values().filter_map(|waiting| waiting.last_error.clone());
+        let errors = self
+            .outcomes
+            .values()
+            .filter_map(|waiting| waiting.last_error.clone());
         let waiting = Outbox::waiting_since(self.outcomes.values().map(|waiting| waiting.since));
-        Outbox { last_error: errors.max_by_key(|error| error.at), ..waiting }
+        Outbox {
+            last_error: errors.max_by_key(|error| error.at),
+            ..waiting
+        }
     }
 
     fn activity(&self) -> Activity {
@@ -312,14 +356,19 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let message = "the agent could not finish this lifecycle event; its log says why".to_owned();
-        self.status.end(self.number, DeploymentOutcome::Failed, message);
+        let message =
+            "the agent could not finish this lifecycle event; its log says why".to_owned();
+        self.status
+            .end(self.number, DeploymentOutcome::Failed, message);
     }
 }
 
 impl Telling {
     pub fn failed(&self, error: &dyn std::fmt::Display) {
-        let failure = Failure { at: now(), message: error.to_string() };
+        let failure = Failure {
+            at: now(),
+            message: error.to_string(),
+        };
         if let Some(waiting) = self.status.state().outcomes.get_mut(&self.number) {
             waiting.last_error = Some(failure);
         }
@@ -333,11 +382,16 @@ impl Drop for Telling {
 }
 
 /// The ended deployments, preceded by the deployments in progress.
-fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deployment>) -> Vec<Deployment> {
+fn with_running<'a>(
+    commands: &[Command],
+    ended: impl Iterator<Item = &'a Deployment>,
+) -> Vec<Deployment> {
     let ended: Vec<&Deployment> = ended.collect();
     let is_running = |id: &str| commands.iter().any(|command| command.deployment_id == id);
     let running = commands.iter().map(|command| {
-        let before = ended.iter().find(|known| known.deployment_id == command.deployment_id);
+        let before = ended
+            .iter()
+            .find(|known| known.deployment_id == command.deployment_id);
         let began_at = before.map_or(command.began_at, |known| known.began_at);
         Deployment {
             deployment_id: command.deployment_id.clone(),
@@ -351,8 +405,13 @@ fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deploy
             rolled_back: None,
         }
     });
-    let ended = ended.iter().filter(|known| !is_running(&known.deployment_id));
-    running.chain(ended.map(|known| (*known).clone())).take(crate::history::KEPT).collect()
+    let ended = ended
+        .iter()
+        .filter(|known| !is_running(&known.deployment_id));
+    running
+        .chain(ended.map(|known| (*known).clone()))
+        .take(crate::history::KEPT)
+        .collect()
 }
 
 fn now() -> OffsetDateTime {
@@ -361,7 +420,8 @@ fn now() -> OffsetDateTime {
 
 /// Nanoseconds are of no use to readers.
 fn to_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
-    time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(time)
+    time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000)
+        .unwrap_or(time)
 }
 
 #[cfg(test)]
@@ -381,26 +441,51 @@ mod tests {
     #[test]
     fn the_activity_follows_what_happens() {
         let folder = tempfile::tempdir().unwrap();
-        let status = Status::new("arn:host", History::open(&folder.path().join("history.json")));
+        let status = Status::new(
+            "arn:host",
+            History::open(&folder.path().join("history.json")),
+        );
         assert_eq!(status.report().activity, Activity::Starting);
         status.poll_failed("no route");
         assert_eq!(status.report().activity, Activity::Unreachable);
         status.polled();
         let report = status.report();
         assert_eq!(report.activity, Activity::Waiting);
-        assert_eq!(report.last_error.unwrap().message, "no route", "it stays known");
+        assert_eq!(
+            report.last_error.unwrap().message,
+            "no route",
+            "it stays known"
+        );
 
         let install = status.begin(command("d-1", "Install"));
-        status.begin(command("d-2", "Install")).ended(&Outcome::Succeeded { note: None });
+        status
+            .begin(command("d-2", "Install"))
+            .ended(&Outcome::Succeeded { note: None });
         let report = status.report();
-        assert_eq!((report.activity, report.commands.len()), (Activity::Deploying, 1));
-        let outcomes: Vec<_> =
-            report.deployments.iter().map(|known| (known.deployment_id.as_str(), known.outcome)).collect();
-        assert_eq!(outcomes, [("d-1", DeploymentOutcome::InProgress), ("d-2", DeploymentOutcome::Succeeded)]);
+        assert_eq!(
+            (report.activity, report.commands.len()),
+            (Activity::Deploying, 1)
+        );
+        let outcomes: Vec<_> = report
+            .deployments
+            .iter()
+            .map(|known| (known.deployment_id.as_str(), known.outcome))
+            .collect();
+        assert_eq!(
+            outcomes,
+            [
+                ("d-1", DeploymentOutcome::InProgress),
+                ("d-2", DeploymentOutcome::Succeeded)
+            ]
+        );
         drop(install);
         let report = status.report();
         assert_eq!(report.activity, Activity::Waiting);
-        assert_eq!(report.deployments[0].outcome, DeploymentOutcome::Failed, "a panic ends a command too");
+        assert_eq!(
+            report.deployments[0].outcome,
+            DeploymentOutcome::Failed,
+            "a panic ends a command too"
+        );
         assert_eq!(report.deployments.len(), 2, "{report:#?}");
         status.stopping();
         assert_eq!(status.report().activity, Activity::Stopping);

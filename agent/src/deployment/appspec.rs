@@ -33,7 +33,10 @@ pub(super) enum AppSpecError {
         names(events)
     )]
     UndefinedEvents { events: Vec<LifecycleEvent> },
-    #[error("AllPossibleLifecycleEvents of this deployment lacks standard events: {}", names(events))]
+    #[error(
+        "AllPossibleLifecycleEvents of this deployment lacks standard events: {}",
+        names(events)
+    )]
     LackingEvents { events: Vec<LifecycleEvent> },
 }
 
@@ -41,28 +44,46 @@ impl AppSpecError {
     /// The same error for a revision that will be at `archive`.
     pub(super) fn in_archive(self, archive: &Path, named: &str) -> Self {
         match self {
-            Self::Missing { elsewhere, .. } => Self::Missing { path: archive.join(named), elsewhere },
+            Self::Missing { elsewhere, .. } => Self::Missing {
+                path: archive.join(named),
+                elsewhere,
+            },
             other => other,
         }
     }
 }
 
 fn names(events: &[LifecycleEvent]) -> String {
-    events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", ")
+    events
+        .iter()
+        .map(LifecycleEvent::name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The names of the AppSpec file, in order of search.
 pub(super) fn file_names(named: &str) -> Vec<String> {
-    let fallbacks = APPSPEC_FILENAMES.iter().rev().filter(|name| **name != named);
-    std::iter::once(named).chain(fallbacks.copied()).map(str::to_owned).collect()
+    let fallbacks = APPSPEC_FILENAMES
+        .iter()
+        .rev()
+        .filter(|name| **name != named);
+    std::iter::once(named)
+        .chain(fallbacks.copied())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Returns the AppSpec file of the revision in `archive`: the named one, else one with a usual name.
 pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError> {
     let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
-    file_names(named).iter().map(|name| archive.join(name)).find(exists).ok_or_else(|| {
-        AppSpecError::Missing { path: archive.join(named), elsewhere: where_it_belongs(archive, named) }
-    })
+    file_names(named)
+        .iter()
+        .map(|name| archive.join(name))
+        .find(exists)
+        .ok_or_else(|| AppSpecError::Missing {
+            path: archive.join(named),
+            elsewhere: where_it_belongs(archive, named),
+        })
 }
 
 /// The number of names of a revision that are searched for a misplaced AppSpec file, and the depth of the search.
@@ -73,13 +94,18 @@ const MAX_DEPTH: usize = 5;
 /// example when a folder was bundled instead of its contents together with something else (`__MACOSX`).
 pub(crate) fn where_it_belongs(archive: &Path, named: &str) -> String {
     let rule = "it belongs at the root of the bundle";
-    let Some(found) = elsewhere(archive, named) else { return rule.to_owned() };
-    match found.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    let Some(found) = elsewhere(archive, named) else {
+        return rule.to_owned();
+    };
+    match found
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         None => format!("{rule}, and this bundle has {found:?}: rename it to {named}"),
         Some(folder)
-            if found
-                .file_name()
-                .is_some_and(|name| file_names(named).iter().any(|known| name == known.as_str())) =>
+            if found.file_name().is_some_and(|name| {
+                file_names(named).iter().any(|known| name == known.as_str())
+            }) =>
         {
             format!(
                 "{rule}, and this bundle has {found:?}: pack what is in {folder:?}, and nothing beside it"
@@ -94,8 +120,10 @@ fn elsewhere(archive: &Path, named: &str) -> Option<PathBuf> {
     let mut folders = VecDeque::from([PathBuf::new()]);
     let mut looked_at = 0;
     while let Some(folder) = folders.pop_front() {
-        let mut entries: Vec<_> =
-            std::fs::read_dir(archive.join(&folder)).ok()?.filter_map(Result::ok).collect();
+        let mut entries: Vec<_> = std::fs::read_dir(archive.join(&folder))
+            .ok()?
+            .filter_map(Result::ok)
+            .collect();
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = folder.join(entry.file_name());
@@ -117,7 +145,11 @@ fn elsewhere(archive: &Path, named: &str) -> Option<PathBuf> {
 
 /// Whether a file's name resembles that of an AppSpec file, with another spelling or ending.
 fn is_like_appspec(name: &str, named: &str) -> bool {
-    let plain: String = name.to_lowercase().chars().filter(|c| !matches!(c, '-' | '_' | ' ')).collect();
+    let plain: String = name
+        .to_lowercase()
+        .chars()
+        .filter(|c| !matches!(c, '-' | '_' | ' '))
+        .collect();
     let stem = plain.split('.').next().unwrap_or_default();
     name.eq_ignore_ascii_case(named) || (stem == "appspec" && plain != "appspec")
 }
@@ -134,7 +166,9 @@ impl Announced {
     /// alone.
     pub(super) fn warn(&self, path: &Path, warnings: &[String]) {
         if path.as_os_str().is_empty() {
-            return warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            return warnings
+                .iter()
+                .for_each(|warning| tracing::warn!("{warning}"));
         }
         if warnings.is_empty() || !self.is_first(path) {
             return;
@@ -193,17 +227,34 @@ pub(super) fn scripts_of_earlier(
 }
 
 fn counted(number: usize, word: &str) -> String {
-    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+    if number == 1 {
+        format!("1 {word}")
+    } else {
+        format!("{number} {word}s")
+    }
 }
 
 /// Returns the AppSpec file of the revision in `archive`, with its path and its warnings. `earlier` means that a
 /// revision is deployed again.
-pub(super) fn parsed(archive: &Path, named: &str, earlier: bool) -> Result<(PathBuf, Parsed), AppSpecError> {
+pub(super) fn parsed(
+    archive: &Path,
+    named: &str,
+    earlier: bool,
+) -> Result<(PathBuf, Parsed), AppSpecError> {
     let path = find(archive, named)?;
-    let text =
-        read_bounded(archive, &path).map_err(|source| AppSpecError::Read { path: path.clone(), source })?;
-    let parsed = if earlier { appspec::parse_earlier(&text) } else { appspec::parse(&text) };
-    let parsed = parsed.map_err(|problems| AppSpecError::Invalid { path: path.clone(), problems })?;
+    let text = read_bounded(archive, &path).map_err(|source| AppSpecError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let parsed = if earlier {
+        appspec::parse_earlier(&text)
+    } else {
+        appspec::parse(&text)
+    };
+    let parsed = parsed.map_err(|problems| AppSpecError::Invalid {
+        path: path.clone(),
+        problems,
+    })?;
     Ok((path, parsed))
 }
 
@@ -211,10 +262,14 @@ pub(super) fn parsed(archive: &Path, named: &str, earlier: bool) -> Result<(Path
 pub(crate) fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
     let real = path.canonicalize()?;
     if !real.starts_with(archive.canonicalize()?) {
-        return Err(io::Error::other("it is a link that leads out of the revision"));
+        return Err(io::Error::other(
+            "it is a link that leads out of the revision",
+        ));
     }
     let mut text = Vec::new();
-    regular::open(&real)?.take(appspec::MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    regular::open(&real)?
+        .take(appspec::MAX_BYTES as u64 + 1)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -224,27 +279,46 @@ pub(super) fn check_events(
     appspec: &AppSpec,
     possible: Option<&[LifecycleEvent]>,
 ) -> Result<(), AppSpecError> {
-    let Some(possible) = possible else { return Ok(()) };
+    let Some(possible) = possible else {
+        return Ok(());
+    };
     let defined = |event: &LifecycleEvent| appspec.hooks.iter().any(|(name, _)| name == event);
-    let unknown = appspec.hooks.iter().map(|(event, _)| event).filter(|event| !possible.contains(event));
-    let unknown = unknown.map(LifecycleEvent::name).chain(appspec.unknown_hooks.iter().map(String::as_str));
+    let unknown = appspec
+        .hooks
+        .iter()
+        .map(|(event, _)| event)
+        .filter(|event| !possible.contains(event));
+    let unknown = unknown
+        .map(LifecycleEvent::name)
+        .chain(appspec.unknown_hooks.iter().map(String::as_str));
     let unknown: Vec<String> = unknown.map(with_meant).collect();
     if !unknown.is_empty() {
         return Err(AppSpecError::UnknownEvents { events: unknown });
     }
-    let lacking: Vec<_> =
-        LifecycleEvent::standard().filter(|event| event.is_hook() && !possible.contains(event)).collect();
+    let lacking: Vec<_> = LifecycleEvent::standard()
+        .filter(|event| event.is_hook() && !possible.contains(event))
+        .collect();
     if !lacking.is_empty() {
         return Err(AppSpecError::LackingEvents { events: lacking });
     }
-    let custom = possible.iter().filter(|event| matches!(event, LifecycleEvent::Custom(_)));
+    let custom = possible
+        .iter()
+        .filter(|event| matches!(event, LifecycleEvent::Custom(_)));
     let undefined: Vec<_> = custom.filter(|event| !defined(event)).cloned().collect();
-    if undefined.is_empty() { Ok(()) } else { Err(AppSpecError::UndefinedEvents { events: undefined }) }
+    if undefined.is_empty() {
+        Ok(())
+    } else {
+        Err(AppSpecError::UndefinedEvents { events: undefined })
+    }
 }
 
 /// `name`, with the event that it may misspell.
 fn with_meant(name: &str) -> String {
-    let name: String = name.chars().take(128).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let name: String = name
+        .chars()
+        .take(128)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
     match closest_event(&name).filter(|meant| meant.name() != name) {
         Some(meant) => format!("{name} (did you mean {meant}?)"),
         None => name,
@@ -254,13 +328,24 @@ fn with_meant(name: &str) -> String {
 /// Warns about hooks whose scripts never run; without a list of the deployment's events, these are all but the standard
 /// ones.
 pub(super) fn idle_hooks(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>) -> Option<String> {
-    let runs =
-        |event: &LifecycleEvent| event.is_hook() || possible.is_some_and(|possible| possible.contains(event));
-    let idle = appspec.hooks.iter().map(|(event, _)| event).filter(|event| !runs(event));
-    let idle = idle.map(LifecycleEvent::name).chain(appspec.unknown_hooks.iter().map(String::as_str));
+    let runs = |event: &LifecycleEvent| {
+        event.is_hook() || possible.is_some_and(|possible| possible.contains(event))
+    };
+    let idle = appspec
+        .hooks
+        .iter()
+        .map(|(event, _)| event)
+        .filter(|event| !runs(event));
+    let idle = idle
+        .map(LifecycleEvent::name)
+        .chain(appspec.unknown_hooks.iter().map(String::as_str));
     let idle: Vec<String> = idle.map(with_meant).collect();
     let first: Vec<&str> = idle.iter().take(MAX_NAMED).map(String::as_str).collect();
-    let more = if idle.len() > first.len() { ", …" } else { "" };
+    let more = if idle.len() > first.len() {
+        ", …"
+    } else {
+        ""
+    };
     (!idle.is_empty()).then(|| {
         format!("the scripts of these hooks never run, because a host has no scripts for an event of that name: {}{more}", first.join(", "))
     })
@@ -271,7 +356,8 @@ const MAX_NAMED: usize = 10;
 
 /// Rejects scripts that are links out of the revision, because they would be rejected when they run.
 pub(super) fn check_links(archive: &Path, appspec: &AppSpec) -> Result<(), AppSpecError> {
-    let leads_out = |script: &&Script| inspect(archive, script).contains(&ScriptFinding::OutsideRevision);
+    let leads_out =
+        |script: &&Script| inspect(archive, script).contains(&ScriptFinding::OutsideRevision);
     let scripts = appspec.hooks.iter().flat_map(|(event, scripts)| {
         scripts
             .iter()
@@ -279,7 +365,11 @@ pub(super) fn check_links(archive: &Path, appspec: &AppSpec) -> Result<(), AppSp
             .map(move |script| format!("{} of {event}", script.location.written()))
     });
     let scripts: Vec<String> = scripts.take(MAX_NAMED).collect();
-    if scripts.is_empty() { Ok(()) } else { Err(AppSpecError::LinkedScripts { scripts }) }
+    if scripts.is_empty() {
+        Ok(())
+    } else {
+        Err(AppSpecError::LinkedScripts { scripts })
+    }
 }
 
 #[cfg(test)]
@@ -287,7 +377,10 @@ mod tests {
     use super::*;
 
     fn with_hooks(names: &[&str]) -> AppSpec {
-        let hooks = names.iter().map(|name| (name.parse().unwrap(), Vec::new())).collect();
+        let hooks = names
+            .iter()
+            .map(|name| (name.parse().unwrap(), Vec::new()))
+            .collect();
         AppSpec {
             files: vec![],
             file_exists_behavior: None,
@@ -302,25 +395,42 @@ mod tests {
         let mut possible: Vec<LifecycleEvent> = LifecycleEvent::standard().collect();
         let appspec = with_hooks(&["BeforeInstall", "WarmUp"]);
         assert!(check_events(&appspec, None).is_ok());
-        let message = check_events(&appspec, Some(&possible)).unwrap_err().to_string();
+        let message = check_events(&appspec, Some(&possible))
+            .unwrap_err()
+            .to_string();
         assert!(message.ends_with(": WarmUp"), "{message}");
         possible.push("WarmUp".parse().unwrap());
         assert!(check_events(&appspec, Some(&possible)).is_ok());
-        let message = check_events(&with_hooks(&[]), Some(&possible)).unwrap_err().to_string();
+        let message = check_events(&with_hooks(&[]), Some(&possible))
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("no scripts: WarmUp"), "{message}");
-        let message = check_events(&with_hooks(&[]), Some(&possible[1..])).unwrap_err().to_string();
+        let message = check_events(&with_hooks(&[]), Some(&possible[1..]))
+            .unwrap_err()
+            .to_string();
         assert!(message.ends_with(": BeforeBlockTraffic"), "{message}");
     }
 
     #[test]
     fn the_usual_names_are_tried_when_the_named_file_is_missing() {
         let archive = tempfile::tempdir().unwrap();
-        let missing = find(archive.path(), "deploy/app.yml").unwrap_err().to_string();
-        assert!(missing.contains("deploy/app.yml does not exist"), "{missing}");
+        let missing = find(archive.path(), "deploy/app.yml")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("deploy/app.yml does not exist"),
+            "{missing}"
+        );
         std::fs::write(archive.path().join("appspec.yml"), "").unwrap();
-        assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yml"));
+        assert_eq!(
+            find(archive.path(), "deploy/app.yml").unwrap(),
+            archive.path().join("appspec.yml")
+        );
         std::fs::write(archive.path().join("appspec.yaml"), "").unwrap();
-        assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yaml"));
+        assert_eq!(
+            find(archive.path(), "deploy/app.yml").unwrap(),
+            archive.path().join("appspec.yaml")
+        );
     }
 
     #[test]
@@ -333,14 +443,20 @@ mod tests {
         std::fs::write(archive.path().join("my app/appspec.yml"), "").unwrap();
         for named in ["appspec.yml", "deploy.yml"] {
             let message = message(named);
-            assert!(message.contains(r#"this bundle has "my app/appspec.yml": "#), "{message}");
+            assert!(
+                message.contains(r#"this bundle has "my app/appspec.yml": "#),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn a_file_in_a_wrong_place_or_with_a_wrong_name_is_named() {
         for (found, hint) in [
-            ("AppSpec.yml", r#"has "AppSpec.yml": rename it to appspec.yml"#),
+            (
+                "AppSpec.yml",
+                r#"has "AppSpec.yml": rename it to appspec.yml"#,
+            ),
             ("appspec.yml.txt", r#"has "appspec.yml.txt": rename"#),
             ("appspec.json", r#"has "appspec.json": rename"#),
             ("app-spec.yml", r#"has "app-spec.yml": rename"#),
@@ -348,7 +464,10 @@ mod tests {
                 "deploy/linux/appspec.yml",
                 r#"has "deploy/linux/appspec.yml": pack what is in "deploy/linux", and nothing beside"#,
             ),
-            ("deploy/AppSpec.yaml", r#"has "deploy/AppSpec.yaml": put it there as appspec.yml"#),
+            (
+                "deploy/AppSpec.yaml",
+                r#"has "deploy/AppSpec.yaml": put it there as appspec.yml"#,
+            ),
         ] {
             let archive = tempfile::tempdir().unwrap();
             let path = archive.path().join(found);
@@ -369,7 +488,10 @@ mod tests {
                         AfterInstall?)";
         assert!(told.ends_with(expected), "{told}");
         let possible = ["WarmUp".parse().unwrap()];
-        assert_eq!(idle_hooks(&with_hooks(&["WarmUp", "BeforeInstall"]), Some(&possible)), None);
+        assert_eq!(
+            idle_hooks(&with_hooks(&["WarmUp", "BeforeInstall"]), Some(&possible)),
+            None
+        );
     }
 
     #[test]

@@ -87,8 +87,14 @@ async fn bring(
 }
 
 /// Whether an earlier deployment's archive now replaces the download.
-async fn reused(host: &Host, spec: &DeploymentSpec, folder: &DeploymentFolder) -> Result<bool, CommandError> {
-    let Some(from) = spec.reuse_archive_from.clone() else { return Ok(false) };
+async fn reused(
+    host: &Host,
+    spec: &DeploymentSpec,
+    folder: &DeploymentFolder,
+) -> Result<bool, CommandError> {
+    let Some(from) = spec.reuse_archive_from.clone() else {
+        return Ok(false);
+    };
     if !host.settings.enable_archive_reuse {
         tracing::info!("enable_archive_reuse is off; the revision is downloaded");
         return Ok(false);
@@ -111,7 +117,10 @@ async fn unpack(
         reject_unsafe_permissions: hardening.reject_unsafe_permissions,
         ignore_ownership: hardening.ignore_ownership,
     };
-    let (target, names) = (folder.incoming_archive(), appspec::file_names(&spec.appspec_filename));
+    let (target, names) = (
+        folder.incoming_archive(),
+        appspec::file_names(&spec.appspec_filename),
+    );
     let began = Instant::now();
     blocking(move || {
         create_folders(&target, INCOMING)?;
@@ -119,7 +128,12 @@ async fn unpack(
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         archive::flatten_single_folder(&target, &names)?;
         let duration_ms = milliseconds_since(began);
-        tracing::info!(duration_ms, entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+        tracing::info!(
+            duration_ms,
+            entries = unpacked.entries,
+            bytes = unpacked.bytes,
+            "bundle unpacked"
+        );
         Ok(())
     })
     .await?

@@ -61,16 +61,30 @@ pub(super) fn for_hooks(
         !is_secret(&text)
             && !OF_THE_UNIT.contains(&&*text)
             && !DESCRIBING.contains(&&*text)
-            && (!hardening.hook_env_allowlist || ALLOWED.contains(&&*text) || text.starts_with("LC_"))
+            && (!hardening.hook_env_allowlist
+                || ALLOWED.contains(&&*text)
+                || text.starts_with("LC_"))
             && (!hardening.strip_loader_env || !is_loader(&text))
     };
-    let inherited = own.variables().iter().filter(|(name, _)| passed_on(name)).cloned();
-    let added = deployment.iter().map(|(name, value)| (name.into(), value.into()));
-    inherited.chain([(EVENT.into(), event.to_string().into())]).chain(added).collect()
+    let inherited = own
+        .variables()
+        .iter()
+        .filter(|(name, _)| passed_on(name))
+        .cloned();
+    let added = deployment
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    inherited
+        .chain([(EVENT.into(), event.to_string().into())])
+        .chain(added)
+        .collect()
 }
 
 /// The variables that describe the deployment to its scripts, except for the event.
-pub(super) fn variables(spec: &DeploymentSpec, downloaded: Option<String>) -> BTreeMap<String, String> {
+pub(super) fn variables(
+    spec: &DeploymentSpec,
+    downloaded: Option<String>,
+) -> BTreeMap<String, String> {
     let mut variables = vec![
         ("DEPLOYMENT_ID", spec.deployment_id.to_string()),
         ("APPLICATION_NAME", spec.application_name.clone()),
@@ -81,13 +95,25 @@ pub(super) fn variables(spec: &DeploymentSpec, downloaded: Option<String>) -> BT
         Revision::S3(s3) => {
             variables.push(("BUNDLE_BUCKET", s3.bucket.clone()));
             variables.push(("BUNDLE_KEY", s3.key.clone()));
-            variables.extend(s3.version.clone().map(|version| ("BUNDLE_VERSION", version)));
-            variables.extend(s3.etag.clone().or(downloaded).map(|etag| ("BUNDLE_ETAG", etag)));
+            variables.extend(
+                s3.version
+                    .clone()
+                    .map(|version| ("BUNDLE_VERSION", version)),
+            );
+            variables.extend(
+                s3.etag
+                    .clone()
+                    .or(downloaded)
+                    .map(|etag| ("BUNDLE_ETAG", etag)),
+            );
         }
         Revision::GitHub(github) => variables.push(("BUNDLE_COMMIT", github.commit_id.clone())),
         Revision::Local(_) => {}
     }
-    variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    variables
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 #[cfg(test)]
@@ -97,7 +123,15 @@ mod tests {
 
     /// The agent's own variables that a script may see.
     fn passed_on(hardening: &Hardening) -> Vec<String> {
-        let own = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%", "BUNDLE_KEY"];
+        let own = [
+            "PATH",
+            "LC_ALL",
+            "MINE",
+            "LD_PRELOAD",
+            "PYTHONPATH",
+            "BASH_FUNC_ls%%",
+            "BUNDLE_KEY",
+        ];
         let secret = [
             "AWS_ACCESS_KEY_ID",
             "AWS_SECRET_ACCESS_KEY",
@@ -106,12 +140,19 @@ mod tests {
             "CODEDEPLOY_GITHUB_TOKEN",
             "CODEDEPLOY_HOST_SECRET_ACCESS_KEY",
         ];
-        let variables = own.into_iter().chain(secret).map(|name| (name.into(), "own".into()));
-        let spec = br#"{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n",
+        let variables = own
+            .into_iter()
+            .chain(secret)
+            .map(|name| (name.into(), "own".into()));
+        let spec =
+            br#"{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n",
             "ApplicationName": "a", "Revision": {"RevisionType": "S3",
             "S3Revision": {"Bucket": "b", "Key": "k", "BundleType": "zip"}}}"#;
         let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
-        let (own, event) = (Environment::new(variables), "BeforeInstall".parse().unwrap());
+        let (own, event) = (
+            Environment::new(variables),
+            "BeforeInstall".parse().unwrap(),
+        );
         let seen = for_hooks(&own, hardening, &event, &super::variables(&spec, None));
         seen.into_iter()
             .filter(|(_, value)| value == "own")
@@ -121,11 +162,24 @@ mod tests {
 
     #[test]
     fn secrets_never_reach_a_script_and_hardening_strips_more() {
-        let plain = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%"];
+        let plain = [
+            "PATH",
+            "LC_ALL",
+            "MINE",
+            "LD_PRELOAD",
+            "PYTHONPATH",
+            "BASH_FUNC_ls%%",
+        ];
         assert_eq!(passed_on(&Hardening::default()), plain);
-        let stripped = Hardening { strip_loader_env: true, ..Hardening::default() };
+        let stripped = Hardening {
+            strip_loader_env: true,
+            ..Hardening::default()
+        };
         assert_eq!(passed_on(&stripped), ["PATH", "LC_ALL", "MINE"]);
-        let listed = Hardening { hook_env_allowlist: true, ..Hardening::default() };
+        let listed = Hardening {
+            hook_env_allowlist: true,
+            ..Hardening::default()
+        };
         assert_eq!(passed_on(&listed), ["PATH", "LC_ALL"]);
     }
 
@@ -138,8 +192,13 @@ mod tests {
             );
             let spec = DeploymentSpec::parse(&envelope::trusted(spec.into_bytes())).unwrap();
             let variables = super::variables(&spec, downloaded.map(str::to_owned));
-            let bundle = variables.into_iter().filter(|(name, _)| name.starts_with("BUNDLE_"));
-            bundle.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+            let bundle = variables
+                .into_iter()
+                .filter(|(name, _)| name.starts_with("BUNDLE_"));
+            bundle
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         let s3 = r#"{"RevisionType": "S3", "S3Revision":
             {"Bucket": "b", "Key": "k", "BundleType": "zip", "Version": "v", "ETag": "named"}}"#;

@@ -70,9 +70,22 @@ pub(super) async fn install(
     for warning in &summary.warnings {
         tracing::warn!("{warning}");
     }
-    let Summary { created, replaced, removed, kept, .. } = summary;
+    let Summary {
+        created,
+        replaced,
+        removed,
+        kept,
+        ..
+    } = summary;
     let duration_ms = milliseconds_since(began);
-    tracing::info!(duration_ms, created, replaced, removed, kept, "files installed");
+    tracing::info!(
+        duration_ms,
+        created,
+        replaced,
+        removed,
+        kept,
+        "files installed"
+    );
     Ok(succeeded(note.as_deref()))
 }
 
@@ -80,7 +93,9 @@ pub(super) async fn install(
 fn named(error: InstallError, store: &Store) -> InstallError {
     match error {
         InstallError::Conflicts(mut conflicts) => {
-            conflicts.iter_mut().for_each(|conflict| name_group(conflict, store));
+            conflicts
+                .iter_mut()
+                .for_each(|conflict| name_group(conflict, store));
             InstallError::Conflicts(conflicts)
         }
         other => other,
@@ -88,19 +103,33 @@ fn named(error: InstallError, store: &Store) -> InstallError {
 }
 
 fn name_group(conflict: &mut Conflict, store: &Store) {
-    let Conflict::Exists { group: Some(group), .. } = conflict else { return };
-    let folder = PathComponent::new(group).and_then(|id| store.pointed(&id, Pointer::LastSuccessful));
+    let Conflict::Exists {
+        group: Some(group), ..
+    } = conflict
+    else {
+        return;
+    };
+    let folder =
+        PathComponent::new(group).and_then(|id| store.pointed(&id, Pointer::LastSuccessful));
     if let Some(installed) = folder.and_then(|folder| Installed::read(&folder).ok()) {
         let name = &installed.about.deployment_group;
-        *group = if name == group { name.clone() } else { format!("{name} (id {group})") };
+        *group = if name == group {
+            name.clone()
+        } else {
+            format!("{name} (id {group})")
+        };
     }
 }
 
 /// The agent's own folders, which cannot be a destination. A log or pid folder that programs share is not among them:
 /// there the agent has single files, which Install does not replace.
 pub(super) fn own_folders(settings: &Settings) -> Vec<PathBuf> {
-    const SHARED: [&str; 9] = ["/", "/home", "/opt", "/run", "/srv", "/tmp", "/var", "/var/log", "/var/run"];
+    const SHARED: [&str; 9] = [
+        "/", "/home", "/opt", "/run", "/srv", "/tmp", "/var", "/var/log", "/var/run",
+    ];
     let shared = |folder: &PathBuf| SHARED.iter().any(|shared| folder == Path::new(shared));
-    let beside = [&settings.log_dir, &settings.pid_dir].into_iter().filter(|folder| !shared(folder));
+    let beside = [&settings.log_dir, &settings.pid_dir]
+        .into_iter()
+        .filter(|folder| !shared(folder));
     beside.chain([&settings.root_dir]).cloned().collect()
 }

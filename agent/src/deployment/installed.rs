@@ -34,7 +34,10 @@ pub enum InstalledError {
     #[error("cannot read {}, which says what the deployment is; it was not installed by this agent", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not what an agent writes of a deployment", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("{} has version {found}; this agent reads version {VERSION}, so run the newer one that wrote it", path.display())]
     Version { path: PathBuf, found: u64 },
     #[error("cannot write {}, without which the deployment could not be taken back", path.display())]
@@ -66,9 +69,14 @@ impl Installed {
             Err(source) => return Err(InstalledError::Read { path, source }),
         };
         let parsed = serde_json::from_slice::<serde_json::Value>(&bytes);
-        let found = parsed.as_ref().ok().and_then(|value| value["version"].as_u64());
+        let found = parsed
+            .as_ref()
+            .ok()
+            .and_then(|value| value["version"].as_u64());
         match found {
-            Some(found) if found != u64::from(VERSION) => Err(InstalledError::Version { path, found }),
+            Some(found) if found != u64::from(VERSION) => {
+                Err(InstalledError::Version { path, found })
+            }
             _ => parsed
                 .and_then(serde_json::from_value)
                 .map_err(|source| InstalledError::Json { path, source }),

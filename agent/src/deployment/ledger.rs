@@ -89,7 +89,13 @@ impl Ledger {
     pub fn open(store: &Store) -> Result<Self, StoreError> {
         let ledger = Self::at(store);
         let commands = store.commands();
-        for folder in [&commands, &ledger.in_progress, &ledger.outbox, &ledger.told, &ledger.ongoing] {
+        for folder in [
+            &commands,
+            &ledger.in_progress,
+            &ledger.outbox,
+            &ledger.told,
+            &ledger.ongoing,
+        ] {
             if fs::metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) {
                 set_aside(folder, "it is not a folder");
             }
@@ -116,14 +122,23 @@ impl Ledger {
     /// The waiting outcomes, oldest first, for a reader that changes nothing.
     pub fn peek(store: &Store) -> Vec<Ended> {
         let records = files(&Self::at(store).outbox).into_iter();
-        let mut waiting: Vec<Ended> = records.filter_map(|path| record::read(&path).ok()).collect();
+        let mut waiting: Vec<Ended> = records
+            .filter_map(|path| record::read(&path).ok())
+            .collect();
         waiting.sort_by_key(|ended| ended.ended_at);
         waiting
     }
 
     /// Records the delivery of `command`, which requests `event`.
-    pub fn receive(&self, command: HostCommand, event: LifecycleEvent) -> Result<Entry, LedgerError> {
-        let entry = Entry { record: InProgress::new(command), event };
+    pub fn receive(
+        &self,
+        command: HostCommand,
+        event: LifecycleEvent,
+    ) -> Result<Entry, LedgerError> {
+        let entry = Entry {
+            record: InProgress::new(command),
+            event,
+        };
         self.save(&entry)?;
         Ok(entry)
     }
@@ -152,14 +167,29 @@ impl Ledger {
         let before = entry.record.begun.take();
         let began_at = before.map_or_else(OffsetDateTime::now_utc, |before| before.began_at);
         let completed_before = (entry.event == LifecycleEvent::Install)
-            .then(|| self.store.completed_install(&spec.deployment_group_id, &spec.deployment_id))
+            .then(|| {
+                self.store
+                    .completed_install(&spec.deployment_group_id, &spec.deployment_id)
+            })
             .flatten();
         // The note comes first: if the record says that a note was written and the note is gone, another agent has
         // removed it.
-        official::write(&self.ongoing, &spec.deployment_id, entry.host_command_identifier())?;
-        let noted = Some(Noted { folder: self.folder_of_notes(), at: OffsetDateTime::now_utc() });
-        entry.record.begun =
-            Some(Begun { began_at, about: About::of(spec), completed_before, noted, specification });
+        official::write(
+            &self.ongoing,
+            &spec.deployment_id,
+            entry.host_command_identifier(),
+        )?;
+        let noted = Some(Noted {
+            folder: self.folder_of_notes(),
+            at: OffsetDateTime::now_utc(),
+        });
+        entry.record.begun = Some(Begun {
+            began_at,
+            about: About::of(spec),
+            completed_before,
+            noted,
+            specification,
+        });
         self.save(entry)
     }
 
@@ -171,8 +201,11 @@ impl Ledger {
     /// Records the outcome of a command, before it is reported. If that fails, the outcome can still be reported, and
     /// the command stays recorded as in progress until then.
     pub fn end(&self, entry: Entry, completion: PutHostCommandCompleteInput) -> Outgoing {
-        let (deployment, noted) =
-            entry.record.begun.map(|begun| (begun.about.deployment_id, begun.noted)).unzip();
+        let (deployment, noted) = entry
+            .record
+            .begun
+            .map(|begun| (begun.about.deployment_id, begun.noted))
+            .unzip();
         let mut ended = Ended::new(&entry.record.command.command_name, deployment, completion);
         ended.noted = noted.flatten();
         self.keep(ended)
@@ -185,7 +218,11 @@ impl Ledger {
 
     /// The same for a command that is known only from the note of an official agent.
     pub fn end_bare(&self, bare: &Bare, completion: PutHostCommandCompleteInput) -> Outgoing {
-        self.keep(Ended::new("", PathComponent::new(&bare.deployment_id), completion))
+        self.keep(Ended::new(
+            "",
+            PathComponent::new(&bare.deployment_id),
+            completion,
+        ))
     }
 
     fn keep(&self, ended: Ended) -> Outgoing {
@@ -238,9 +275,12 @@ impl Ledger {
         self.prune();
         let mut left = Left::default();
         let outcomes = files(&self.outbox).into_iter();
-        left.outcomes =
-            outcomes.filter_map(|path| usable(&path)).map(|ended| Outgoing { ended, safe: true }).collect();
-        left.outcomes.sort_by_key(|outgoing| outgoing.ended.ended_at);
+        left.outcomes = outcomes
+            .filter_map(|path| usable(&path))
+            .map(|ended| Outgoing { ended, safe: true })
+            .collect();
+        left.outcomes
+            .sort_by_key(|outgoing| outgoing.ended.ended_at);
         for path in files(&self.in_progress) {
             let name = path.file_name().unwrap_or_default();
             if self.outbox.join(name).exists() || self.told.join(name).exists() {
@@ -254,34 +294,58 @@ impl Ledger {
                 None => {}
             }
         }
-        left.interrupted.sort_by_key(|entry| entry.record.received_at);
+        left.interrupted
+            .sort_by_key(|entry| entry.record.received_at);
         self.set_apart_reported(&mut left);
         let notes = official::all(&self.ongoing).into_iter();
-        left.bare.extend(notes.filter(|note| self.is_bare(note, &left.interrupted)));
+        left.bare
+            .extend(notes.filter(|note| self.is_bare(note, &left.interrupted)));
         left
     }
 
     /// Moves the command that another agent has reported from `left` to its `reported`. An official agent that finds
     /// notes at its start reports the command of the newest note and clears the folder.
     fn set_apart_reported(&self, left: &mut Left) {
-        let of_outcomes = left.outcomes.iter().map(|outgoing| &outgoing.ended).filter_map(|ended| {
-            Some((ended.noted.as_ref()?, ended.deployment_id.as_ref()?, ended.host_command_identifier()))
-        });
+        let of_outcomes = left
+            .outcomes
+            .iter()
+            .map(|outgoing| &outgoing.ended)
+            .filter_map(|ended| {
+                Some((
+                    ended.noted.as_ref()?,
+                    ended.deployment_id.as_ref()?,
+                    ended.host_command_identifier(),
+                ))
+            });
         let of_entries = left.interrupted.iter().filter_map(|entry| {
             let begun = entry.record.begun.as_ref()?;
-            Some((begun.noted.as_ref()?, &begun.about.deployment_id, entry.host_command_identifier()))
+            Some((
+                begun.noted.as_ref()?,
+                &begun.about.deployment_id,
+                entry.host_command_identifier(),
+            ))
         });
         let folder = self.folder_of_notes();
-        let gone = of_outcomes.chain(of_entries).filter(|(noted, deployment, id)| {
-            noted.folder == folder && official::is_gone(&self.ongoing, deployment, id)
-        });
-        let Some(newest) = gone.max_by_key(|(noted, ..)| noted.at).map(|(.., id)| id.to_owned()) else {
+        let gone = of_outcomes
+            .chain(of_entries)
+            .filter(|(noted, deployment, id)| {
+                noted.folder == folder && official::is_gone(&self.ongoing, deployment, id)
+            });
+        let Some(newest) = gone
+            .max_by_key(|(noted, ..)| noted.at)
+            .map(|(.., id)| id.to_owned())
+        else {
             return;
         };
-        let is_newest = |outgoing: &mut Outgoing| outgoing.ended.host_command_identifier() == newest;
+        let is_newest =
+            |outgoing: &mut Outgoing| outgoing.ended.host_command_identifier() == newest;
         for outgoing in left.outcomes.extract_if(.., is_newest) {
             tracing::warn!(
-                deployment_id = outgoing.ended.deployment_id.as_ref().map(tracing::field::display),
+                deployment_id = outgoing
+                    .ended
+                    .deployment_id
+                    .as_ref()
+                    .map(tracing::field::display),
                 lifecycle_event = outgoing.ended.lifecycle_event,
                 "the outcome is not reported: another agent took over and has reported the command"
             );
@@ -295,21 +359,35 @@ impl Ledger {
     fn is_bare(&self, bare: &Bare, interrupted: &[Entry]) -> bool {
         let name = file_name(&bare.host_command_identifier);
         let is_unbegun = |entry: &Entry| {
-            entry.record.begun.is_none() && entry.host_command_identifier() == bare.host_command_identifier
+            entry.record.begun.is_none()
+                && entry.host_command_identifier() == bare.host_command_identifier
         };
         if self.told.join(&name).exists() || interrupted.iter().any(is_unbegun) {
-            official::remove(&self.ongoing, &bare.deployment_id, &bare.host_command_identifier);
+            official::remove(
+                &self.ongoing,
+                &bare.deployment_id,
+                &bare.host_command_identifier,
+            );
             return false;
         }
         !self.outbox.join(&name).exists() && !self.in_progress.join(&name).exists()
     }
 
     fn folder_of_notes(&self) -> String {
-        self.ongoing.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.ongoing
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn save(&self, entry: &Entry) -> Result<(), LedgerError> {
-        save(&self.in_progress.join(file_name(entry.host_command_identifier())), &entry.record)
+        save(
+            &self
+                .in_progress
+                .join(file_name(entry.host_command_identifier())),
+            &entry.record,
+        )
     }
 
     fn remove_in_progress(&self, host_command_identifier: &str, deployment: Option<&str>) {
@@ -366,7 +444,10 @@ impl Entry {
     }
 
     fn deployment(&self) -> Option<&str> {
-        self.record.begun.as_ref().map(|begun| begun.about.deployment_id.as_str())
+        self.record
+            .begun
+            .as_ref()
+            .map(|begun| begun.about.deployment_id.as_str())
     }
 }
 
@@ -381,7 +462,10 @@ fn save(path: &Path, record: &impl Record) -> Result<(), LedgerError> {
     let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from);
     bytes
         .and_then(|bytes| replace_file(path, &bytes, 0o600))
-        .map_err(|source| LedgerError { path: path.to_owned(), source })
+        .map_err(|source| LedgerError {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Reads the record at `path`; sets an unusable one aside for inspection, so that the agent can continue.
@@ -411,7 +495,10 @@ fn set_aside(path: &Path, reason: &str) {
 /// The records in `folder`.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut paths = paths(folder);
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "json")
+    });
     paths
 }
 

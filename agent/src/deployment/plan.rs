@@ -63,7 +63,9 @@ pub(super) fn work(
     again: bool,
 ) -> Result<Work, CommandError> {
     if store.is_own_name(&spec.deployment_group_id) {
-        return Err(CommandError::ReservedGroup(spec.deployment_group_id.clone()));
+        return Err(CommandError::ReservedGroup(
+            spec.deployment_group_id.clone(),
+        ));
     }
     match event {
         LifecycleEvent::DownloadBundle => Ok(Work::Download),
@@ -75,8 +77,14 @@ pub(super) fn work(
     }
 }
 
-fn installable(store: &Store, spec: &DeploymentSpec, again: bool) -> Result<Installable, CommandError> {
-    let archive = store.deployment(&spec.deployment_group_id, &spec.deployment_id).archive();
+fn installable(
+    store: &Store,
+    spec: &DeploymentSpec,
+    again: bool,
+) -> Result<Installable, CommandError> {
+    let archive = store
+        .deployment(&spec.deployment_group_id, &spec.deployment_id)
+        .archive();
     let (path, parsed) = appspec::parsed(&archive, &spec.appspec_filename, again)?;
     let warnings = warnings_of(&parsed);
     let appspec = parsed.appspec;
@@ -84,7 +92,12 @@ fn installable(store: &Store, spec: &DeploymentSpec, again: bool) -> Result<Inst
     appspec::check_events(&appspec, possible)?;
     appspec::check_links(&archive, &appspec)?;
     let note = appspec::idle_hooks(&appspec, possible);
-    Ok(Installable { path, appspec, warnings, note })
+    Ok(Installable {
+        path,
+        appspec,
+        warnings,
+        note,
+    })
 }
 
 /// Returns the scripts of `event` from their revision; none if that revision is gone.
@@ -101,30 +114,56 @@ fn scripts(
             let (path, parsed) = appspec::parsed(&archive, &spec.appspec_filename, again)?;
             let warnings = warnings_of(&parsed);
             let plan = HookPlan::new(event.clone(), archive, &parsed.appspec);
-            return Ok(Scripts { plan, earlier: None, appspec: path, warnings });
+            return Ok(Scripts {
+                plan,
+                earlier: None,
+                appspec: path,
+                warnings,
+            });
         }
         Origin::LastSuccessful => store.pointed(group, Pointer::LastSuccessful),
         Origin::MostRecent => store.pointed(group, Pointer::MostRecent),
     };
     let nothing = |warnings| {
         let plan = HookPlan::nothing(event.clone());
-        Ok(Scripts { plan, earlier: None, appspec: PathBuf::new(), warnings })
+        Ok(Scripts {
+            plan,
+            earlier: None,
+            appspec: PathBuf::new(),
+            warnings,
+        })
     };
-    let Some(earlier) = earlier else { return nothing(Vec::new()) };
+    let Some(earlier) = earlier else {
+        return nothing(Vec::new());
+    };
     let archive = earlier.archive();
     match appspec::scripts_of_earlier(&archive, &spec.appspec_filename, event) {
         Ok((scripts, warning)) => {
-            let plan = HookPlan { event: event.clone(), archive, scripts };
+            let plan = HookPlan {
+                event: event.clone(),
+                archive,
+                scripts,
+            };
             let warnings = Vec::from_iter(warning);
-            Ok(Scripts { plan, earlier: Some(earlier.id()), appspec: PathBuf::new(), warnings })
+            Ok(Scripts {
+                plan,
+                earlier: Some(earlier.id()),
+                appspec: PathBuf::new(),
+                warnings,
+            })
         }
-        Err(AppSpecError::Missing { .. }) => {
-            nothing(vec![format!("the earlier revision {} is gone; {event} does nothing", archive.display())])
-        }
+        Err(AppSpecError::Missing { .. }) => nothing(vec![format!(
+            "the earlier revision {} is gone; {event} does nothing",
+            archive.display()
+        )]),
         Err(error) => Err(error.into()),
     }
 }
 
 fn warnings_of(parsed: &Parsed) -> Vec<String> {
-    parsed.warnings.iter().map(|warning| format!("AppSpec: {warning}")).collect()
+    parsed
+        .warnings
+        .iter()
+        .map(|warning| format!("AppSpec: {warning}"))
+        .collect()
 }

@@ -64,7 +64,11 @@ impl Preview {
 
     /// The number of script problems that would make the deployment fail.
     pub fn problems(&self) -> usize {
-        self.events.iter().flat_map(|event| &event.scripts).map(|script| script.problems.len()).sum()
+        self.events
+            .iter()
+            .flat_map(|event| &event.scripts)
+            .map(|script| script.problems.len())
+            .sum()
     }
 }
 
@@ -80,7 +84,10 @@ pub async fn preview(
         let error = CommandError::ReservedGroup(spec.deployment_group_id.clone());
         return Err(PreviewError(error.to_string()));
     }
-    let settings = Settings { root_dir: scratch.to_owned(), ..host.settings.clone() };
+    let settings = Settings {
+        root_dir: scratch.to_owned(),
+        ..host.settings.clone()
+    };
     let elsewhere = Host::new(settings, host.environment.clone(), host.access.clone());
     let archive = elsewhere.folder(spec).archive();
     let named = |error: CommandError| {
@@ -89,7 +96,9 @@ pub async fn preview(
         PreviewError(text.replace(&format!("{}/", archive.display()), ""))
     };
     download::download(&elsewhere, spec).await.map_err(named)?;
-    look(host, spec, order, &elsewhere, &archive).await.map_err(named)
+    look(host, spec, order, &elsewhere, &archive)
+        .await
+        .map_err(named)
 }
 
 /// Returns the lifecycle events with scripts in the AppSpec file of the revision; `scratch` is an empty folder for a
@@ -103,15 +112,29 @@ pub async fn defined_events(
     let archive = match &spec.revision {
         Revision::Local(LocalRevision::Directory { location }) => location.clone(),
         _ => {
-            let settings = Settings { root_dir: scratch.to_owned(), ..host.settings.clone() };
+            let settings = Settings {
+                root_dir: scratch.to_owned(),
+                ..host.settings.clone()
+            };
             let elsewhere = Host::new(settings, host.environment.clone(), host.access.clone());
-            download::download(&elsewhere, spec).await.map_err(|error| named(&error))?;
+            download::download(&elsewhere, spec)
+                .await
+                .map_err(|error| named(&error))?;
             elsewhere.folder(spec).archive()
         }
     };
-    let (_, parsed) = appspec::parsed(&archive, &spec.appspec_filename, host.is_deployed_again(spec))
-        .map_err(|error| named(&error))?;
-    Ok(parsed.appspec.hooks.into_iter().map(|(event, _)| event).collect())
+    let (_, parsed) = appspec::parsed(
+        &archive,
+        &spec.appspec_filename,
+        host.is_deployed_again(spec),
+    )
+    .map_err(|error| named(&error))?;
+    Ok(parsed
+        .appspec
+        .hooks
+        .into_iter()
+        .map(|(event, _)| event)
+        .collect())
 }
 
 async fn look(
@@ -124,9 +147,15 @@ async fn look(
     let again = host.is_deployed_again(spec);
     let (_, parsed) = appspec::parsed(archive, &spec.appspec_filename, again)?;
     let odd = parsed.lint(archive);
-    let Parsed { appspec, warnings, .. } = parsed;
+    let Parsed {
+        appspec, warnings, ..
+    } = parsed;
     appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
-    let mut warnings: Vec<String> = warnings.iter().chain(&odd).map(ToString::to_string).collect();
+    let mut warnings: Vec<String> = warnings
+        .iter()
+        .chain(&odd)
+        .map(ToString::to_string)
+        .collect();
 
     let records = match host.store.recorded(&spec.deployment_group_id) {
         Some(records) => records,
@@ -136,7 +165,11 @@ async fn look(
     let reject_unconfined = host.settings.hardening.reject_unconfined_selinux;
     let deployment = elsewhere.folder(spec);
     let install = {
-        let (archive, appspec, reserved) = (archive.to_owned(), appspec.clone(), own_folders(&host.settings));
+        let (archive, appspec, reserved) = (
+            archive.to_owned(),
+            appspec.clone(),
+            own_folders(&host.settings),
+        );
         let stop = CancellationToken::new();
         // Nobody waits any more when this future is dropped.
         let _stopped = stop.clone().drop_guard();
@@ -171,7 +204,12 @@ async fn look(
         events.push(event);
     }
     warnings.extend(install.warnings().iter().cloned());
-    Ok(Preview { events, install, conflicts, warnings })
+    Ok(Preview {
+        events,
+        install,
+        conflicts,
+        warnings,
+    })
 }
 
 /// `own` is this deployment's revision, from DownloadBundle on.
@@ -183,18 +221,32 @@ fn event_preview(
     scripts_ran: bool,
     warnings: &mut Vec<String>,
 ) -> Result<EventPreview, CommandError> {
-    let nothing = |origin| EventPreview { event: event.clone(), origin, archive: None, scripts: Vec::new() };
-    if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
+    let nothing = |origin| EventPreview {
+        event: event.clone(),
+        origin,
+        archive: None,
+        scripts: Vec::new(),
+    };
+    if matches!(
+        event,
+        LifecycleEvent::DownloadBundle | LifecycleEvent::Install
+    ) {
         return Ok(nothing(None));
     }
     let origin = origin(event, spec.kind, own.is_some());
     let judge = |archive: &Path, scripts: &[Script]| {
-        scripts.iter().map(|script| judged(archive, script, scripts_ran)).collect()
+        scripts
+            .iter()
+            .map(|script| judged(archive, script, scripts_ran))
+            .collect()
     };
     let pointer = match (origin, own) {
         (Origin::ThisDeployment, Some((archive, appspec))) => {
             let scripts = judge(archive, appspec.scripts(event));
-            return Ok(EventPreview { scripts, ..nothing(Some(origin)) });
+            return Ok(EventPreview {
+                scripts,
+                ..nothing(Some(origin))
+            });
         }
         (Origin::ThisDeployment, None) => return Ok(nothing(Some(origin))),
         (Origin::LastSuccessful, _) => Pointer::LastSuccessful,
@@ -208,11 +260,17 @@ fn event_preview(
         Ok((scripts, warning)) => {
             warnings.extend(warning);
             let scripts = judge(&archive, &scripts);
-            Ok(EventPreview { scripts, archive: Some(archive), ..nothing(Some(origin)) })
+            Ok(EventPreview {
+                scripts,
+                archive: Some(archive),
+                ..nothing(Some(origin))
+            })
         }
         Err(AppSpecError::Missing { .. }) => {
-            warnings
-                .push(format!("{event} does nothing: the earlier revision {} is gone", archive.display()));
+            warnings.push(format!(
+                "{event} does nothing: the earlier revision {} is gone",
+                archive.display()
+            ));
             Ok(nothing(Some(origin)))
         }
         Err(error) => Err(error.into()),
@@ -223,14 +281,18 @@ fn event_preview(
 /// Install, because BeforeInstall may create it.
 fn judge(conflicts: &[Conflict], scripts_ran: bool, warnings: &mut Vec<String>) -> Vec<String> {
     let may_be_made = |conflict: &&Conflict| {
-        matches!(conflict, Conflict::UnknownUser { .. } | Conflict::UnknownGroup { .. })
+        matches!(
+            conflict,
+            Conflict::UnknownUser { .. } | Conflict::UnknownGroup { .. }
+        )
     };
     let (accounts, others): (Vec<_>, Vec<_>) = conflicts.iter().partition(may_be_made);
     let accounts = accounts.into_iter().map(ToString::to_string);
     let others = others.into_iter().map(ToString::to_string);
     if scripts_ran {
-        warnings
-            .extend(accounts.map(|text| format!("{text}; an earlier script of this deployment may do so")));
+        warnings.extend(
+            accounts.map(|text| format!("{text}; an earlier script of this deployment may do so")),
+        );
         others.collect()
     } else {
         accounts.chain(others).collect()
@@ -238,16 +300,20 @@ fn judge(conflicts: &[Conflict], scripts_ran: bool, warnings: &mut Vec<String>) 
 }
 
 fn judged(archive: &Path, script: &Script, scripts_ran: bool) -> ScriptPreview {
-    let mut preview = ScriptPreview { script: script.clone(), problems: Vec::new(), warnings: Vec::new() };
+    let mut preview = ScriptPreview {
+        script: script.clone(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
     for finding in inspect(archive, script) {
         match finding {
             ScriptFinding::NotExecutable | ScriptFinding::Disguised(_) => {
                 preview.warnings.push(finding.to_string());
             }
             ScriptFinding::User(_) | ScriptFinding::NoInterpreter(_) if scripts_ran => {
-                preview
-                    .warnings
-                    .push(format!("{finding}; an earlier script of this deployment may bring it"));
+                preview.warnings.push(format!(
+                    "{finding}; an earlier script of this deployment may bring it"
+                ));
             }
             _ => preview.problems.push(finding.to_string()),
         }

@@ -27,18 +27,33 @@ enum ReuseError {
 }
 
 /// Returns the folder of the earlier deployment, if it is usable.
-pub(super) fn folder(from: &ReuseFrom, store: &Store, spec: &DeploymentSpec) -> Option<DeploymentFolder> {
+pub(super) fn folder(
+    from: &ReuseFrom,
+    store: &Store,
+    spec: &DeploymentSpec,
+) -> Option<DeploymentFolder> {
     resolve(from, store, spec).ok()
 }
 
-fn resolve(from: &ReuseFrom, store: &Store, spec: &DeploymentSpec) -> Result<DeploymentFolder, ReuseError> {
+fn resolve(
+    from: &ReuseFrom,
+    store: &Store,
+    spec: &DeploymentSpec,
+) -> Result<DeploymentFolder, ReuseError> {
     match from {
-        ReuseFrom::Malformed(text) => Err(ReuseError::Malformed { text: text.chars().take(200).collect() }),
+        ReuseFrom::Malformed(text) => Err(ReuseError::Malformed {
+            text: text.chars().take(200).collect(),
+        }),
         ReuseFrom::Deployment(id) if *id == spec.deployment_id => Err(ReuseError::Itself),
         ReuseFrom::Deployment(id) => {
             let folder = store.deployment(&spec.deployment_group_id, id);
-            let found = folder.archive().symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-            found.then_some(folder).ok_or_else(|| ReuseError::NoArchive { id: id.clone() })
+            let found = folder
+                .archive()
+                .symlink_metadata()
+                .is_ok_and(|metadata| metadata.is_dir());
+            found
+                .then_some(folder)
+                .ok_or_else(|| ReuseError::NoArchive { id: id.clone() })
         }
     }
 }
@@ -50,7 +65,8 @@ pub(super) fn reuse(
     spec: &DeploymentSpec,
     folder: &DeploymentFolder,
 ) -> bool {
-    let copied = resolve(from, store, spec).and_then(|earlier| copy(&earlier, folder).map(|()| earlier));
+    let copied =
+        resolve(from, store, spec).and_then(|earlier| copy(&earlier, folder).map(|()| earlier));
     match copied {
         Ok(earlier) => {
             tracing::info!(from = %earlier.path().display(), "the earlier deployment's archive is used again");

@@ -26,7 +26,10 @@ use codedeploy_api::chain::Chain;
 use journal::{Came, Cause, Journal};
 
 /// The events that start the restored revision, in order.
-const STARTING: [LifecycleEvent; 2] = [LifecycleEvent::ApplicationStart, LifecycleEvent::ValidateService];
+const STARTING: [LifecycleEvent; 2] = [
+    LifecycleEvent::ApplicationStart,
+    LifecycleEvent::ValidateService,
+];
 
 /// The number of times that an event's scripts begin, if the agent ends before they do each time.
 const MOST_STARTS: usize = 2;
@@ -158,7 +161,9 @@ pub async fn finish(host: &Host, journal: &mut Journal, stop: CancellationToken)
 fn folder_of(host: &Host, about: &About) -> DeploymentFolder {
     let (group, id) = (&about.deployment_group_id, &about.deployment_id);
     let pointed = host.store.pointed(group, Pointer::LastSuccessful);
-    pointed.filter(|folder| folder.id() == id.as_str()).unwrap_or_else(|| host.store.deployment(group, id))
+    pointed
+        .filter(|folder| folder.id() == id.as_str())
+        .unwrap_or_else(|| host.store.deployment(group, id))
 }
 
 /// Does the steps that the journal does not record as done.
@@ -178,21 +183,32 @@ async fn go_back(
             _ => Vec::new(),
         };
         let previous = pointed().map(|previous| previous.path().to_owned());
-        journal.note_restored(previous, warnings).map_err(RollbackError::Journal)?;
+        journal
+            .note_restored(previous, warnings)
+            .map_err(RollbackError::Journal)?;
     }
     let (previous, warnings) = journal.restored().unwrap_or_default();
-    let (previous, warnings) =
-        (previous.map(|path| DeploymentFolder::at(path.to_owned())), warnings.to_vec());
+    let (previous, warnings) = (
+        previous.map(|path| DeploymentFolder::at(path.to_owned())),
+        warnings.to_vec(),
+    );
     let superseded = pointed() != previous;
     let started = match &previous {
-        Some(previous) if !superseded => {
-            start(host, previous, &folder, &installed, journal, stop).await.map_err(RollbackError::Journal)?
-        }
+        Some(previous) if !superseded => start(host, previous, &folder, &installed, journal, stop)
+            .await
+            .map_err(RollbackError::Journal)?,
         _ => Vec::new(),
     };
     let previous = previous.map(|previous| previous.id());
-    let rolled_back = RolledBack { warnings, previous, started, superseded };
-    journal.note_done(rolled_back.to_string()).map_err(RollbackError::Journal)?;
+    let rolled_back = RolledBack {
+        warnings,
+        previous,
+        started,
+        superseded,
+    };
+    journal
+        .note_done(rolled_back.to_string())
+        .map_err(RollbackError::Journal)?;
     Ok(rolled_back)
 }
 
@@ -260,7 +276,10 @@ async fn ran_on(
     stop: &CancellationToken,
 ) -> bool {
     let mut ran_on = false;
-    while survivors::of(deployment, event).iter().any(|survivor| survivor.runs_from(archive)) {
+    while survivors::of(deployment, event)
+        .iter()
+        .any(|survivor| survivor.runs_from(archive))
+    {
         ran_on = true;
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -285,7 +304,11 @@ async fn start_with(
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
         }
-        Ok::<_, CommandError>(HookPlan { event: for_event, archive, scripts })
+        Ok::<_, CommandError>(HookPlan {
+            event: for_event,
+            archive,
+            scripts,
+        })
     });
     let plan = plan.await??;
     let id = &installed.about.deployment_id;
@@ -294,12 +317,23 @@ async fn start_with(
 
 /// The result for an event whose scripts were interrupted; `None` if they run again.
 fn interrupted(times: usize, ran_on: bool) -> Option<Started> {
-    let result =
-        |succeeded, words: &str| Some(Started { succeeded, words: words.into(), log_tail: String::new() });
+    let result = |succeeded, words: &str| {
+        Some(Started {
+            succeeded,
+            words: words.into(),
+            log_tail: String::new(),
+        })
+    };
     if ran_on {
-        result(true, "went on while the agent was restarted, and its outcome is unknown")
+        result(
+            true,
+            "went on while the agent was restarted, and its outcome is unknown",
+        )
     } else if times >= MOST_STARTS {
-        result(false, "was interrupted each time that it was begun, and is not begun again")
+        result(
+            false,
+            "was interrupted each time that it was begun, and is not begun again",
+        )
     } else {
         None
     }
@@ -314,16 +348,26 @@ fn not_rolled_back(error: &RollbackError) -> String {
 impl Started {
     fn of(run: Result<Report, CommandError>) -> Self {
         match run {
-            Ok(report) if report.outcome.succeeded() => {
-                Self { succeeded: true, words: "succeeded".into(), log_tail: report.log_tail }
-            }
+            Ok(report) if report.outcome.succeeded() => Self {
+                succeeded: true,
+                words: "succeeded".into(),
+                log_tail: report.log_tail,
+            },
             Ok(report) => {
                 let words = format!("failed: {}", one_line(&report.outcome.to_string()));
-                Self { succeeded: false, words, log_tail: report.log_tail }
+                Self {
+                    succeeded: false,
+                    words,
+                    log_tail: report.log_tail,
+                }
             }
             Err(error) => {
                 let words = format!("could not run: {}", one_line(&Chain(&error).to_string()));
-                Self { succeeded: false, words, log_tail: String::new() }
+                Self {
+                    succeeded: false,
+                    words,
+                    log_tail: String::new(),
+                }
             }
         }
     }
@@ -336,7 +380,9 @@ impl RolledBack {
     }
 
     fn log(&self) {
-        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.warnings
+            .iter()
+            .for_each(|warning| tracing::warn!("{warning}"));
         tracing::warn!("{self}");
     }
 }
@@ -348,7 +394,10 @@ impl fmt::Display for RolledBack {
                 "this host was rolled back: what the deployment installed is gone, and no deployment was installed before",
             );
         };
-        write!(f, "this host was rolled back: the files of {previous} are installed again")?;
+        write!(
+            f,
+            "this host was rolled back: the files of {previous} are installed again"
+        )?;
         if self.superseded {
             return f.write_str(", and another deployment was installed since");
         }

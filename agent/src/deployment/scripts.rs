@@ -51,9 +51,19 @@ pub(super) async fn run(
     host.store.make_folder(folder.path(), 0o755)?;
     let mut log = script_log(host, folder, deployment);
     let settings = &host.settings;
-    let environment = environment::for_hooks(&host.environment, &settings.hardening, &plan.event, variables);
-    let limits = Limits { kill_grace: settings.hook_kill_grace, drain_grace: settings.output_drain };
-    let session = Session { strip_loader_env: settings.hardening.strip_loader_env };
+    let environment = environment::for_hooks(
+        &host.environment,
+        &settings.hardening,
+        &plan.event,
+        variables,
+    );
+    let limits = Limits {
+        kill_grace: settings.hook_kill_grace,
+        drain_grace: settings.output_drain,
+    };
+    let session = Session {
+        strip_loader_env: settings.hardening.strip_loader_env,
+    };
     let run = HookRun {
         plan,
         environment: &environment,
@@ -68,9 +78,16 @@ pub(super) async fn run(
 }
 
 fn script_log(host: &Host, folder: &DeploymentFolder, deployment: &PathComponent) -> ScriptLog {
-    let deployments = host.settings.enable_deployments_log.then_some(host.deployments_log.as_path());
+    let deployments = host
+        .settings
+        .enable_deployments_log
+        .then_some(host.deployments_log.as_path());
     let readers = &host.settings.log_group;
-    let places = LogPlaces { scripts: &folder.scripts_log(), deployments, readers };
+    let places = LogPlaces {
+        scripts: &folder.scripts_log(),
+        deployments,
+        readers,
+    };
     ScriptLog::open(places, deployment.as_str())
 }
 
@@ -79,7 +96,9 @@ async fn deployed(plan: &HookPlan) -> Result<Option<Arc<Deployed>>, CommandError
     let manifest = DeploymentFolder::of_archive(&plan.archive).manifest();
     let (archive, scripts) = (plan.archive.clone(), plan.scripts.clone());
     let deployed = blocking(move || {
-        let Ok(root) = archive.canonicalize() else { return Ok(None) };
+        let Ok(root) = archive.canonicalize() else {
+            return Ok(None);
+        };
         let paths = scripts.iter().filter_map(|script| {
             let path = root.join(script.location.as_path()).canonicalize().ok()?;
             path.strip_prefix(&root).ok().map(Path::to_owned)

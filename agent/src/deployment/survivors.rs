@@ -51,12 +51,16 @@ pub fn of(deployment: &PathComponent, event: &LifecycleEvent) -> Vec<Survivor> {
         .filter(|pid| *pid != own)
         .filter(|pid| {
             let environment = read(&format!("/proc/{pid}/environ"), MAX_ENVIRONMENT);
-            let has = |wanted: &dyn Fn(&[u8]) -> bool| environment.split(|byte| *byte == 0).any(wanted);
+            let has =
+                |wanted: &dyn Fn(&[u8]) -> bool| environment.split(|byte| *byte == 0).any(wanted);
             has(&|variable| variable == id)
                 && has(&|variable| variable == event)
                 && has(&|variable| variable.starts_with(&mark))
         })
-        .map(|pid| Survivor { pid, command_line: command_line(pid) })
+        .map(|pid| Survivor {
+            pid,
+            command_line: command_line(pid),
+        })
         .collect();
     survivors.sort_by_key(|survivor| survivor.pid);
     survivors
@@ -71,7 +75,10 @@ fn command_line(pid: i32) -> String {
         let name = read(&format!("/proc/{pid}/comm"), MAX_COMMAND_LINE);
         return format!("[{}]", String::from_utf8_lossy(&name).trim());
     }
-    text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .take(SHOWN)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// Reads as much as possible of a file that may disappear at any moment.
@@ -84,7 +91,10 @@ fn read(path: &str, most: u64) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "the processes to be found are started here")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the processes to be found are started here"
+)]
 mod tests {
     use std::process::{Child, Command, Stdio};
 
@@ -92,8 +102,15 @@ mod tests {
 
     fn sleeper(deployment: &str, event: &str) -> Child {
         let mut command = Command::new("sh");
-        command.args(["-c", "read line"]).stdin(Stdio::piped()).env(MARK, "0123");
-        command.env("DEPLOYMENT_ID", deployment).env("LIFECYCLE_EVENT", event).spawn().unwrap()
+        command
+            .args(["-c", "read line"])
+            .stdin(Stdio::piped())
+            .env(MARK, "0123");
+        command
+            .env("DEPLOYMENT_ID", deployment)
+            .env("LIFECYCLE_EVENT", event)
+            .spawn()
+            .unwrap()
     }
 
     #[test]
@@ -108,14 +125,25 @@ mod tests {
         // The environment exists once the program has started.
         let found = loop {
             let found = of(&id, &LifecycleEvent::ApplicationStart);
-            if found.iter().any(|survivor| survivor.command_line == "sh -c read line") {
+            if found
+                .iter()
+                .any(|survivor| survivor.command_line == "sh -c read line")
+            {
                 break found;
             }
         };
         let pids: Vec<_> = found.iter().map(|survivor| survivor.pid).collect();
         assert_eq!(pids, [started[0].id().cast_signed()]);
-        assert_eq!(found[0].to_string(), format!("process {} (sh -c read line)", pids[0]));
-        assert!(started.iter_mut().all(|child| child.try_wait().unwrap().is_none()), "nobody was ended");
+        assert_eq!(
+            found[0].to_string(),
+            format!("process {} (sh -c read line)", pids[0])
+        );
+        assert!(
+            started
+                .iter_mut()
+                .all(|child| child.try_wait().unwrap().is_none()),
+            "nobody was ended"
+        );
         for child in &mut started {
             child.kill().unwrap();
             child.wait().unwrap();

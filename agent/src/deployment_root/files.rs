@@ -36,7 +36,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn is_nowhere(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Returns the folders in `folder`; none if it is missing.

@@ -20,7 +20,9 @@ impl DeploymentFolder {
 
     /// The folder of the deployment whose revision is in `archive`.
     pub fn of_archive(archive: &Path) -> Self {
-        Self { path: archive.parent().unwrap_or(archive).to_owned() }
+        Self {
+            path: archive.parent().unwrap_or(archive).to_owned(),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -44,7 +46,11 @@ impl DeploymentFolder {
 
     /// The deployment's id.
     pub fn id(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     pub fn scripts_log(&self) -> PathBuf {
@@ -73,8 +79,9 @@ impl DeploymentFolder {
 
     /// Records the source of the archive, and the ETag of its bundle if it has one.
     pub fn note_source(&self, source: &str, etag: Option<&str>) -> Result<(), StoreError> {
-        let write =
-            |path: &Path, text: &str| replace_record(path, text.as_bytes()).map_err(failed("write", path));
+        let write = |path: &Path, text: &str| {
+            replace_record(path, text.as_bytes()).map_err(failed("write", path))
+        };
         etag.map_or(Ok(()), |etag| write(&self.etag(), etag))?;
         write(&self.origin(), source)
     }

@@ -18,8 +18,11 @@ const NAME_MAX: usize = 255;
 
 /// Returns the path in a pointer. Official agents write it without a newline; an editor adds one.
 pub(super) fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
-    let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)));
-    let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
+    let path = PathBuf::from(OsStr::from_bytes(
+        bytes.strip_suffix(b"\n").unwrap_or(bytes),
+    ));
+    let possible =
+        |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
     let plain = path.is_absolute()
         && path.components().all(possible)
         && !bytes.contains(&0)
@@ -30,7 +33,11 @@ pub(super) fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
 /// Reads a small regular file; `None` if nothing exists. Never blocks on a FIFO.
 pub(super) fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -40,7 +47,10 @@ pub(super) fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> 
         return Err(io::Error::other("it is not a regular file"));
     }
     if metadata.len() > most {
-        return Err(io::Error::other(format!("it has {} bytes, more than {most}", metadata.len())));
+        return Err(io::Error::other(format!(
+            "it has {} bytes, more than {most}",
+            metadata.len()
+        )));
     }
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;

@@ -127,13 +127,20 @@ struct RoleDocument {
 impl Metadata {
     /// Returns the service at its usual address, or at the one in the environment.
     pub fn new(environment: &Environment) -> Result<Self, IdentityError> {
-        let endpoint = environment.text(ENDPOINT_VARIABLE).unwrap_or(DEFAULT_ENDPOINT).trim_end_matches('/');
+        let endpoint = environment
+            .text(ENDPOINT_VARIABLE)
+            .unwrap_or(DEFAULT_ENDPOINT)
+            .trim_end_matches('/');
         let host = endpoint.strip_prefix("http://").unwrap_or_default();
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '@') {
-            return Err(IdentityError::MetadataEndpoint { found: endpoint.chars().take(80).collect() });
+            return Err(IdentityError::MetadataEndpoint {
+                found: endpoint.chars().take(80).collect(),
+            });
         }
         // The metadata service defines the host's identity, so no proxy may answer for it.
-        let connector = Connector::builder().proxy_config(ProxyConfig::disabled()).build_http();
+        let connector = Connector::builder()
+            .proxy_config(ProxyConfig::disabled())
+            .build_http();
         Ok(Self {
             endpoint: endpoint.to_owned(),
             connector: SharedHttpConnector::new(connector),
@@ -169,17 +176,26 @@ impl Metadata {
         let url = format!("{}{path}", self.endpoint);
         let document: RoleDocument = self.json(&path).await?;
         if let Some(code) = document.code.filter(|code| code != "Success") {
-            return Err(MetadataError::Role { url, code: code.chars().take(80).collect() });
+            return Err(MetadataError::Role {
+                url,
+                code: code.chars().take(80).collect(),
+            });
         }
-        let missing =
-            |what: &str| MetadataError::Answer { url: url.clone(), what: format!("it has no {what}") };
+        let missing = |what: &str| MetadataError::Answer {
+            url: url.clone(),
+            what: format!("it has no {what}"),
+        };
         let expiration = document.expiration.ok_or_else(|| missing("Expiration"))?;
         let form = &time::format_description::well_known::Rfc3339;
-        let expires =
-            time::OffsetDateTime::parse(&expiration, form).map_err(|_| missing("usable Expiration"))?;
+        let expires = time::OffsetDateTime::parse(&expiration, form)
+            .map_err(|_| missing("usable Expiration"))?;
         Ok(RoleKeys {
-            access_key_id: document.access_key_id.ok_or_else(|| missing("AccessKeyId"))?,
-            secret_access_key: document.secret_access_key.ok_or_else(|| missing("SecretAccessKey"))?,
+            access_key_id: document
+                .access_key_id
+                .ok_or_else(|| missing("AccessKeyId"))?,
+            secret_access_key: document
+                .secret_access_key
+                .ok_or_else(|| missing("SecretAccessKey"))?,
             session_token: document.token.ok_or_else(|| missing("Token"))?,
             expires: expires.into(),
         })
@@ -189,9 +205,15 @@ impl Metadata {
         let text = self.get(path).await?;
         serde_json::from_str(&text).map_err(|error| {
             // Report only the place of the mistake, because the text may contain keys.
-            let what =
-                format!("expected a JSON document, wrong at line {} column {}", error.line(), error.column());
-            MetadataError::Answer { url: format!("{}{path}", self.endpoint), what }
+            let what = format!(
+                "expected a JSON document, wrong at line {} column {}",
+                error.line(),
+                error.column()
+            );
+            MetadataError::Answer {
+                url: format!("{}{path}", self.endpoint),
+                what,
+            }
         })
     }
 
@@ -202,7 +224,10 @@ impl Metadata {
         let is_name = |c: char| c.is_ascii_alphanumeric() || "+=,.@-_".contains(c);
         if word.is_empty() || word.len() > 128 || !word.chars().all(is_name) {
             let what = "expected one name".to_owned();
-            return Err(MetadataError::Answer { url: format!("{}{path}", self.endpoint), what });
+            return Err(MetadataError::Answer {
+                url: format!("{}{path}", self.endpoint),
+                what,
+            });
         }
         Ok(word.to_owned())
     }
@@ -226,10 +251,14 @@ impl Metadata {
     /// Makes one attempt; replaces a rejected token.
     async fn ask(&self, path: &str) -> Result<String, MetadataError> {
         let token = self.token(None).await?;
-        match self.send("GET", path, ("x-aws-ec2-metadata-token", token.clone())).await {
+        match self
+            .send("GET", path, ("x-aws-ec2-metadata-token", token.clone()))
+            .await
+        {
             Err(MetadataError::Status { status: 401, .. }) => {
                 let token = self.token(Some(&token)).await?;
-                self.send("GET", path, ("x-aws-ec2-metadata-token", token)).await
+                self.send("GET", path, ("x-aws-ec2-metadata-token", token))
+                    .await
             }
             answered => answered,
         }
@@ -264,11 +293,21 @@ impl Metadata {
         url: &str,
         (name, value): (&'static str, String),
     ) -> Result<String, MetadataError> {
-        let unreachable = |reason: String| MetadataError::Unreachable { url: url.to_owned(), reason };
-        let unusable = |what: &str| MetadataError::Answer { url: url.to_owned(), what: what.to_owned() };
+        let unreachable = |reason: String| MetadataError::Unreachable {
+            url: url.to_owned(),
+            reason,
+        };
+        let unusable = |what: &str| MetadataError::Answer {
+            url: url.to_owned(),
+            what: what.to_owned(),
+        };
         let mut request = HttpRequest::new(SdkBody::empty());
-        request.set_method(method).map_err(|error| unreachable(error.to_string()))?;
-        request.set_uri(url).map_err(|error| unreachable(error.to_string()))?;
+        request
+            .set_method(method)
+            .map_err(|error| unreachable(error.to_string()))?;
+        request
+            .set_uri(url)
+            .map_err(|error| unreachable(error.to_string()))?;
         request
             .headers_mut()
             .try_insert(name, value)
@@ -276,7 +315,10 @@ impl Metadata {
         let answer = self.connector.call(request).await;
         let answer = answer.map_err(|error| unreachable(Chain(&error).to_string()))?;
         if !answer.status().is_success() {
-            return Err(MetadataError::Status { url: url.to_owned(), status: answer.status().as_u16() });
+            return Err(MetadataError::Status {
+                url: url.to_owned(),
+                status: answer.status().as_u16(),
+            });
         }
         let mut body = ByteStream::new(answer.into_body());
         let mut bytes = Vec::new();
@@ -292,6 +334,8 @@ impl Metadata {
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metadata").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Metadata")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }

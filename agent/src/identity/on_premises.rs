@@ -17,15 +17,24 @@ pub(crate) struct OnPremises {
 /// The credentials of a host in each form.
 pub(crate) enum Login {
     /// `iam_user_arn`: these keys.
-    User { access_key_id: String, secret_access_key: String },
+    User {
+        access_key_id: String,
+        secret_access_key: String,
+    },
     /// `iam_session_arn`: the keys in this shared credentials file.
     Session(PathBuf),
 }
 
 /// Reads the file; `region` overrides the file's region.
 pub(crate) fn read(path: &Path, region: Option<&str>) -> Result<OnPremises, IdentityError> {
-    let text = regular::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
-    parse(&text, region).map_err(|problems| IdentityError::Invalid { path: path.into(), problems })
+    let text = regular::read(path).map_err(|source| IdentityError::Read {
+        path: path.into(),
+        source,
+    })?;
+    parse(&text, region).map_err(|problems| IdentityError::Invalid {
+        path: path.into(),
+        problems,
+    })
 }
 
 fn parse(text: &[u8], region: Option<&str>) -> Result<OnPremises, Vec<ReadError>> {
@@ -38,7 +47,10 @@ fn parse(text: &[u8], region: Option<&str>) -> Result<OnPremises, Vec<ReadError>
     let named = file.text("region");
     let region = region.map(str::to_owned).or(named);
     if region.is_none() {
-        file.missing("region", "is missing; name the region, such as eu-central-1");
+        file.missing(
+            "region",
+            "is missing; name the region, such as eu-central-1",
+        );
     }
     let found = match (user, session) {
         (Some(arn), None) => {
@@ -50,11 +62,20 @@ fn parse(text: &[u8], region: Option<&str>) -> Result<OnPremises, Vec<ReadError>
             };
             let access_key_id = need(access_key_id, "aws_access_key_id");
             let secret_access_key = need(secret_access_key, "aws_secret_access_key");
-            Some((arn, Login::User { access_key_id, secret_access_key }))
+            Some((
+                arn,
+                Login::User {
+                    access_key_id,
+                    secret_access_key,
+                },
+            ))
         }
         (None, Some(arn)) => {
             if credentials_file.is_none() {
-                file.missing("aws_credentials_file", "is missing; it belongs to iam_session_arn");
+                file.missing(
+                    "aws_credentials_file",
+                    "is missing; it belongs to iam_session_arn",
+                );
             }
             Some((arn, Login::Session(credentials_file.unwrap_or_default())))
         }
@@ -63,12 +84,18 @@ fn parse(text: &[u8], region: Option<&str>) -> Result<OnPremises, Vec<ReadError>
             None
         }
         (None, None) => {
-            let why = "is missing, and so is iam_session_arn; one of the two must identify this host";
+            let why =
+                "is missing, and so is iam_session_arn; one of the two must identify this host";
             file.missing("iam_user_arn", why);
             None
         }
     };
     let warnings = file.finish()?;
     let (arn, login) = found.ok_or_else(Vec::new)?;
-    Ok(OnPremises { arn, region: region.unwrap_or_default(), login, warnings })
+    Ok(OnPremises {
+        arn,
+        region: region.unwrap_or_default(),
+        login,
+        warnings,
+    })
 }

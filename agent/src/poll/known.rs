@@ -68,7 +68,11 @@ mod tests {
 
     fn completion() -> Option<Arc<Completion>> {
         let (host_command_identifier, command_status) = ("a".into(), CommandStatus::Succeeded);
-        Some(Arc::new(Completion { host_command_identifier, command_status, diagnostics: None }))
+        Some(Arc::new(Completion {
+            host_command_identifier,
+            command_status,
+            diagnostics: None,
+        }))
     }
 
     #[test]
@@ -80,7 +84,10 @@ mod tests {
         assert!(matches!(known.delivered("a"), Delivery::Ended(_)));
         assert!(matches!(known.delivered("a"), Delivery::InProgress));
         known.ended("a", None);
-        assert!(matches!(known.delivered("a"), Delivery::Ended(_)), "what was reported once stays known");
+        assert!(
+            matches!(known.delivered("a"), Delivery::Ended(_)),
+            "what was reported once stays known"
+        );
     }
 
     #[test]
@@ -99,7 +106,10 @@ mod tests {
             known.ended(&number.to_string(), completion());
         }
         let lists = known.lock();
-        assert_eq!((lists.in_progress.len(), lists.ended.len()), (0, REMEMBERED));
+        assert_eq!(
+            (lists.in_progress.len(), lists.ended.len()),
+            (0, REMEMBERED)
+        );
         assert_eq!(lists.ended.back().unwrap().0, "9999");
     }
 }

@@ -103,8 +103,20 @@ pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Sh
         }
     };
     let until = Instant::now() + WANTED;
-    let persistence = Persistence::Delivered { end: &shutdown.no_more_work, until };
-    see_through(Attempt { agent, shutdown, persistence }, entry, place).await;
+    let persistence = Persistence::Delivered {
+        end: &shutdown.no_more_work,
+        until,
+    };
+    see_through(
+        Attempt {
+            agent,
+            shutdown,
+            persistence,
+        },
+        entry,
+        place,
+    )
+    .await;
 }
 
 /// Runs a command of an earlier run from its beginning, and reports its outcome.
@@ -114,8 +126,19 @@ pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown
         drop(place);
         return report(agent, entry, failure(&error), shutdown).await;
     }
-    let persistence = Persistence::Recovered { end: &shutdown.no_more_work };
-    see_through(Attempt { agent, shutdown, persistence }, entry, place).await;
+    let persistence = Persistence::Recovered {
+        end: &shutdown.no_more_work,
+    };
+    see_through(
+        Attempt {
+            agent,
+            shutdown,
+            persistence,
+        },
+        entry,
+        place,
+    )
+    .await;
 }
 
 /// Returns the lifecycle event that the command requests, if it is for this host and a host can perform it.
@@ -128,7 +151,10 @@ fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, Rece
     };
     if !is_own {
         let found = found.chars().take(200).collect();
-        return Err(ReceivedError::Foreign { found, own: own.to_owned() });
+        return Err(ReceivedError::Foreign {
+            found,
+            own: own.to_owned(),
+        });
     }
     match command.command_name.as_str() {
         "" => Err(ReceivedError::NoName),
@@ -146,7 +172,9 @@ async fn refuse(agent: &Agent, command: &HostCommand, error: &ReceivedError, shu
 
 /// Makes the attempt, and handles its result.
 async fn see_through(attempt: Attempt<'_>, mut entry: Entry, place: Option<SemaphorePermit<'_>>) {
-    let Attempt { agent, shutdown, .. } = attempt;
+    let Attempt {
+        agent, shutdown, ..
+    } = attempt;
     let end = uninterrupted(Box::pin(attempt.make(&mut entry))).await;
     // An outcome that waits for the service takes no place.
     drop(place);
@@ -175,7 +203,9 @@ pub(super) async fn report(agent: &Agent, entry: Entry, ended: Report, shutdown:
     let id = entry.command().host_command_identifier.clone();
     let about = entry.about().cloned();
     let outgoing = agent.ledger.end(entry, report::completion(&id, &ended));
-    about.iter().for_each(|about| agent.close_rollback(about, &id));
+    about
+        .iter()
+        .for_each(|about| agent.close_rollback(about, &id));
     agent.tell(outgoing, false, shutdown).await;
 }
 
@@ -196,8 +226,12 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Runs the command unless the service has ended it. `entry` is the record for a restart.
     async fn make(&self, entry: &mut Entry) -> Result<End, ReceivedError> {
-        let Some((spec, envelope)) = self.specification(entry).await? else { return Ok(self.unanswered()) };
-        let Some(_turn) = self.turn(&spec).await else { return Ok(End::Over(stopped())) };
+        let Some((spec, envelope)) = self.specification(entry).await? else {
+            return Ok(self.unanswered());
+        };
+        let Some(_turn) = self.turn(&spec).await else {
+            return Ok(End::Over(stopped()));
+        };
         let event = entry.event().clone();
         let plan = self.agent.host.plan(&event, &spec).await;
         match self.acknowledge(entry, plan.is_noop()).await? {
@@ -214,17 +248,28 @@ impl Attempt<'_> {
     }
 
     fn unanswered(&self) -> End {
-        if self.shutdown.no_more_work.is_cancelled() { End::Left } else { End::Dropped }
+        if self.shutdown.no_more_work.is_cancelled() {
+            End::Left
+        } else {
+            End::Dropped
+        }
     }
 
     async fn perform(&self, entry: &Entry, plan: Plan<'_>, spec: &DeploymentSpec) -> Report {
         let event = entry.event();
         tracing::info!("{event} begins");
-        systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
+        systemd::status(&format!(
+            "{event} of {} ({})",
+            spec.deployment_id, spec.application_name
+        ));
         let running = self.agent.status.began(event, spec);
         let began = Instant::now();
         let id = Some(entry.command().host_command_identifier.as_str());
-        let report = self.agent.host.perform(plan, id, self.shutdown.end_running.clone()).await;
+        let report = self
+            .agent
+            .host
+            .perform(plan, id, self.shutdown.end_running.clone())
+            .await;
         running.ended(&report.outcome);
         let duration_ms = milliseconds_since(began);
         if report.outcome.succeeded() {
@@ -232,7 +277,13 @@ impl Attempt<'_> {
         } else {
             let code = u8::from(report.outcome.code());
             let script = Some(report.outcome.script_name()).filter(|script| !script.is_empty());
-            tracing::error!(duration_ms, code, script, "{event} failed: {}", report.outcome);
+            tracing::error!(
+                duration_ms,
+                code,
+                script,
+                "{event} failed: {}",
+                report.outcome
+            );
         }
         report
     }
@@ -255,7 +306,10 @@ impl Attempt<'_> {
         let command = entry.command();
         if let Some(begun) = &entry.record().begun {
             // The signing time was checked on arrival.
-            match self.verified(command, &begun.specification).map(|(spec, _)| spec) {
+            match self
+                .verified(command, &begun.specification)
+                .map(|(spec, _)| spec)
+            {
                 Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the specification on record is not usable; it is fetched again");
@@ -266,13 +320,22 @@ impl Attempt<'_> {
             deployment_execution_id: command.deployment_execution_id.clone(),
             host_identifier: command.host_identifier.clone(),
         };
-        let answer = self.agent.service.call_patiently(&input, self.persistence).await;
-        let Some(answer) = answer.transpose().map_err(ReceivedError::Fetch)? else { return Ok(None) };
+        let answer = self
+            .agent
+            .service
+            .call_patiently(&input, self.persistence)
+            .await;
+        let Some(answer) = answer.transpose().map_err(ReceivedError::Fetch)? else {
+            return Ok(None);
+        };
         if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
-            return Err(ReceivedError::System { found: answer.deployment_system });
+            return Err(ReceivedError::System {
+                found: answer.deployment_system,
+            });
         }
-        let specification =
-            answer.deployment_specification.and_then(|specification| specification.generic_envelope);
+        let specification = answer
+            .deployment_specification
+            .and_then(|specification| specification.generic_envelope);
         let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
         let (spec, signers) = self.verified(command, &envelope)?;
         spec.binding.check_time(OffsetDateTime::now_utc())?;
@@ -308,13 +371,23 @@ impl Attempt<'_> {
 
     /// Acknowledges the command, and reports whether there is anything to do.
     async fn acknowledge(&self, entry: &Entry, noop: bool) -> Result<Acknowledged, ReceivedError> {
-        let payload =
-            serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
+        let payload = serde_json::to_string(&AcknowledgementPayload {
+            is_command_noop: noop,
+        })
+        .unwrap_or_default();
         let input = PutHostCommandAcknowledgementInput {
             host_command_identifier: entry.command().host_command_identifier.clone(),
-            diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
+            diagnostics: Some(Envelope {
+                format: Envelope::JSON.into(),
+                payload,
+            }),
         };
-        let answer = match self.agent.service.call_patiently(&input, self.persistence).await {
+        let answer = match self
+            .agent
+            .service
+            .call_patiently(&input, self.persistence)
+            .await
+        {
             None => return Ok(Acknowledged::Unanswered),
             // The service accepted the first acknowledgement.
             Some(Err(error)) if entry.record().begun.is_some() => {
@@ -333,14 +406,23 @@ impl Attempt<'_> {
 
 fn completed_noop() -> Report {
     let note = Some("CompletedNoopCommand".into());
-    Report { outcome: Outcome::Succeeded { note }, log_tail: String::new() }
+    Report {
+        outcome: Outcome::Succeeded { note },
+        log_tail: String::new(),
+    }
 }
 
 /// Turns a panic in `work` into an ordinary error.
-async fn uninterrupted<T>(work: impl Future<Output = Result<T, ReceivedError>>) -> Result<T, ReceivedError> {
+async fn uninterrupted<T>(
+    work: impl Future<Output = Result<T, ReceivedError>>,
+) -> Result<T, ReceivedError> {
     // State that a panic left half changed is not used again: every command begins with the state on disk.
     let done = AssertUnwindSafe(work).catch_unwind().await;
-    done.unwrap_or_else(|panic| Err(ReceivedError::Panic { message: panic_message(&*panic) }))
+    done.unwrap_or_else(|panic| {
+        Err(ReceivedError::Panic {
+            message: panic_message(&*panic),
+        })
+    })
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -355,9 +437,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_outcome() {
-        let work = tokio::task::yield_now().map(|()| -> Result<(), _> { panic!("index {} of {}", 3, 2) });
+        let work =
+            tokio::task::yield_now().map(|()| -> Result<(), _> { panic!("index {} of {}", 3, 2) });
         let report = failed(&uninterrupted(work).await.unwrap_err());
         assert_eq!(u8::from(report.outcome.code()), 5);
-        assert!(report.outcome.to_string().ends_with("please report it: index 3 of 2"), "{}", report.outcome);
+        assert!(
+            report
+                .outcome
+                .to_string()
+                .ends_with("please report it: index 3 of 2"),
+            "{}",
+            report.outcome
+        );
     }
 }

@@ -45,7 +45,10 @@ fn decide(entry: &Entry, installed: bool, now: OffsetDateTime) -> Decision {
     let repeatable = match record.begun {
         None => true,
         Some(_) if now - record.received_at > STALE_AFTER => false,
-        Some(_) => matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install),
+        Some(_) => matches!(
+            event,
+            LifecycleEvent::DownloadBundle | LifecycleEvent::Install
+        ),
     };
     if !repeatable {
         return Decision::Over(interrupted());
@@ -63,9 +66,10 @@ fn decide(entry: &Entry, installed: bool, now: OffsetDateTime) -> Decision {
 }
 
 fn interrupted() -> Outcome {
-    let message =
-        "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
-    Outcome::FailedAfterRestart { message: message.into() }
+    let message = "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
+    Outcome::FailedAfterRestart {
+        message: message.into(),
+    }
 }
 
 /// Resumes the commands of earlier runs. When this returns, all of them are known, and those of a deployment group
@@ -85,7 +89,9 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
             lifecycle_event = ended.lifecycle_event,
             "an outcome that an earlier run could not report is reported now"
         );
-        let _ = agent.known.delivered(&ended.completion.host_command_identifier);
+        let _ = agent
+            .known
+            .delivered(&ended.completion.host_command_identifier);
         let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
         commands.spawn(async move { agent.tell(outgoing, true, &shutdown).await });
     }
@@ -95,7 +101,10 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
     for entry in left.interrupted {
         let id = &entry.command().host_command_identifier;
         let _ = agent.known.delivered(id);
-        match rollbacks.iter().position(|journal| journal.cause.command.as_ref() == Some(id)) {
+        match rollbacks
+            .iter()
+            .position(|journal| journal.cause.command.as_ref() == Some(id))
+        {
             Some(position) => {
                 let journal = rollbacks.swap_remove(position);
                 finish_rollback(agent, Some(entry), journal, commands, shutdown);
@@ -122,7 +131,10 @@ fn look(store: &Store, ledger: &Ledger) -> (Left, Vec<Journal>) {
         tracing::error!("{}; the next Install tries again", Chain(&error));
     }
     let rollbacks = Journal::left(store).unwrap_or_else(|error| {
-        tracing::error!("{}; a rollback that was interrupted is not finished", Chain(&error));
+        tracing::error!(
+            "{}; a rollback that was interrupted is not finished",
+            Chain(&error)
+        );
         Vec::new()
     });
     (ledger.left(), rollbacks)
@@ -145,9 +157,16 @@ fn take_up(agent: &Arc<Agent>, entry: Entry, commands: &mut Commands, shutdown: 
     let span = span_of(&record.command);
     let _entered = span.enter();
     let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
-    match decide(&entry, has_installed(&agent, &entry), OffsetDateTime::now_utc()) {
+    match decide(
+        &entry,
+        has_installed(&agent, &entry),
+        OffsetDateTime::now_utc(),
+    ) {
         Decision::Again => {
-            tracing::warn!(starts = record.starts, "the agent was restarted in the middle; begun again");
+            tracing::warn!(
+                starts = record.starts,
+                "the agent was restarted in the middle; begun again"
+            );
             let task = async move { received::take_up(&agent, entry, &shutdown).await };
             commands.spawn(task.instrument(span.clone()));
         }
@@ -158,10 +177,14 @@ fn take_up(agent: &Arc<Agent>, entry: Entry, commands: &mut Commands, shutdown: 
             }
             let task = async move {
                 let id = entry.command().host_command_identifier.clone();
-                let mut report = Report { outcome, log_tail: String::new() };
+                let mut report = Report {
+                    outcome,
+                    log_tail: String::new(),
+                };
                 if let Some(about) = entry.about().filter(|_| !report.outcome.succeeded()) {
                     let stop = shutdown.end_running.clone();
-                    report = rollback::after_failure(&agent.host, about, Some(&id), report, stop).await;
+                    report =
+                        rollback::after_failure(&agent.host, about, Some(&id), report, stop).await;
                 }
                 received::report(&agent, entry, report, &shutdown).await;
             };
@@ -179,7 +202,9 @@ fn finish_rollback(
     shutdown: &Shutdown,
 ) {
     let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
-    let span = entry.as_ref().map_or_else(Span::current, |entry| span_of(entry.command()));
+    let span = entry
+        .as_ref()
+        .map_or_else(Span::current, |entry| span_of(entry.command()));
     let task = async move {
         let about = journal.cause.about.clone();
         let turn = agent.groups.lock(about.deployment_group_id.clone()).await;
@@ -189,9 +214,14 @@ fn finish_rollback(
         let (Some(entry), Some(failure)) = (entry, failure) else {
             // Nothing failed: a person requested it.
             let by_hand = journal.cause.failure.is_none();
-            match by_hand.then(|| notice::keep(agent.host.store(), &journal, &words)).transpose() {
+            match by_hand
+                .then(|| notice::keep(agent.host.store(), &journal, &words))
+                .transpose()
+            {
                 Ok(_) => journal.remove(),
-                Err(error) => tracing::warn!("{}; it is tried again at the next start", Chain(&error)),
+                Err(error) => {
+                    tracing::warn!("{}; it is tried again at the next start", Chain(&error))
+                }
             }
             return;
         };
@@ -208,9 +238,20 @@ fn finish_rollback(
 /// Whether the command is an Install that has put all files in place: its deployment has a completed Install that it
 /// did not have when the command began. The clock does not matter.
 fn has_installed(agent: &Agent, entry: &Entry) -> bool {
-    let Some(begun) = &entry.record().begun else { return false };
-    let About { deployment_id, deployment_group_id, .. } = &begun.about;
-    let completed = || agent.host.store().completed_install(deployment_group_id, deployment_id);
+    let Some(begun) = &entry.record().begun else {
+        return false;
+    };
+    let About {
+        deployment_id,
+        deployment_group_id,
+        ..
+    } = &begun.about;
+    let completed = || {
+        agent
+            .host
+            .store()
+            .completed_install(deployment_group_id, deployment_id)
+    };
     *entry.event() == LifecycleEvent::Install
         && completed().is_some_and(|completed| begun.completed_before != Some(completed))
 }
@@ -218,7 +259,10 @@ fn has_installed(agent: &Agent, entry: &Entry) -> bool {
 /// Reports a command that an earlier run began and that does not run again.
 fn account_for(agent: &Agent, event: &LifecycleEvent, begun: &Begun, outcome: &Outcome) {
     let about = &begun.about;
-    agent.status.began_at(event, about, begun.began_at).ended(outcome);
+    agent
+        .status
+        .began_at(event, about, begun.began_at)
+        .ended(outcome);
     for survivor in survivors::of(&about.deployment_id, event) {
         tracing::warn!(
             deployment_id = %about.deployment_id,
@@ -232,7 +276,10 @@ fn account_for(agent: &Agent, event: &LifecycleEvent, begun: &Begun, outcome: &O
 fn answer(agent: &Arc<Agent>, bare: &Bare, commands: &mut Commands, shutdown: &Shutdown) {
     let outcome = interrupted();
     tracing::warn!(deployment_id = bare.deployment_id, %outcome, "an agent was restarted in the middle of a command");
-    let report = Report { outcome, log_tail: String::new() };
+    let report = Report {
+        outcome,
+        log_tail: String::new(),
+    };
     let completion = report::completion(&bare.host_command_identifier, &report);
     let outgoing = agent.ledger.end_bare(bare, completion);
     let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
@@ -273,17 +320,24 @@ mod tests {
             ("Custom", true, [Some(7); 3]),
         ];
         for (event, begun, expected) in cases {
-            let decided =
-                [1, 2, 3].map(|starts| match decide(&entry(event, begun, starts), false, received) {
+            let decided = [1, 2, 3].map(|starts| {
+                match decide(&entry(event, begun, starts), false, received) {
                     Decision::Again => AGAIN,
                     Decision::Over(outcome) => Some(u8::from(outcome.code())),
-                });
+                }
+            });
             assert_eq!(decided, expected, "{event}, begun: {begun}");
         }
         let installed = decide(&entry("Install", true, 3), true, received);
         assert_eq!(installed, Decision::Over(Outcome::Succeeded { note: None }));
         let days_later = received + Duration::from_secs(2 * 24 * 3600);
-        assert_eq!(decide(&entry("Install", true, 1), false, days_later), Decision::Over(interrupted()));
-        assert_eq!(decide(&entry("Install", false, 1), false, days_later), Decision::Again);
+        assert_eq!(
+            decide(&entry("Install", true, 1), false, days_later),
+            Decision::Over(interrupted())
+        );
+        assert_eq!(
+            decide(&entry("Install", false, 1), false, days_later),
+            Decision::Again
+        );
     }
 }

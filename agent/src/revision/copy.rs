@@ -13,10 +13,19 @@ use std::vec;
 use codedeploy_hooks::appspec::MAX_FOLDERS;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-const NEW: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+const NEW: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// The properties that a copy keeps, besides contents and links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +48,32 @@ pub enum CopyError {
 }
 
 /// Copies the contents of the folder `from` into the existing, empty folder `to`, except for the folder `except`.
-pub(crate) fn copy_tree(from: &Path, to: &Path, except: Option<&Path>, keep: Keep) -> Result<(), CopyError> {
+pub(crate) fn copy_tree(
+    from: &Path,
+    to: &Path,
+    except: Option<&Path>,
+    keep: Keep,
+) -> Result<(), CopyError> {
     let open = |path: &Path| {
-        rustix::fs::openat(CWD, path, FOLDER, Mode::empty())
-            .map_err(|errno| CopyError::Copy { path: path.to_owned(), source: errno.into() })
+        rustix::fs::openat(CWD, path, FOLDER, Mode::empty()).map_err(|errno| CopyError::Copy {
+            path: path.to_owned(),
+            source: errno.into(),
+        })
     };
     let (source, target) = (open(from)?, open(to)?);
-    let mut copier = Copier { except, keep, root: to, made: HashMap::new() };
-    copier.copy(Level::new(source, target, from.to_owned(), PathBuf::new(), None)?)
+    let mut copier = Copier {
+        except,
+        keep,
+        root: to,
+        made: HashMap::new(),
+    };
+    copier.copy(Level::new(
+        source,
+        target,
+        from.to_owned(),
+        PathBuf::new(),
+        None,
+    )?)
 }
 
 struct Copier<'a> {
@@ -78,7 +105,14 @@ impl Level {
         stat: Option<Stat>,
     ) -> Result<Self, CopyError> {
         match names(&from) {
-            Ok(names) => Ok(Self { from, to, path, relative, names: names.into_iter(), stat }),
+            Ok(names) => Ok(Self {
+                from,
+                to,
+                path,
+                relative,
+                names: names.into_iter(),
+                stat,
+            }),
             Err(source) => Err(CopyError::Copy { path, source }),
         }
     }
@@ -91,14 +125,24 @@ impl Copier<'_> {
         while let Some(level) = open.last_mut() {
             let Some(name) = level.names.next() else {
                 // Last, because it may forbid writing, and writing changes its times.
-                if let Some(Level { to, path, stat: Some(stat), .. }) = open.pop() {
-                    self.finish(&to, &stat).map_err(|source| CopyError::Copy { path, source })?;
+                if let Some(Level {
+                    to,
+                    path,
+                    stat: Some(stat),
+                    ..
+                }) = open.pop()
+                {
+                    self.finish(&to, &stat)
+                        .map_err(|source| CopyError::Copy { path, source })?;
                 }
                 continue;
             };
             let (from, to) = (&level.from, &level.to);
             let (path, relative) = (level.path.join(&name), level.relative.join(&name));
-            let failed = |source: io::Error| CopyError::Copy { path: path.clone(), source };
+            let failed = |source: io::Error| CopyError::Copy {
+                path: path.clone(),
+                source,
+            };
             let stat = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| failed(errno.into()))?;
             match FileType::from_raw_mode(stat.st_mode) {
@@ -110,9 +154,16 @@ impl Copier<'_> {
                     }
                     open.push(Level::new(source, target, path, relative, Some(stat))?);
                 }
-                FileType::RegularFile => self.file(from, to, &name, &stat, &relative).map_err(failed)?,
+                FileType::RegularFile => self
+                    .file(from, to, &name, &stat, &relative)
+                    .map_err(failed)?,
                 FileType::Symlink => self.link(from, to, &name, &stat).map_err(failed)?,
-                other => return Err(CopyError::Kind { path, found: describe(other) }),
+                other => {
+                    return Err(CopyError::Kind {
+                        path,
+                        found: describe(other),
+                    });
+                }
             }
         }
         Ok(())
@@ -135,7 +186,10 @@ impl Copier<'_> {
         let made = rustix::fs::openat(to, name, FOLDER, Mode::empty())?;
         if self.keep == Keep::Permissions {
             let may_enter = Mode::from_raw_mode(stat.st_mode) & (Mode::XGRP | Mode::XOTH);
-            rustix::fs::fchmod(&made, Mode::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) | may_enter)?;
+            rustix::fs::fchmod(
+                &made,
+                Mode::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) | may_enter,
+            )?;
         }
         Ok((source, made))
     }
@@ -150,7 +204,13 @@ impl Copier<'_> {
     ) -> io::Result<()> {
         let several_names = self.keep == Keep::Everything && stat.st_nlink > 1;
         if several_names && let Some(first) = self.made.get(&(stat.st_dev, stat.st_ino)) {
-            return Ok(rustix::fs::linkat(CWD, self.root.join(first), to, name, AtFlags::empty())?);
+            return Ok(rustix::fs::linkat(
+                CWD,
+                self.root.join(first),
+                to,
+                name,
+                AtFlags::empty(),
+            )?);
         }
         let mut source = File::from(rustix::fs::openat(from, name, READ, Mode::empty())?);
         if !source.metadata()?.is_file() {
@@ -167,7 +227,8 @@ impl Copier<'_> {
         }
         self.finish(&target, stat)?;
         if several_names {
-            self.made.insert((stat.st_dev, stat.st_ino), relative.to_owned());
+            self.made
+                .insert((stat.st_dev, stat.st_ino), relative.to_owned());
         }
         Ok(())
     }
@@ -212,7 +273,10 @@ fn special_bits(made: impl AsFd, stat: &Stat) -> io::Result<()> {
     if copy.st_gid != stat.st_gid {
         special &= !0o2000;
     }
-    Ok(rustix::fs::fchmod(&made, Mode::from_raw_mode(copy.st_mode & 0o777 | special))?)
+    Ok(rustix::fs::fchmod(
+        &made,
+        Mode::from_raw_mode(copy.st_mode & 0o777 | special),
+    )?)
 }
 
 fn times(stat: &Stat) -> Timestamps {

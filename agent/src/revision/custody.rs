@@ -26,7 +26,11 @@ pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<
     // It is a copy of an archive that root holds already, in which a script may have been made executable.
     let is_held = (stat.st_uid, stat.st_gid) == (held.uid, held.gid);
     let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
-    let executable = if is_held && is_file { stat.st_mode & 0o111 } else { 0 };
+    let executable = if is_held && is_file {
+        stat.st_mode & 0o111
+    } else {
+        0
+    };
     rustix::fs::chownat(&file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     let own_path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     rustix::fs::chmod(&own_path, Mode::from_raw_mode(held.mode | executable))?;

@@ -20,7 +20,11 @@ pub enum DownloadError {
         "the bundle has {needed} bytes, but the file system of {} has only {free} free; make room there, or lower max_revisions",
         path.display()
     )]
-    NoSpace { path: PathBuf, needed: u64, free: u64 },
+    NoSpace {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
 }
 
 /// A bundle that is not complete yet. If dropped before [`Incoming::finish`], it leaves nothing behind.
@@ -35,9 +39,22 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn create(folder: &DeploymentFolder) -> Result<Self, DownloadError> {
         let temporary = folder.incoming_bundle();
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary);
-        let file = file.map_err(|source| DownloadError::Write { path: temporary.clone(), source })?;
-        Ok(Self { file: Arc::new(file), temporary, path: folder.bundle(), finished: false })
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary);
+        let file = file.map_err(|source| DownloadError::Write {
+            path: temporary.clone(),
+            source,
+        })?;
+        Ok(Self {
+            file: Arc::new(file),
+            temporary,
+            path: folder.bundle(),
+            finished: false,
+        })
     }
 
     /// Fails if `bytes` do not fit on the disk.
@@ -46,7 +63,11 @@ impl Incoming {
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let folder = self.path.parent().unwrap_or(Path::new("/")).to_owned();
         if bytes > free {
-            return Err(DownloadError::NoSpace { path: folder, needed: bytes, free });
+            return Err(DownloadError::NoSpace {
+                path: folder,
+                needed: bytes,
+                free,
+            });
         }
         Ok(())
     }
@@ -58,7 +79,11 @@ impl Incoming {
 
     /// Returns a writer that begins at `offset`; several may write concurrently.
     pub(super) fn at(&self, offset: u64) -> PartWriter<'_> {
-        PartWriter { incoming: self, offset, buffer: Vec::with_capacity(BUFFER) }
+        PartWriter {
+            incoming: self,
+            offset,
+            buffer: Vec::with_capacity(BUFFER),
+        }
     }
 
     /// Gives the complete bundle its name, and returns the handle through which it was written.
@@ -69,7 +94,10 @@ impl Incoming {
     }
 
     fn failed(&self, source: io::Error) -> DownloadError {
-        DownloadError::Write { path: self.path.clone(), source }
+        DownloadError::Write {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -109,8 +137,11 @@ impl PartWriter<'_> {
     }
 
     pub(super) async fn flush(&mut self) -> Result<(), DownloadError> {
-        let (file, buffer, offset) =
-            (Arc::clone(&self.incoming.file), std::mem::take(&mut self.buffer), self.offset);
+        let (file, buffer, offset) = (
+            Arc::clone(&self.incoming.file),
+            std::mem::take(&mut self.buffer),
+            self.offset,
+        );
         let written = tokio::task::spawn_blocking(move || {
             file.write_all_at(&buffer, offset)?;
             Ok::<_, io::Error>(buffer)

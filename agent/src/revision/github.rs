@@ -16,7 +16,11 @@ use crate::telemetry::milliseconds_since;
 pub(super) const DEFAULT_ENDPOINT: &str = "https://api.github.com";
 
 /// The pauses between attempts, equal to those of the official agents.
-const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(90)];
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(90),
+];
 
 /// GitHub itself needs one redirect.
 const MOST_REDIRECTS: usize = 5;
@@ -52,9 +56,19 @@ pub enum GitHubError {
     )]
     Unencrypted { endpoint: String },
     #[error("cannot get {commit}: {problem}; {advice}")]
-    Refused { commit: String, problem: String, advice: &'static str },
-    #[error("cannot get {commit}, in {tries} tries: {problem}; check that this host reaches GitHub")]
-    Failing { commit: String, tries: usize, problem: String },
+    Refused {
+        commit: String,
+        problem: String,
+        advice: &'static str,
+    },
+    #[error(
+        "cannot get {commit}, in {tries} tries: {problem}; check that this host reaches GitHub"
+    )]
+    Failing {
+        commit: String,
+        tries: usize,
+        problem: String,
+    },
     #[error(transparent)]
     Download(#[from] DownloadError),
 }
@@ -71,7 +85,10 @@ pub(super) struct GitHub<'a> {
 /// The reason why one attempt failed.
 enum Failure {
     Temporary(String),
-    Refused { problem: String, advice: &'static str },
+    Refused {
+        problem: String,
+        advice: &'static str,
+    },
     Here(DownloadError),
 }
 
@@ -87,28 +104,50 @@ impl GitHub<'_> {
         revision: &GitHubRevision,
         folder: &DeploymentFolder,
     ) -> Result<FetchedBundle, GitHubError> {
-        let address = Address::parse(&format!("{}{}", self.endpoint, path(revision)))
-            .ok_or_else(|| GitHubError::Endpoint { endpoint: self.endpoint.to_owned() })?;
+        let address =
+            Address::parse(&format!("{}{}", self.endpoint, path(revision))).ok_or_else(|| {
+                GitHubError::Endpoint {
+                    endpoint: self.endpoint.to_owned(),
+                }
+            })?;
         if revision.token.is_some() && !address.is_private() {
-            return Err(GitHubError::Unencrypted { endpoint: self.endpoint.to_owned() });
+            return Err(GitHubError::Unencrypted {
+                endpoint: self.endpoint.to_owned(),
+            });
         }
         let began = Instant::now();
         let incoming = Incoming::create(folder)?;
-        let GitHubRevision { account, repository, commit_id, .. } = revision;
+        let GitHubRevision {
+            account,
+            repository,
+            commit_id,
+            ..
+        } = revision;
         let commit = format!("commit {commit_id} of {account}/{repository}");
         let mut pauses = PAUSES.iter();
         let bytes = loop {
-            let problem = match self.try_once(&address, revision.token.as_ref(), &incoming).await {
+            let problem = match self
+                .try_once(&address, revision.token.as_ref(), &incoming)
+                .await
+            {
                 Ok(bytes) => break bytes,
                 Err(Failure::Here(error)) => return Err(error.into()),
                 Err(Failure::Refused { problem, advice }) => {
-                    return Err(GitHubError::Refused { commit, problem, advice });
+                    return Err(GitHubError::Refused {
+                        commit,
+                        problem,
+                        advice,
+                    });
                 }
                 Err(Failure::Temporary(problem)) => problem,
             };
             let Some(pause) = pauses.next() else {
                 let tries = PAUSES.len() + 1;
-                return Err(GitHubError::Failing { commit, tries, problem });
+                return Err(GitHubError::Failing {
+                    commit,
+                    tries,
+                    problem,
+                });
             };
             tracing::warn!(
                 problem,
@@ -120,7 +159,10 @@ impl GitHub<'_> {
         let file = incoming.finish()?;
         let (anonymous, duration_ms) = (revision.token.is_none(), milliseconds_since(began));
         tracing::info!(commit, bytes, anonymous, duration_ms, "bundle downloaded");
-        Ok(FetchedBundle::File { file, bundle_type: revision.bundle_type })
+        Ok(FetchedBundle::File {
+            file,
+            bundle_type: revision.bundle_type,
+        })
     }
 
     /// Downloads from the beginning; returns the bundle's size.
@@ -137,7 +179,9 @@ impl GitHub<'_> {
             let chunk = match tokio::time::timeout(self.patience, body.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(error))) => {
-                    return Err(Failure::Temporary(codedeploy_api::chain::Chain(&error).to_string()));
+                    return Err(Failure::Temporary(
+                        codedeploy_api::chain::Chain(&error).to_string(),
+                    ));
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -153,9 +197,9 @@ impl GitHub<'_> {
         let bytes = writer.position();
         match body.content_length.take() {
             _ if bytes == 0 => Err(Failure::Temporary("the answer is empty".into())),
-            Some(expected) if expected != bytes => {
-                Err(Failure::Temporary(format!("{bytes} of {expected} bytes arrived")))
-            }
+            Some(expected) if expected != bytes => Err(Failure::Temporary(format!(
+                "{bytes} of {expected} bytes arrived"
+            ))),
             _ => Ok(bytes),
         }
     }
@@ -169,7 +213,10 @@ impl GitHub<'_> {
     ) -> Result<Answer, Failure> {
         let mut here = address.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let mut headers = vec![("user-agent", USER_AGENT.to_owned()), ("accept", "*/*".to_owned())];
+            let mut headers = vec![
+                ("user-agent", USER_AGENT.to_owned()),
+                ("accept", "*/*".to_owned()),
+            ];
             if let Some(AccessToken(token)) = token.filter(|_| here.origin == address.origin) {
                 headers.push(("authorization", format!("token {token}")));
             }
@@ -178,7 +225,8 @@ impl GitHub<'_> {
                 .map_err(|error| Failure::Temporary(error.to_string()))?;
             match answer.status {
                 200 if answer.is_page() => {
-                    let problem = format!("{} answered with a web page, not an archive", here.origin);
+                    let problem =
+                        format!("{} answered with a web page, not an archive", here.origin);
                     return Err(Failure::Temporary(problem));
                 }
                 200 => {
@@ -186,18 +234,30 @@ impl GitHub<'_> {
                     return Ok(answer);
                 }
                 301 | 302 | 303 | 307 | 308 => {
-                    let next = answer.location.as_deref().and_then(|location| here.redirected(location));
+                    let next = answer
+                        .location
+                        .as_deref()
+                        .and_then(|location| here.redirected(location));
                     here = next.ok_or_else(|| Failure::Refused {
-                        problem: format!("{} redirects to where this agent does not go", here.origin),
+                        problem: format!(
+                            "{} redirects to where this agent does not go",
+                            here.origin
+                        ),
                         advice: "expected an https:// address",
                     })?;
                 }
                 status @ (408 | 429 | 500..) => {
-                    return Err(Failure::Temporary(format!("{} answered HTTP {status}", here.origin)));
+                    return Err(Failure::Temporary(format!(
+                        "{} answered HTTP {status}",
+                        here.origin
+                    )));
                 }
                 status => {
                     let problem = format!("{} answered HTTP {status}", here.origin);
-                    return Err(Failure::Refused { problem, advice: advice(status, token.is_some()) });
+                    return Err(Failure::Refused {
+                        problem,
+                        advice: advice(status, token.is_some()),
+                    });
                 }
             }
         }
@@ -214,29 +274,45 @@ fn advice(status: u16, has_token: bool) -> &'static str {
             "the token is not valid (any more); connect the application to GitHub again, or pass another token"
         }
         (403, false) => "requests without a token are few per hour and address; pass a token",
-        (403, true) => "the token may not read the repository, or its requests of this hour are used up",
+        (403, true) => {
+            "the token may not read the repository, or its requests of this hour are used up"
+        }
         (404, false) => {
             "check owner, repository and commit; a private repository needs a token, and there was none"
         }
-        (404, true) => "check owner, repository and commit, and that the token may read the repository",
+        (404, true) => {
+            "check owner, repository and commit, and that the token may read the repository"
+        }
         _ => "check owner, repository and commit",
     }
 }
 
 fn path(revision: &GitHubRevision) -> String {
-    let GitHubRevision { account, repository, commit_id, bundle_type, .. } = revision;
+    let GitHubRevision {
+        account,
+        repository,
+        commit_id,
+        bundle_type,
+        ..
+    } = revision;
     let form = match bundle_type {
         BundleType::Zip => "zipball",
         BundleType::Tar | BundleType::Tgz => "tarball",
     };
-    let (account, repository) =
-        (utf8_percent_encode(account, &RESERVED), utf8_percent_encode(repository, &RESERVED));
+    let (account, repository) = (
+        utf8_percent_encode(account, &RESERVED),
+        utf8_percent_encode(repository, &RESERVED),
+    );
     let commit = utf8_percent_encode(commit_id, &RESERVED_IN_PATH);
     format!("/repos/{account}/{repository}/{form}/{commit}")
 }
 
 /// Everything but letters, digits and `-._~` (RFC 3986, section 2.3).
-const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// The same without `/`, which names of branches may contain.
 const RESERVED_IN_PATH: AsciiSet = RESERVED.remove(b'/');
 
@@ -253,7 +329,10 @@ mod tests {
             bundle_type: BundleType::Tar,
             token: Some(AccessToken::new("ghp_secret".into())),
         };
-        assert_eq!(path(&revision), "/repos/octo%20cat/a%2Fb/tarball/feature/x%231");
+        assert_eq!(
+            path(&revision),
+            "/repos/octo%20cat/a%2Fb/tarball/feature/x%231"
+        );
         revision.bundle_type = BundleType::Zip;
         assert!(path(&revision).contains("/zipball/"));
         assert!(!format!("{revision:?}").contains("ghp_secret"));

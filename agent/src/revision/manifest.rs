@@ -30,8 +30,14 @@ const HEADER: &[u8] = b"codedeploy-agent archive manifest 1\0";
 /// The longest record, in bytes: a path and the fields before it.
 const MAX_RECORD: u64 = 8192;
 const BUFFER: usize = 64 * 1024;
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -91,14 +97,21 @@ impl Kind {
 impl Entry {
     /// The owner and mode of a file or folder.
     fn access(&self) -> Option<Access> {
-        self.mode.map(|mode| Access { uid: self.uid, gid: self.gid, mode })
+        self.mode.map(|mode| Access {
+            uid: self.uid,
+            gid: self.gid,
+            mode,
+        })
     }
 
     /// Whether the path is as recorded, with the bundle's access or with that of root's custody. Added execute
     /// permission does not count: scripts are made executable before they run.
     fn agrees(&self, found: &Self) -> bool {
         let same_access = |expected: Access, found: Access| {
-            let executable = Access { mode: expected.mode | 0o111, ..expected };
+            let executable = Access {
+                mode: expected.mode | 0o111,
+                ..expected
+            };
             found == expected || (self.kind == Kind::File && found == executable)
         };
         let access = match (self.access(), found.access()) {
@@ -113,28 +126,57 @@ impl Entry {
 
 /// Writes the manifest of `archive`. Blocks, and reads every file.
 pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
-    let failed = |source| ManifestError::Write { path: manifest.to_owned(), source };
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(manifest);
+    let failed = |source| ManifestError::Write {
+        path: manifest.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(manifest);
     let mut file = BufWriter::new(file.map_err(failed)?);
     file.write_all(HEADER).map_err(failed)?;
     examine(archive, &mut |path, entry| {
-        let mode = entry.mode.map_or_else(|| "-".into(), |mode| format!("{mode:04o}"));
-        let Entry { kind, uid, gid, content, .. } = entry;
+        let mode = entry
+            .mode
+            .map_or_else(|| "-".into(), |mode| format!("{mode:04o}"));
+        let Entry {
+            kind,
+            uid,
+            gid,
+            content,
+            ..
+        } = entry;
         write!(file, "{} {mode} {uid}:{gid} {content} ", kind.name())
             .and_then(|()| file.write_all(path.as_os_str().as_bytes()))
             .and_then(|()| file.write_all(b"\0"))
             .map_err(failed)
     })?;
-    file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)
+    file.into_inner()
+        .map_err(|error| failed(error.into_error()))?
+        .sync_all()
+        .map_err(failed)
 }
 
 /// Copies an archive's manifest for a copy of the archive.
 pub fn copy(from: &Path, to: &Path) -> Result<(), ManifestError> {
-    let failed = |source| ManifestError::Copy { path: from.to_owned(), source };
+    let failed = |source| ManifestError::Copy {
+        path: from.to_owned(),
+        source,
+    };
     let mut manifest = regular::open(from).map_err(failed)?;
-    let copy = File::options().write(true).create(true).truncate(true).mode(0o600).open(to);
+    let copy = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(to);
     let mut copy = copy.map_err(failed)?;
-    io::copy(&mut manifest, &mut copy).and_then(|_| copy.sync_all()).map_err(failed)
+    io::copy(&mut manifest, &mut copy)
+        .and_then(|_| copy.sync_all())
+        .map_err(failed)
 }
 
 /// Checks that `archive` matches the manifest. Blocks, and reads every file.
@@ -144,15 +186,20 @@ pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
         expected.insert(path, entry);
     })?;
     examine(archive, &mut |path, entry| {
-        let before =
-            expected.remove(&path).ok_or_else(|| ManifestError::Added { path: archive.join(&path) })?;
+        let before = expected.remove(&path).ok_or_else(|| ManifestError::Added {
+            path: archive.join(&path),
+        })?;
         if !before.agrees(&entry) {
-            return Err(ManifestError::Changed { path: archive.join(path) });
+            return Err(ManifestError::Changed {
+                path: archive.join(path),
+            });
         }
         Ok(())
     })?;
     match expected.into_keys().next() {
-        Some(path) => Err(ManifestError::Gone { path: archive.join(path) }),
+        Some(path) => Err(ManifestError::Gone {
+            path: archive.join(path),
+        }),
         None => Ok(()),
     }
 }
@@ -186,9 +233,15 @@ pub fn given(manifest: &Path, tell: Tell<'_>) -> Result<(), ManifestError> {
 
 /// Returns the digests that the files at `paths` below the archive had when it was unpacked. `None` if there is no
 /// manifest, because another agent unpacked the archive.
-pub fn deployed(manifest: &Path, paths: &BTreeSet<PathBuf>) -> Result<Option<Deployed>, ManifestError> {
+pub fn deployed(
+    manifest: &Path,
+    paths: &BTreeSet<PathBuf>,
+) -> Result<Option<Deployed>, ManifestError> {
     let digest = |file| digest(file, &mut vec![0; BUFFER]);
-    let mut deployed = Deployed { digests: BTreeMap::new(), digest };
+    let mut deployed = Deployed {
+        digests: BTreeMap::new(),
+        digest,
+    };
     let told = read(manifest, &mut |path, entry| {
         if entry.kind == Kind::File && paths.contains(&path) {
             let digest = entry.content.rsplit(' ').next().unwrap_or_default();
@@ -196,16 +249,26 @@ pub fn deployed(manifest: &Path, paths: &BTreeSet<PathBuf>) -> Result<Option<Dep
         }
     });
     match told {
-        Err(ManifestError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(ManifestError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
         told => told.map(|()| Some(deployed)),
     }
 }
 
 /// Reports every record of the manifest, in order.
 fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Entry)) -> Result<(), ManifestError> {
-    let failed = |source| ManifestError::Read { path: manifest.to_owned(), source };
-    let other = || ManifestError::NotAManifest { path: manifest.to_owned() };
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(manifest);
+    let failed = |source| ManifestError::Read {
+        path: manifest.to_owned(),
+        source,
+    };
+    let other = || ManifestError::NotAManifest {
+        path: manifest.to_owned(),
+    };
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(manifest);
     let file = file.map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(other());
@@ -214,7 +277,10 @@ fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Entry)) -> Result<(), Man
     let mut record = Vec::new();
     let mut next = |record: &mut Vec<u8>| {
         record.clear();
-        (&mut file).take(MAX_RECORD).read_until(0, record).map_err(failed)
+        (&mut file)
+            .take(MAX_RECORD)
+            .read_until(0, record)
+            .map_err(failed)
     };
     next(&mut record)?;
     if record != HEADER {
@@ -232,26 +298,47 @@ fn parse(record: &[u8]) -> Option<(PathBuf, Entry)> {
     let mut text = || std::str::from_utf8(fields.next()?).ok();
     let (kind, mode, owner, size, digest) = (text()?, text()?, text()?, text()?, text()?);
     let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
-    let mode = if mode == "-" { None } else { Some(u32::from_str_radix(mode, 8).ok()?) };
+    let mode = if mode == "-" {
+        None
+    } else {
+        Some(u32::from_str_radix(mode, 8).ok()?)
+    };
     let (uid, gid) = owner.split_once(':')?;
     let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
     let path = PathBuf::from(OsStr::from_bytes(fields.next()?));
-    Some((path, Entry { kind, mode, uid, gid, content: format!("{size} {digest}") }))
+    Some((
+        path,
+        Entry {
+            kind,
+            mode,
+            uid,
+            gid,
+            content: format!("{size} {digest}"),
+        },
+    ))
 }
 
 type Visit<'a> = dyn FnMut(PathBuf, Entry) -> Result<(), ManifestError> + 'a;
 
 /// Visits every path below `archive`; an object other than a file, folder or link has been changed.
 fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
-    let root = rustix::fs::openat(CWD, archive, FOLDER, Mode::empty())
-        .map_err(|errno| ManifestError::Examine { path: archive.to_owned(), source: errno.into() })?;
+    let root = rustix::fs::openat(CWD, archive, FOLDER, Mode::empty()).map_err(|errno| {
+        ManifestError::Examine {
+            path: archive.to_owned(),
+            source: errno.into(),
+        }
+    })?;
     let failed = |path: &Path| {
         let path = archive.join(path);
         move |source| ManifestError::Examine { path, source }
     };
     let level = |folder: OwnedFd, path: PathBuf| {
         let names = names(&folder).map_err(failed(&path))?.into_iter();
-        Ok::<_, ManifestError>(Level { folder, path, names })
+        Ok::<_, ManifestError>(Level {
+            folder,
+            path,
+            names,
+        })
     };
     let mut buffer = vec![0; BUFFER];
     let mut open = vec![level(root, PathBuf::new())?];
@@ -265,7 +352,13 @@ fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
         let stat = stat.map_err(io::Error::from).map_err(failed(&path))?;
         let entry = |kind, content| {
             let mode = (kind != Kind::Link).then_some(stat.st_mode & 0o7777);
-            Entry { kind, mode, uid: stat.st_uid, gid: stat.st_gid, content }
+            Entry {
+                kind,
+                mode,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+                content,
+            }
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
@@ -273,23 +366,38 @@ fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
                 let child = rustix::fs::openat(folder, &name, FOLDER, Mode::empty());
                 let child = child.map_err(io::Error::from).map_err(failed(&path))?;
                 if open.len() > MAX_FOLDERS {
-                    return Err(ManifestError::TooDeep { path: archive.join(path) });
+                    return Err(ManifestError::TooDeep {
+                        path: archive.join(path),
+                    });
                 }
                 open.push(level(child, path)?);
             }
             FileType::RegularFile => {
-                let file = rustix::fs::openat(folder, &name, READ, Mode::empty()).map_err(io::Error::from);
-                let digest =
-                    file.and_then(|file| digest(File::from(file), &mut buffer)).map_err(failed(&path))?;
-                visit(path, entry(Kind::File, format!("{} {digest}", stat.st_size)))?;
+                let file =
+                    rustix::fs::openat(folder, &name, READ, Mode::empty()).map_err(io::Error::from);
+                let digest = file
+                    .and_then(|file| digest(File::from(file), &mut buffer))
+                    .map_err(failed(&path))?;
+                visit(
+                    path,
+                    entry(Kind::File, format!("{} {digest}", stat.st_size)),
+                )?;
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(folder, &name, Vec::new()).map_err(io::Error::from);
+                let target =
+                    rustix::fs::readlinkat(folder, &name, Vec::new()).map_err(io::Error::from);
                 let target = target.map_err(failed(&path))?.into_bytes();
                 let digest = digest(&*target, &mut buffer).map_err(failed(&path))?;
-                visit(path, entry(Kind::Link, format!("{} {digest}", target.len())))?;
+                visit(
+                    path,
+                    entry(Kind::Link, format!("{} {digest}", target.len())),
+                )?;
             }
-            _ => return Err(ManifestError::Changed { path: archive.join(path) }),
+            _ => {
+                return Err(ManifestError::Changed {
+                    path: archive.join(path),
+                });
+            }
         }
     }
     Ok(())

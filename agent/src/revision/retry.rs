@@ -21,7 +21,12 @@ pub(super) struct Failures {
 
 impl Failures {
     pub(super) fn new(outage: Duration) -> Self {
-        Self { count: 0, position: 0, outage, away_since: None }
+        Self {
+            count: 0,
+            position: 0,
+            outage,
+            away_since: None,
+        }
     }
 
     /// Records a failure at `position`, in bytes; returns the pause before the next attempt, `None` to give up. `away`:
@@ -31,7 +36,11 @@ impl Failures {
             self.count = 0;
         }
         self.position = self.position.max(position);
-        let since = if away { Some(*self.away_since.get_or_insert_with(Instant::now)) } else { None };
+        let since = if away {
+            Some(*self.away_since.get_or_insert_with(Instant::now))
+        } else {
+            None
+        };
         self.away_since = since;
         let waited_for = since.is_some_and(|since| since.elapsed() < self.outage);
         if !waited_for || self.count + 1 < MOST {
@@ -52,16 +61,27 @@ mod tests {
         let mut failures = Failures::new(Duration::ZERO);
         let pauses: Vec<_> = std::iter::from_fn(|| failures.pause_after(10, true)).collect();
         assert_eq!(pauses.len(), 5);
-        assert!(pauses.iter().sum::<Duration>() <= Duration::from_secs(16), "{pauses:?}");
+        assert!(
+            pauses.iter().sum::<Duration>() <= Duration::from_secs(16),
+            "{pauses:?}"
+        );
         assert!(failures.pause_after(PROGRESS + 10, false).is_some());
     }
 
     #[test]
     fn a_server_that_is_away_is_waited_for() {
         let mut failures = Failures::new(Duration::from_secs(3600));
-        let pauses: Vec<_> = std::iter::from_fn(|| failures.pause_after(0, true)).take(100).collect();
+        let pauses: Vec<_> = std::iter::from_fn(|| failures.pause_after(0, true))
+            .take(100)
+            .collect();
         assert_eq!(pauses.len(), 100);
-        assert!(pauses.iter().max() <= Some(&Duration::from_secs(8)), "{pauses:?}");
-        assert!(failures.pause_after(0, false).is_none(), "it answers, and that is one failure too many");
+        assert!(
+            pauses.iter().max() <= Some(&Duration::from_secs(8)),
+            "{pauses:?}"
+        );
+        assert!(
+            failures.pause_after(0, false).is_none(),
+            "it answers, and that is one failure too many"
+        );
     }
 }

@@ -45,12 +45,25 @@ pub(super) async fn fetch(
         && *expected != found
     {
         let (object, expected) = (source.name(), expected.clone());
-        return Err(S3Error::NotTheEtag { object, expected, found });
+        return Err(S3Error::NotTheEtag {
+            object,
+            expected,
+            found,
+        });
     }
     let incoming = Incoming::create(folder)?;
-    let total = first.content_length.and_then(|length| u64::try_from(length).ok());
+    let total = first
+        .content_length
+        .and_then(|length| u64::try_from(length).ok());
     incoming.check_space(total.unwrap_or_default())?;
-    let bytes = Transfer { source: &source, etag: &etag, total, incoming: &incoming }.run(first.body).await?;
+    let bytes = Transfer {
+        source: &source,
+        etag: &etag,
+        total,
+        incoming: &incoming,
+    }
+    .run(first.body)
+    .await?;
     let file = incoming.finish()?;
     tracing::info!(
         bucket = revision.bucket,
@@ -61,7 +74,13 @@ pub(super) async fn fetch(
         duration_ms = milliseconds_since(began),
         "bundle downloaded"
     );
-    Ok((FetchedBundle::File { file, bundle_type: revision.bundle_type }, found))
+    Ok((
+        FetchedBundle::File {
+            file,
+            bundle_type: revision.bundle_type,
+        },
+        found,
+    ))
 }
 
 /// An object, and the access to it.
@@ -83,8 +102,15 @@ struct Condition {
 
 impl<'a> Source<'a> {
     /// Requests the whole object, in the bucket's own region.
-    async fn find(revision: &'a S3Revision, access: &'a Access) -> Result<(Self, GetObjectOutput), S3Error> {
-        let mut source = Self { revision, access, client: client(access, &access.region) };
+    async fn find(
+        revision: &'a S3Revision,
+        access: &'a Access,
+    ) -> Result<(Self, GetObjectOutput), S3Error> {
+        let mut source = Self {
+            revision,
+            access,
+            client: client(access, &access.region),
+        };
         let mut failures = Failures::new(access.outage);
         let mut may_move = access.endpoints.s3.is_none();
         loop {
@@ -100,7 +126,12 @@ impl<'a> Source<'a> {
                         tracing::warn!(reason, object = %source.name(), "S3 did not answer; trying again");
                         tokio::time::sleep(pause).await;
                     }
-                    None => return Err(S3Error::Failing { object: source.name(), reason }),
+                    None => {
+                        return Err(S3Error::Failing {
+                            object: source.name(),
+                            reason,
+                        });
+                    }
                 },
                 Err(failure) => return Err(source.error(failure).await),
             }
@@ -108,18 +139,35 @@ impl<'a> Source<'a> {
     }
 
     async fn get(&self, condition: Condition) -> Result<GetObjectOutput, Failure> {
-        let S3Revision { bucket, key, version, .. } = self.revision;
-        let request = self.client.get_object().bucket(bucket).key(key).set_version_id(version.clone());
-        let request = request.set_range(condition.range).set_if_match(condition.etag);
+        let S3Revision {
+            bucket,
+            key,
+            version,
+            ..
+        } = self.revision;
+        let request = self
+            .client
+            .get_object()
+            .bucket(bucket)
+            .key(key)
+            .set_version_id(version.clone());
+        let request = request
+            .set_range(condition.range)
+            .set_if_match(condition.etag);
         let used = self.access.credentials.generation();
         let mut answer = request.clone().send().await;
-        let refused = answer.as_ref().is_err_and(|error| error.code().is_some_and(credentials::is_refusal));
+        let refused = answer
+            .as_ref()
+            .is_err_and(|error| error.code().is_some_and(credentials::is_refusal));
         if refused && self.access.credentials.refused(used).await {
             answer = request.send().await;
         }
         let object = answer.map_err(Failure::of)?;
         match foreign(&object) {
-            Some(reason) => Err(Failure::Temporary { reason: reason.into(), away: false }),
+            Some(reason) => Err(Failure::Temporary {
+                reason: reason.into(),
+                away: false,
+            }),
             None => Ok(object),
         }
     }
@@ -133,19 +181,36 @@ impl<'a> Source<'a> {
         let object = self.name();
         match failure {
             Failure::Forbidden(answer) => {
-                let action =
-                    if self.revision.version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
-                S3Error::Forbidden { object, identity: self.identity().await, answer, action }
+                let action = if self.revision.version.is_some() {
+                    "s3:GetObjectVersion"
+                } else {
+                    "s3:GetObject"
+                };
+                S3Error::Forbidden {
+                    object,
+                    identity: self.identity().await,
+                    answer,
+                    action,
+                }
             }
-            Failure::Missing(answer) => S3Error::Missing { object, identity: self.identity().await, answer },
-            Failure::Replaced => S3Error::Replaced { object, expected: "what it was".into() },
+            Failure::Missing(answer) => S3Error::Missing {
+                object,
+                identity: self.identity().await,
+                answer,
+            },
+            Failure::Replaced => S3Error::Replaced {
+                object,
+                expected: "what it was".into(),
+            },
             Failure::Elsewhere(region) => {
                 let reason = format!(
                     "the bucket is in {region}; check s3_endpoint_override and the region of the host"
                 );
                 S3Error::Get { object, reason }
             }
-            Failure::Temporary { reason, .. } | Failure::Permanent(reason) => S3Error::Get { object, reason },
+            Failure::Temporary { reason, .. } | Failure::Permanent(reason) => {
+                S3Error::Get { object, reason }
+            }
         }
     }
 
@@ -166,7 +231,11 @@ impl<'a> Source<'a> {
 
 /// The reason why a successful response does not come from an object store: proxies and portals send pages.
 fn foreign(answer: &GetObjectOutput) -> Option<&'static str> {
-    let is_page = || answer.content_type().is_some_and(|kind| kind.starts_with("text/html"));
+    let is_page = || {
+        answer
+            .content_type()
+            .is_some_and(|kind| kind.starts_with("text/html"))
+    };
     match answer.e_tag() {
         None | Some("" | "\"\"") => Some("the answer has no ETag, so it is not the store's"),
         Some(_) if is_page() && answer.request_id().is_none() => {
@@ -198,7 +267,9 @@ fn client(access: &Access, region: &HostRegion) -> Client {
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .use_fips(access.endpoints.use_fips);
     if let Some(endpoint) = access.s3_endpoint() {
-        config = config.endpoint_url(endpoint).force_path_style(access.endpoints.s3.is_some());
+        config = config
+            .endpoint_url(endpoint)
+            .force_path_style(access.endpoints.s3.is_some());
     }
     Client::from_conf(config.build())
 }

@@ -54,9 +54,17 @@ impl Address {
 
     /// Whether nobody else can read the traffic: it is encrypted, or stays on this host.
     pub(super) fn is_private(&self) -> bool {
-        let Some((scheme, authority)) = self.origin.split_once("://") else { return false };
-        let loopback = |host: &str| host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let Some((scheme, authority)) = self.origin.split_once("://") else {
+            return false;
+        };
+        let loopback = |host: &str| {
+            host.parse()
+                .is_ok_and(|address: IpAddr| address.is_loopback())
+        };
+        let host = match authority
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'))
+        {
             Some((host, _)) => host,
             None => authority.split(':').next().unwrap_or_default(),
         };
@@ -66,7 +74,10 @@ impl Address {
     /// The target of a redirect from here. `None` if it is unusable, or gives up encryption.
     pub(super) fn redirected(&self, location: &str) -> Option<Self> {
         if location.starts_with('/') && !location.starts_with("//") {
-            return Some(Self { path: location.into(), ..self.clone() });
+            return Some(Self {
+                path: location.into(),
+                ..self.clone()
+            });
         }
         let next = Self::parse(location)?;
         let downgrade = self.origin.starts_with("https:") && next.origin.starts_with("http:");
@@ -87,7 +98,9 @@ pub(super) struct Answer {
 impl Answer {
     /// Whether it is a page for people, as proxies and portals send in place of a server's response.
     pub(super) fn is_page(&self) -> bool {
-        self.content_type.as_deref().is_some_and(|kind| kind.starts_with("text/html"))
+        self.content_type
+            .as_deref()
+            .is_some_and(|kind| kind.starts_with("text/html"))
     }
 }
 
@@ -104,8 +117,10 @@ pub(super) async fn get(
     read_timeout: Duration,
 ) -> Result<Answer, NoAnswer> {
     let path = address.path.clone();
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(read_timeout).build();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(read_timeout)
+        .build();
     let operation = Operation::builder()
         .service_name("Web")
         .operation_name("Get")
@@ -129,7 +144,10 @@ pub(super) async fn get(
         })
         .deserializer_impl::<Taken, NoAnswer>(Streaming)
         .build();
-    let taken = operation.invoke(()).await.map_err(|error| NoAnswer(Chain(&error).to_string()))?;
+    let taken = operation
+        .invoke(())
+        .await
+        .map_err(|error| NoAnswer(Chain(&error).to_string()))?;
     let answer = taken.0.into_inner().ok().flatten();
     answer.ok_or_else(|| NoAnswer("the answer was lost".into()))
 }
@@ -169,10 +187,19 @@ mod tests {
     #[test]
     fn only_encryption_and_loopback_are_private() {
         let private = |text| Address::parse(text).unwrap().is_private();
-        for text in ["https://x", "http://127.0.0.1:80/x", "http://[::1]:8", "http://localhost:1"] {
+        for text in [
+            "https://x",
+            "http://127.0.0.1:80/x",
+            "http://[::1]:8",
+            "http://localhost:1",
+        ] {
             assert!(private(text), "{text}");
         }
-        for text in ["http://x", "http://127.0.0.1.evil.example", "http://10.0.0.1:443"] {
+        for text in [
+            "http://x",
+            "http://127.0.0.1.evil.example",
+            "http://10.0.0.1:443",
+        ] {
             assert!(!private(text), "{text}");
         }
     }
@@ -180,8 +207,15 @@ mod tests {
     #[test]
     fn redirects_are_followed_within_and_beyond_a_host_but_never_out_of_encryption() {
         let address = Address::parse("https://API.github.com/repos/a/b").unwrap();
-        assert_eq!((&*address.origin, &*address.path), ("https://api.github.com", "/repos/a/b"));
-        let to = |location| address.redirected(location).map(|next| next.origin + &next.path);
+        assert_eq!(
+            (&*address.origin, &*address.path),
+            ("https://api.github.com", "/repos/a/b")
+        );
+        let to = |location| {
+            address
+                .redirected(location)
+                .map(|next| next.origin + &next.path)
+        };
         assert_eq!(
             to("/repositories/7/tarball").as_deref(),
             Some("https://api.github.com/repositories/7/tarball")
@@ -190,7 +224,13 @@ mod tests {
             to("https://codeload.github.com/x?token=1#f").as_deref(),
             Some("https://codeload.github.com/x?token=1")
         );
-        for refused in ["http://api.github.com/x", "//evil/x", "ftp://x/y", "https://user@evil/x", "x"] {
+        for refused in [
+            "http://api.github.com/x",
+            "//evil/x",
+            "ftp://x/y",
+            "https://user@evil/x",
+            "x",
+        ] {
             assert_eq!(to(refused), None, "{refused}");
         }
     }

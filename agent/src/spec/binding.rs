@@ -27,7 +27,9 @@ pub enum BindingError {
         "the specification is about the deployment {found}, but the command is of {expected:?}; nothing was done"
     )]
     Deployment { found: String, expected: String },
-    #[error("the specification was signed for the host {found:?}, but this is {own}; nothing was done")]
+    #[error(
+        "the specification was signed for the host {found:?}, but this is {own}; nothing was done"
+    )]
     Host { found: String, own: String },
     #[error(
         "the specification was signed for {found:?}, but the command is of {expected:?}; nothing was done"
@@ -37,7 +39,10 @@ pub enum BindingError {
         "the specification was signed at {signed_at}, and it is {now} by this host's clock; expected at most an hour between \
          them. If the clocks are right, somebody repeats an old specification"
     )]
-    Time { signed_at: OffsetDateTime, now: OffsetDateTime },
+    Time {
+        signed_at: OffsetDateTime,
+        now: OffsetDateTime,
+    },
     #[error(
         "the specification does not say {missing}, which its signer says of every other one: it is an old one that \
          somebody repeats, or the service was replaced by an older version"
@@ -56,14 +61,18 @@ pub fn check(spec: &DeploymentSpec, command: &HostCommand, own: &str) -> Result<
     }
     match &spec.binding.host_identifier {
         Some(found) if found != own => {
-            return Err(BindingError::Host { found: shown(found), own: own.to_owned() });
+            return Err(BindingError::Host {
+                found: shown(found),
+                own: own.to_owned(),
+            });
         }
         _ => {}
     }
     match &spec.binding.deployment_execution_id {
-        Some(found) if found != execution => {
-            Err(BindingError::Execution { found: shown(found), expected: shown(execution) })
-        }
+        Some(found) if found != execution => Err(BindingError::Execution {
+            found: shown(found),
+            expected: shown(execution),
+        }),
         _ => Ok(()),
     }
 }
@@ -83,7 +92,10 @@ impl Binding {
     pub fn check_complete(&self) -> Result<(), BindingError> {
         let said = [
             ("HostIdentifier", self.host_identifier.is_some()),
-            ("DeploymentExecutionId", self.deployment_execution_id.is_some()),
+            (
+                "DeploymentExecutionId",
+                self.deployment_execution_id.is_some(),
+            ),
             ("SignedAt", self.signed_at.is_some()),
         ];
         match said.iter().find(|(_, said)| !said) {
@@ -101,7 +113,8 @@ mod tests {
     use crate::spec::envelope::trusted;
 
     const HOST: &str = "arn:aws:iam::123456789012:user/box1";
-    const EXECUTION: &str = "CodeDeploy/us-east-1/Prod/arn:aws:sds:us-east-1:123456789012:deployment/d-1";
+    const EXECUTION: &str =
+        "CodeDeploy/us-east-1/Prod/arn:aws:sds:us-east-1:123456789012:deployment/d-1";
 
     fn spec(binding: Value) -> DeploymentSpec {
         let mut document = json!({
@@ -109,13 +122,18 @@ mod tests {
             "DeploymentGroupName": "web", "ApplicationName": "shop",
             "Revision": {"RevisionType": "Local Directory", "LocalRevision": {"Location": "/x", "BundleType": "directory"}}
         });
-        document.as_object_mut().unwrap().extend(binding.as_object().unwrap().clone());
+        document
+            .as_object_mut()
+            .unwrap()
+            .extend(binding.as_object().unwrap().clone());
         DeploymentSpec::parse(&trusted(document.to_string().into_bytes())).unwrap()
     }
 
     fn command(execution: &str) -> HostCommand {
-        serde_json::from_value(json!({"HostCommandIdentifier": "c", "DeploymentExecutionId": execution}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"HostCommandIdentifier": "c", "DeploymentExecutionId": execution}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -126,21 +144,42 @@ mod tests {
         assert_eq!(check(&spec(whole()), &command(EXECUTION), HOST), Ok(()));
         for other in ["d-2", "x/deployment/d-11", "x/deployment/", ""] {
             let refused = check(&spec(json!({})), &command(other), HOST);
-            assert!(matches!(refused, Err(BindingError::Deployment { .. })), "{other}: {refused:?}");
+            assert!(
+                matches!(refused, Err(BindingError::Deployment { .. })),
+                "{other}: {refused:?}"
+            );
         }
         let refused = check(&spec(whole()), &command(EXECUTION), &format!("{HOST}0"));
-        assert!(matches!(refused, Err(BindingError::Host { .. })), "{refused:?}");
-        let refused = check(&spec(whole()), &command(&EXECUTION.replace("Prod", "Beta")), HOST);
-        assert!(matches!(refused, Err(BindingError::Execution { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(BindingError::Host { .. })),
+            "{refused:?}"
+        );
+        let refused = check(
+            &spec(whole()),
+            &command(&EXECUTION.replace("Prod", "Beta")),
+            HOST,
+        );
+        assert!(
+            matches!(refused, Err(BindingError::Execution { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]
     fn it_counts_when_it_was_signed_and_a_signer_that_says_so_says_all_of_it() {
-        let binding =
-            spec(json!({"HostIdentifier": HOST, "DeploymentExecutionId": EXECUTION, "SignedAt": 1.8e9}))
-                .binding;
-        let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap();
-        for (seconds, counts) in [(0, true), (3599, true), (-3599, true), (3601, false), (-3601, false)] {
+        let binding = spec(
+            json!({"HostIdentifier": HOST, "DeploymentExecutionId": EXECUTION, "SignedAt": 1.8e9}),
+        )
+        .binding;
+        let at =
+            |seconds: i64| OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap();
+        for (seconds, counts) in [
+            (0, true),
+            (3599, true),
+            (-3599, true),
+            (3601, false),
+            (-3601, false),
+        ] {
             assert_eq!(binding.check_time(at(seconds)).is_ok(), counts, "{seconds}");
         }
         assert_eq!(binding.check_complete(), Ok(()));
@@ -152,7 +191,10 @@ mod tests {
                 "DeploymentExecutionId" => binding.deployment_execution_id = None,
                 _ => binding.signed_at = None,
             }
-            assert_eq!(binding.check_complete(), Err(BindingError::Missing { missing }));
+            assert_eq!(
+                binding.check_complete(),
+                Err(BindingError::Missing { missing })
+            );
         }
     }
 }

@@ -23,12 +23,18 @@ pub struct VerifiedSpec {
 impl VerifiedSpec {
     /// The keys that signed it.
     pub fn keys(&self) -> impl Iterator<Item = KeyDigest> {
-        self.signers.iter().map(|signer| KeyDigest(signer.key_sha256))
+        self.signers
+            .iter()
+            .map(|signer| KeyDigest(signer.key_sha256))
     }
 
     /// Logs the signers: called once the deployment is known, so that the line belongs to it.
     pub fn log_signers(&self) {
-        for Signer { subject, key_sha256 } in &self.signers {
+        for Signer {
+            subject,
+            key_sha256,
+        } in &self.signers
+        {
             tracing::info!(signer = %subject, key_sha256 = %KeyDigest(*key_sha256), "deployment specification verified");
         }
     }
@@ -45,7 +51,10 @@ pub enum EnvelopeError {
     #[error("the specification {problem}")]
     Signature { problem: Pkcs7Error },
     #[error("cannot read deployment_signer_ca {}", path.display())]
-    Authority { path: PathBuf, source: std::io::Error },
+    Authority {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("deployment_signer_ca {} is unusable: it {problem}", path.display())]
     NoAuthority { path: PathBuf, problem: Pkcs7Error },
     #[error(
@@ -58,21 +67,29 @@ pub enum EnvelopeError {
 /// Verifies the signature of `envelope` and its signer.
 pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, EnvelopeError> {
     if envelope.format != Envelope::PKCS7_JSON {
-        return Err(EnvelopeError::Format { found: envelope.format.chars().take(64).collect() });
+        return Err(EnvelopeError::Format {
+            found: envelope.format.chars().take(64).collect(),
+        });
     }
     let der = decode(&envelope.payload)?;
     let authorities = authorities(trust)?;
-    let opened =
-        pkcs7::open(&der, authorities.as_ref()).map_err(|problem| EnvelopeError::Signature { problem })?;
+    let opened = pkcs7::open(&der, authorities.as_ref())
+        .map_err(|problem| EnvelopeError::Signature { problem })?;
     for signer in &opened.signers {
         let found = KeyDigest(signer.key_sha256);
         if let SignerTrust::Pins(pins) = trust
             && !pins.contains(&found)
         {
-            return Err(EnvelopeError::Pin { subject: signer.subject.clone(), found });
+            return Err(EnvelopeError::Pin {
+                subject: signer.subject.clone(),
+                found,
+            });
         }
     }
-    Ok(VerifiedSpec { json: opened.content, signers: opened.signers })
+    Ok(VerifiedSpec {
+        json: opened.content,
+        signers: opened.signers,
+    })
 }
 
 /// Checks that specifications can be verified with these settings: the authorities exist.
@@ -85,31 +102,51 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
     let SignerTrust::Authority(path) = trust else {
         return Ok(None);
     };
-    let pem =
-        regular::read(path).map_err(|source| EnvelopeError::Authority { path: path.clone(), source })?;
+    let pem = regular::read(path).map_err(|source| EnvelopeError::Authority {
+        path: path.clone(),
+        source,
+    })?;
     let found = Authorities::read(&pem);
-    found.map(Some).map_err(|problem| EnvelopeError::NoAuthority { path: path.clone(), problem })
+    found
+        .map(Some)
+        .map_err(|problem| EnvelopeError::NoAuthority {
+            path: path.clone(),
+            problem,
+        })
 }
 
 /// Wraps a specification that this process wrote for itself, as the local command does.
 pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
-    VerifiedSpec { json, signers: Vec::new() }
+    VerifiedSpec {
+        json,
+        signers: Vec::new(),
+    }
 }
 
 fn decode(payload: &str) -> Result<Vec<u8>, EnvelopeError> {
     if payload.len() > MAX_BYTES {
-        return Err(EnvelopeError::TooLarge { found: payload.len() });
+        return Err(EnvelopeError::TooLarge {
+            found: payload.len(),
+        });
     }
     let body = match payload.trim().strip_prefix("-----BEGIN PKCS7-----") {
         Some(rest) => rest.split("-----END PKCS7-----").next().unwrap_or_default(),
         None => payload,
     };
-    let compact: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    base64::engine::general_purpose::STANDARD.decode(compact).map_err(|_| EnvelopeError::Encoding)
+    let compact: Vec<u8> = body
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    base64::engine::general_purpose::STANDARD
+        .decode(compact)
+        .map_err(|_| EnvelopeError::Encoding)
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "the openssl program is the oracle of these tests")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the openssl program is the oracle of these tests"
+)]
 mod tests {
     use std::path::Path;
     use std::process::Command;
@@ -123,7 +160,9 @@ mod tests {
 
     impl Signature {
         fn new(key: &[&str]) -> Self {
-            let signature = Self { folder: tempfile::tempdir().unwrap() };
+            let signature = Self {
+                folder: tempfile::tempdir().unwrap(),
+            };
             let base = [
                 "req",
                 "-x509",
@@ -142,9 +181,16 @@ mod tests {
         }
 
         fn openssl(&self, arguments: &[&str]) -> String {
-            let output =
-                Command::new("openssl").args(arguments).current_dir(self.folder.path()).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new("openssl")
+                .args(arguments)
+                .current_dir(self.folder.path())
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             String::from_utf8(output.stdout).unwrap()
         }
 
@@ -165,13 +211,18 @@ mod tests {
                 "PEM",
             ];
             let payload = self.openssl(&[&base[..], options].concat());
-            Envelope { format: Envelope::PKCS7_JSON.into(), payload }
+            Envelope {
+                format: Envelope::PKCS7_JSON.into(),
+                payload,
+            }
         }
 
         fn pin(&self) -> String {
             let pem = self.openssl(&["x509", "-in", "cert.pem", "-noout", "-pubkey"]);
             std::fs::write(self.folder.path().join("pub.pem"), pem).unwrap();
-            self.openssl(&["pkey", "-pubin", "-in", "pub.pem", "-outform", "DER", "-out", "pub.der"]);
+            self.openssl(&[
+                "pkey", "-pubin", "-in", "pub.pem", "-outform", "DER", "-out", "pub.der",
+            ]);
             let line = self.openssl(&["dgst", "-sha256", "-r", "pub.der"]);
             line.split(' ').next().unwrap().to_owned()
         }
@@ -192,12 +243,28 @@ mod tests {
         let rsa = Signature::new(&["rsa:2048"]);
         let elliptic = Signature::new(&["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
         let text = format!("{{\"padding\":\"{}\"}}", "x".repeat(10_000));
-        for options in [&[][..], &["-noattr"], &["-stream", "-indef"], &["-md", "sha512"]] {
-            assert_eq!(opened(&rsa.sign(&text, options), &SignerTrust::Anyone).unwrap(), text, "{options:?}");
+        for options in [
+            &[][..],
+            &["-noattr"],
+            &["-stream", "-indef"],
+            &["-md", "sha512"],
+        ] {
+            assert_eq!(
+                opened(&rsa.sign(&text, options), &SignerTrust::Anyone).unwrap(),
+                text,
+                "{options:?}"
+            );
         }
-        assert_eq!(opened(&elliptic.sign(&text, &[]), &SignerTrust::Anyone).unwrap(), text);
+        assert_eq!(
+            opened(&elliptic.sign(&text, &[]), &SignerTrust::Anyone).unwrap(),
+            text
+        );
         let mut bare = rsa.sign(&text, &[]);
-        bare.payload = bare.payload.lines().filter(|line| !line.starts_with("-----")).collect();
+        bare.payload = bare
+            .payload
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
         assert_eq!(opened(&bare, &SignerTrust::Anyone).unwrap(), text);
     }
 
@@ -206,19 +273,32 @@ mod tests {
         let signature = Signature::new(&["rsa:2048"]);
         let envelope = signature.sign("{\"a\":1}", &["-noattr"]);
         let der = decode(&envelope.payload).unwrap();
-        let at = der.windows(7).position(|part| part == b"{\"a\":1}").unwrap();
+        let at = der
+            .windows(7)
+            .position(|part| part == b"{\"a\":1}")
+            .unwrap();
         let mut changed = der.clone();
         changed[at + 5] = b'2';
         let payload = base64::engine::general_purpose::STANDARD.encode(changed);
-        let envelope_changed = Envelope { payload, ..envelope.clone() };
+        let envelope_changed = Envelope {
+            payload,
+            ..envelope.clone()
+        };
         assert!(
             opened(&envelope_changed, &SignerTrust::Anyone)
                 .unwrap_err()
                 .contains("the specification has a signature that does not verify (")
         );
 
-        let plain = Envelope { format: Envelope::TEXT_JSON.into(), payload: "{}".into() };
-        assert!(opened(&plain, &SignerTrust::Anyone).unwrap_err().contains("expected PKCS7/JSON"));
+        let plain = Envelope {
+            format: Envelope::TEXT_JSON.into(),
+            payload: "{}".into(),
+        };
+        assert!(
+            opened(&plain, &SignerTrust::Anyone)
+                .unwrap_err()
+                .contains("expected PKCS7/JSON")
+        );
         let detached = signature.openssl(&[
             "smime",
             "-sign",
@@ -232,21 +312,45 @@ mod tests {
             "-outform",
             "PEM",
         ]);
-        let detached = Envelope { payload: detached, ..envelope.clone() };
-        assert!(opened(&detached, &SignerTrust::Anyone).unwrap_err().contains("detached"));
+        let detached = Envelope {
+            payload: detached,
+            ..envelope.clone()
+        };
+        assert!(
+            opened(&detached, &SignerTrust::Anyone)
+                .unwrap_err()
+                .contains("detached")
+        );
         let bare = signature.sign("{}", &["-nocerts"]);
         assert!(
-            opened(&bare, &SignerTrust::Anyone).unwrap_err().contains("no signature with its certificate")
+            opened(&bare, &SignerTrust::Anyone)
+                .unwrap_err()
+                .contains("no signature with its certificate")
         );
         for payload in ["", "!", "AAAA", &"A".repeat(MAX_BYTES + 1)] {
             assert!(
-                opened(&Envelope { payload: payload.into(), ..envelope.clone() }, &SignerTrust::Anyone)
-                    .is_err()
+                opened(
+                    &Envelope {
+                        payload: payload.into(),
+                        ..envelope.clone()
+                    },
+                    &SignerTrust::Anyone
+                )
+                .is_err()
             );
         }
         for cut in (0..der.len()).step_by(7) {
             let payload = base64::engine::general_purpose::STANDARD.encode(&der[..cut]);
-            assert!(opened(&Envelope { payload, ..envelope.clone() }, &SignerTrust::Anyone).is_err());
+            assert!(
+                opened(
+                    &Envelope {
+                        payload,
+                        ..envelope.clone()
+                    },
+                    &SignerTrust::Anyone
+                )
+                .is_err()
+            );
         }
     }
 
@@ -254,7 +358,9 @@ mod tests {
     fn weak_signatures_are_refused() {
         let weak = Signature::new(&["rsa:1024"]);
         assert!(
-            opened(&weak.sign("{}", &[]), &SignerTrust::Anyone).unwrap_err().contains("RSA key of 1024 bits")
+            opened(&weak.sign("{}", &[]), &SignerTrust::Anyone)
+                .unwrap_err()
+                .contains("RSA key of 1024 bits")
         );
         let rsa = Signature::new(&["rsa:2048"]);
         assert!(
@@ -278,7 +384,11 @@ mod tests {
         assert!(opened(&ours.sign("{}", &[]), &SignerTrust::Pins(vec![other])).is_err());
         let pin = SignerTrust::Pins(vec![KeyDigest(pin)]);
         assert_eq!(opened(&ours.sign("{}", &[]), &pin).unwrap(), "{}");
-        assert!(opened(&theirs.sign("{}", &[]), &pin).unwrap_err().contains("deployment_signer_pin"));
+        assert!(
+            opened(&theirs.sign("{}", &[]), &pin)
+                .unwrap_err()
+                .contains("deployment_signer_pin")
+        );
         let authority = SignerTrust::Authority(ours.certificate().join("cert.pem"));
         assert_eq!(opened(&ours.sign("{}", &[]), &authority).unwrap(), "{}");
         assert!(opened(&theirs.sign("{}", &[]), &authority).is_err());

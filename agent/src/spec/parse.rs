@@ -32,12 +32,21 @@ pub const APPSPEC_FILENAMES: [&str; 2] = ["appspec.yml", "appspec.yaml"];
 
 impl DeploymentSpec {
     pub fn parse(spec: &VerifiedSpec) -> Result<Self, SpecError> {
-        let value: Value = serde_json::from_slice(&spec.json).map_err(|source| SpecError::Json { source })?;
-        let top = Members { path: String::new(), map: object(value, "the document")? };
+        let value: Value =
+            serde_json::from_slice(&spec.json).map_err(|source| SpecError::Json { source })?;
+        let top = Members {
+            path: String::new(),
+            map: object(value, "the document")?,
+        };
         let overrides = top.optional("AgentActionOverrides")?;
-        let overrides = overrides.map(|members| members.optional("AgentOverrides")).transpose()?.flatten();
-        let behavior =
-            overrides.map(|members| members.optional_text("FileExistsBehavior")).transpose()?.flatten();
+        let overrides = overrides
+            .map(|members| members.optional("AgentOverrides"))
+            .transpose()?
+            .flatten();
+        let behavior = overrides
+            .map(|members| members.optional_text("FileExistsBehavior"))
+            .transpose()?
+            .flatten();
         let creator = top.optional_text("DeploymentCreator")?;
         let kind = top.optional_text("DeploymentType")?;
         Ok(Self {
@@ -52,7 +61,10 @@ impl DeploymentSpec {
             appspec_filename: appspec_filename(&top)?,
             file_exists_behavior: behavior.map_or(Ok(FileExistsBehavior::default()), |text| {
                 text.parse().map_err(|problem| {
-                    top.wrong("AgentActionOverrides.AgentOverrides.FileExistsBehavior", problem)
+                    top.wrong(
+                        "AgentActionOverrides.AgentOverrides.FileExistsBehavior",
+                        problem,
+                    )
                 })
             })?,
             all_possible_lifecycle_events: events(&top)?,
@@ -70,27 +82,41 @@ impl DeploymentSpec {
 /// A deployment's id may be an ARN, of which the part after the slash counts.
 fn identifier(top: &Members, key: &str) -> Result<PathComponent, SpecError> {
     let text = top.text(key)?;
-    let id = if key == "DeploymentId" { after_slash(&text) } else { &text };
+    let id = if key == "DeploymentId" {
+        after_slash(&text)
+    } else {
+        &text
+    };
     PathComponent::new(id).ok_or_else(|| top.wrong(key, format!("{text:?} cannot name a folder")))
 }
 
 fn signed_at(top: &Members) -> Result<Option<OffsetDateTime>, SpecError> {
-    let Some(value) = top.value("SignedAt") else { return Ok(None) };
+    let Some(value) = top.value("SignedAt") else {
+        return Ok(None);
+    };
     let nanoseconds = value.as_f64().map(|seconds| (seconds * 1e9) as i128);
     let time = nanoseconds.and_then(|at| OffsetDateTime::from_unix_timestamp_nanos(at).ok());
-    time.map(Some).ok_or_else(|| top.wrong("SignedAt", "expected a number of seconds since 1970"))
+    time.map(Some)
+        .ok_or_else(|| top.wrong("SignedAt", "expected a number of seconds since 1970"))
 }
 
 /// Reads an id or ARN like `DeploymentId`. A malformed one is kept, because it must not fail the deployment.
 fn reuse_archive_from(top: &Members) -> Option<ReuseFrom> {
     let value = top.value(REUSE_ARCHIVE_FROM)?;
-    let id = value.as_str().and_then(|text| PathComponent::new(after_slash(text)));
-    Some(id.map_or_else(|| ReuseFrom::Malformed(value.to_string()), ReuseFrom::Deployment))
+    let id = value
+        .as_str()
+        .and_then(|text| PathComponent::new(after_slash(text)));
+    Some(id.map_or_else(
+        || ReuseFrom::Malformed(value.to_string()),
+        ReuseFrom::Deployment,
+    ))
 }
 
 /// The part of an ARN after the slash; the whole text if it is no ARN.
 fn after_slash(text: &str) -> &str {
-    let arn = text.strip_prefix("arn:").and_then(|arn| arn.split_once('/'));
+    let arn = text
+        .strip_prefix("arn:")
+        .and_then(|arn| arn.split_once('/'));
     arn.map_or(text, |(_, id)| id)
 }
 
@@ -100,7 +126,10 @@ fn appspec_filename(top: &Members) -> Result<String, SpecError> {
     };
     match ArchivePath::new(&name) {
         Ok(path) if !path.is_root() && !name.starts_with('/') => Ok(name),
-        Ok(_) => Err(top.wrong("AppSpecFilename", format!("{name:?} is not a path inside the revision"))),
+        Ok(_) => Err(top.wrong(
+            "AppSpecFilename",
+            format!("{name:?} is not a path inside the revision"),
+        )),
         Err(problem) => Err(top.wrong("AppSpecFilename", format!("{name:?} {problem}"))),
     }
 }
@@ -131,7 +160,9 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
                 key: s3.text("Key")?,
                 bundle_type: bundle_type(&s3, &s3.text("BundleType")?)?,
                 version: s3.optional_text("Version")?,
-                etag: s3.optional_text("ETag")?.map(|etag| etag.trim_matches('"').to_owned()),
+                etag: s3
+                    .optional_text("ETag")?
+                    .map(|etag| etag.trim_matches('"').to_owned()),
             }))
         }
         "GitHub" => {
@@ -145,7 +176,9 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
                 repository: github.text("Repository")?,
                 commit_id: github.text("CommitId")?,
                 bundle_type,
-                token: top.optional_text("GitHubAccessToken")?.map(AccessToken::new),
+                token: top
+                    .optional_text("GitHubAccessToken")?
+                    .map(AccessToken::new),
             }))
         }
         kind @ ("Local File" | "Local Directory") => {
@@ -168,7 +201,12 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
 }
 
 fn bundle_type(members: &Members, text: &str) -> Result<BundleType, SpecError> {
-    text.parse().map_err(|_| members.wrong("BundleType", format!("found {text:?}; expected tar, tgz or zip")))
+    text.parse().map_err(|_| {
+        members.wrong(
+            "BundleType",
+            format!("found {text:?}; expected tar, tgz or zip"),
+        )
+    })
 }
 
 /// The members of one object, and its path.
@@ -187,11 +225,15 @@ impl Members {
             return Ok(None);
         };
         let path = self.at(key);
-        Ok(Some(Members { map: object(value.clone(), &path)?, path }))
+        Ok(Some(Members {
+            map: object(value.clone(), &path)?,
+            path,
+        }))
     }
 
     fn required(&self, key: &str) -> Result<Members, SpecError> {
-        self.optional(key)?.ok_or_else(|| self.wrong(key, "is missing"))
+        self.optional(key)?
+            .ok_or_else(|| self.wrong(key, "is missing"))
     }
 
     fn optional_text(&self, key: &str) -> Result<Option<String>, SpecError> {
@@ -204,22 +246,33 @@ impl Members {
     }
 
     fn text(&self, key: &str) -> Result<String, SpecError> {
-        self.optional_text(key)?.ok_or_else(|| self.wrong(key, "is missing or empty"))
+        self.optional_text(key)?
+            .ok_or_else(|| self.wrong(key, "is missing or empty"))
     }
 
     fn at(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn wrong(&self, key: &str, problem: impl ToString) -> SpecError {
-        SpecError::Member { member: self.at(key), problem: problem.to_string() }
+        SpecError::Member {
+            member: self.at(key),
+            problem: problem.to_string(),
+        }
     }
 }
 
 fn object(value: Value, member: &str) -> Result<Map<String, Value>, SpecError> {
     match value {
         Value::Object(map) => Ok(map),
-        _ => Err(SpecError::Member { member: member.into(), problem: "expected an object".into() }),
+        _ => Err(SpecError::Member {
+            member: member.into(),
+            problem: "expected an object".into(),
+        }),
     }
 }
 
@@ -242,7 +295,8 @@ mod tests {
     }
 
     fn parse(value: &Value) -> Result<DeploymentSpec, String> {
-        DeploymentSpec::parse(&trusted(value.to_string().into_bytes())).map_err(|error| error.to_string())
+        DeploymentSpec::parse(&trusted(value.to_string().into_bytes()))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -251,7 +305,9 @@ mod tests {
         assert_eq!(spec.deployment_id.as_str(), "d-7Q2M0ZK4A");
         assert_eq!(spec.file_exists_behavior, FileExistsBehavior::Overwrite);
         assert_eq!(spec.appspec_filename, "appspec.yml");
-        let Revision::S3(s3) = spec.revision else { panic!("not S3") };
+        let Revision::S3(s3) = spec.revision else {
+            panic!("not S3")
+        };
         assert_eq!((s3.version, s3.etag.as_deref()), (None, Some("abc")));
     }
 
@@ -263,7 +319,9 @@ mod tests {
             "Account": "octo", "Repository": "shop", "CommitId": "1a2b3c4"}});
         let spec = parse(&document).unwrap();
         assert!(!format!("{spec:?}").contains("ghp_secret"));
-        let Revision::GitHub(github) = spec.revision else { panic!("not GitHub") };
+        let Revision::GitHub(github) = spec.revision else {
+            panic!("not GitHub")
+        };
         assert_eq!(github.token, Some(AccessToken::new("ghp_secret".into())));
         assert_eq!(github.bundle_type, BundleType::Tar);
     }
@@ -277,27 +335,75 @@ mod tests {
         };
         let earlier = Some(ReuseFrom::Deployment(PathComponent::new("d-1").unwrap()));
         assert_eq!(reuse(json!("d-1")), earlier);
-        assert_eq!(reuse(json!("arn:aws:codedeploy:us-east-1:123456789012:deployment/d-1")), earlier);
+        assert_eq!(
+            reuse(json!(
+                "arn:aws:codedeploy:us-east-1:123456789012:deployment/d-1"
+            )),
+            earlier
+        );
         assert_eq!(reuse(json!(null)), None);
         for malformed in [json!(7), json!("a/b"), json!(["d-1"]), json!("")] {
-            assert!(matches!(reuse(malformed.clone()), Some(ReuseFrom::Malformed(_))), "{malformed}");
+            assert!(
+                matches!(reuse(malformed.clone()), Some(ReuseFrom::Malformed(_))),
+                "{malformed}"
+            );
         }
     }
 
     #[test]
     fn every_wrong_member_is_named() {
         let cases = [
-            ("/DeploymentId", json!(""), "DeploymentId: is missing or empty"),
-            ("/DeploymentId", json!(".."), "DeploymentId: \"..\" cannot name a folder"),
-            ("/DeploymentId", json!("arn:aws:x:deployment/../etc"), "cannot name a folder"),
-            ("/DeploymentGroupId", json!("a/b"), "DeploymentGroupId: \"a/b\" cannot name a folder"),
-            ("/DeploymentGroupId", json!("a\nb"), "DeploymentGroupId: \"a\\nb\" cannot name a folder"),
-            ("/DeploymentId", json!("d-1\u{1b}[2J"), "DeploymentId: \"d-1\\u{1b}[2J\" cannot name a folder"),
+            (
+                "/DeploymentId",
+                json!(""),
+                "DeploymentId: is missing or empty",
+            ),
+            (
+                "/DeploymentId",
+                json!(".."),
+                "DeploymentId: \"..\" cannot name a folder",
+            ),
+            (
+                "/DeploymentId",
+                json!("arn:aws:x:deployment/../etc"),
+                "cannot name a folder",
+            ),
+            (
+                "/DeploymentGroupId",
+                json!("a/b"),
+                "DeploymentGroupId: \"a/b\" cannot name a folder",
+            ),
+            (
+                "/DeploymentGroupId",
+                json!("a\nb"),
+                "DeploymentGroupId: \"a\\nb\" cannot name a folder",
+            ),
+            (
+                "/DeploymentId",
+                json!("d-1\u{1b}[2J"),
+                "DeploymentId: \"d-1\\u{1b}[2J\" cannot name a folder",
+            ),
             ("/DeploymentId", json!("d-1\u{85}"), "cannot name a folder"),
-            ("/ApplicationName", json!(7), "ApplicationName: expected a text"),
-            ("/AgentActionOverrides/AgentOverrides/FileExistsBehavior", json!("KEEP"), "not one of DISALLOW"),
-            ("/Revision/RevisionType", json!("FTP"), "Revision.RevisionType: found \"FTP\""),
-            ("/Revision/S3Revision", json!(null), "Revision.S3Revision: is missing"),
+            (
+                "/ApplicationName",
+                json!(7),
+                "ApplicationName: expected a text",
+            ),
+            (
+                "/AgentActionOverrides/AgentOverrides/FileExistsBehavior",
+                json!("KEEP"),
+                "not one of DISALLOW",
+            ),
+            (
+                "/Revision/RevisionType",
+                json!("FTP"),
+                "Revision.RevisionType: found \"FTP\"",
+            ),
+            (
+                "/Revision/S3Revision",
+                json!(null),
+                "Revision.S3Revision: is missing",
+            ),
             (
                 "/Revision/S3Revision/BundleType",
                 json!("rar"),
@@ -315,6 +421,13 @@ mod tests {
         assert!(parse(&document).unwrap_err().contains("AppSpecFilename"));
         document["AppSpecFilename"] = json!("conf/appspec.yml");
         document["AllPossibleLifecycleEvents"] = json!(["ApplicationStop", "WarmUp"]);
-        assert_eq!(parse(&document).unwrap().all_possible_lifecycle_events.unwrap()[1].name(), "WarmUp");
+        assert_eq!(
+            parse(&document)
+                .unwrap()
+                .all_possible_lifecycle_events
+                .unwrap()[1]
+                .name(),
+            "WarmUp"
+        );
     }
 }

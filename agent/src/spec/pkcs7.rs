@@ -54,7 +54,10 @@ struct Owned<T> {
 
 impl<T> Owned<T> {
     fn new(object: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
-        Some(Self { object: NonNull::new(object)?, free })
+        Some(Self {
+            object: NonNull::new(object)?,
+            free,
+        })
     }
 
     fn as_ptr(&self) -> *mut T {
@@ -86,7 +89,9 @@ impl Authorities {
     fn none() -> Result<Self, Pkcs7Error> {
         // SAFETY: the function takes nothing and gives a store or null.
         let store = unsafe { lc::X509_STORE_new() };
-        Owned::new(store, lc::X509_STORE_free).map(Self).ok_or(Pkcs7Error::Memory)
+        Owned::new(store, lc::X509_STORE_free)
+            .map(Self)
+            .ok_or(Pkcs7Error::Memory)
     }
 
     /// Reads the certificates in a PEM text, which must contain at least one.
@@ -94,12 +99,14 @@ impl Authorities {
         let authorities = Self::none()?;
         // SAFETY: the BIO reads from `pem`, which outlives it; the store takes its own reference to each certificate.
         unsafe {
-            let length = lc::ossl_ssize_t::try_from(pem.len()).map_err(|_| Pkcs7Error::NoAuthority)?;
+            let length =
+                lc::ossl_ssize_t::try_from(pem.len()).map_err(|_| Pkcs7Error::NoAuthority)?;
             let source = Owned::new(lc::BIO_new_mem_buf(pem.as_ptr().cast(), length), free_bio);
             let source = source.ok_or(Pkcs7Error::Memory)?;
             let mut found = false;
             loop {
-                let next = lc::PEM_read_bio_X509(source.as_ptr(), ptr::null_mut(), None, ptr::null_mut());
+                let next =
+                    lc::PEM_read_bio_X509(source.as_ptr(), ptr::null_mut(), None, ptr::null_mut());
                 let Some(certificate) = Owned::new(next, lc::X509_free) else {
                     break;
                 };
@@ -107,7 +114,11 @@ impl Authorities {
                 found = true;
             }
             lc::ERR_clear_error();
-            if found { Ok(authorities) } else { Err(Pkcs7Error::NoAuthority) }
+            if found {
+                Ok(authorities)
+            } else {
+                Err(Pkcs7Error::NoAuthority)
+            }
         }
     }
 }
@@ -138,7 +149,8 @@ pub(super) fn open(data: &[u8], authorities: Option<&Authorities>) -> Result<Ope
             Some(Authorities(store)) => (store, 0),
             None => (&nobody.0, lc::PKCS7_NOVERIFY),
         };
-        let content = Owned::new(lc::BIO_new(lc::BIO_s_mem()), free_bio).ok_or(Pkcs7Error::Memory)?;
+        let content =
+            Owned::new(lc::BIO_new(lc::BIO_s_mem()), free_bio).ok_or(Pkcs7Error::Memory)?;
         let verified = lc::PKCS7_verify(
             pkcs7.as_ptr(),
             ptr::null_mut(),
@@ -148,15 +160,23 @@ pub(super) fn open(data: &[u8], authorities: Option<&Authorities>) -> Result<Ope
             flags as c_int,
         );
         if verified != 1 {
-            return Err(Pkcs7Error::BadSignature { reason: last_error() });
+            return Err(Pkcs7Error::BadSignature {
+                reason: last_error(),
+            });
         }
         let (mut bytes, mut length) = (ptr::null(), 0);
         if lc::BIO_mem_contents(content.as_ptr(), &mut bytes, &mut length) != 1 {
             return Err(Pkcs7Error::Memory);
         }
-        let content =
-            if length == 0 { Vec::new() } else { std::slice::from_raw_parts(bytes, length).to_vec() };
-        Ok(Opened { content, signers: described })
+        let content = if length == 0 {
+            Vec::new()
+        } else {
+            std::slice::from_raw_parts(bytes, length).to_vec()
+        };
+        Ok(Opened {
+            content,
+            signers: described,
+        })
     }
 }
 
@@ -175,11 +195,17 @@ unsafe fn described_signers(
         }
         (0..count)
             .map(|index| {
-                let certificate: *mut lc::X509 = lc::OPENSSL_sk_value(signers.as_ptr().cast(), index).cast();
+                let certificate: *mut lc::X509 =
+                    lc::OPENSSL_sk_value(signers.as_ptr().cast(), index).cast();
                 let info = lc::OPENSSL_sk_value(infos.cast(), index).cast();
-                let signer = Signer { subject: subject(certificate), key_sha256: key_digest(certificate)? };
-                strong_enough(certificate, info)
-                    .map_err(|what| Pkcs7Error::Weak { subject: signer.subject.clone(), what })?;
+                let signer = Signer {
+                    subject: subject(certificate),
+                    key_sha256: key_digest(certificate)?,
+                };
+                strong_enough(certificate, info).map_err(|what| Pkcs7Error::Weak {
+                    subject: signer.subject.clone(),
+                    what,
+                })?;
                 Ok(signer)
             })
             .collect()
@@ -188,7 +214,10 @@ unsafe fn described_signers(
 
 /// # Safety
 /// Both pointers must be live.
-unsafe fn strong_enough(certificate: *mut lc::X509, info: *mut lc::PKCS7_SIGNER_INFO) -> Result<(), String> {
+unsafe fn strong_enough(
+    certificate: *mut lc::X509,
+    info: *mut lc::PKCS7_SIGNER_INFO,
+) -> Result<(), String> {
     // SAFETY: the algorithm and its object are lent by `info`, the key by `certificate`; both live in the caller.
     unsafe {
         let mut digest = ptr::null_mut();
@@ -197,7 +226,11 @@ unsafe fn strong_enough(certificate: *mut lc::X509, info: *mut lc::PKCS7_SIGNER_
         if !digest.is_null() {
             lc::X509_ALGOR_get0(&mut object, ptr::null_mut(), ptr::null_mut(), digest);
         }
-        let digest = if object.is_null() { 0 } else { lc::OBJ_obj2nid(object) };
+        let digest = if object.is_null() {
+            0
+        } else {
+            lc::OBJ_obj2nid(object)
+        };
         if ![lc::NID_sha256, lc::NID_sha384, lc::NID_sha512].contains(&(digest as _)) {
             return Err("a digest weaker than SHA-256".into());
         }
@@ -222,10 +255,16 @@ unsafe fn subject(certificate: *mut lc::X509) -> String {
     // SAFETY: the name is lent by the certificate; the buffer's true size is passed, and the text is terminated.
     unsafe {
         let name = lc::X509_get_subject_name(certificate);
-        if name.is_null() || lc::X509_NAME_oneline(name, text.as_mut_ptr(), text.len() as c_int).is_null() {
+        if name.is_null()
+            || lc::X509_NAME_oneline(name, text.as_mut_ptr(), text.len() as c_int).is_null()
+        {
             return "(no name)".into();
         }
-        CStr::from_ptr(text.as_ptr()).to_string_lossy().chars().filter(|c| !c.is_control()).collect()
+        CStr::from_ptr(text.as_ptr())
+            .to_string_lossy()
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect()
     }
 }
 
@@ -257,6 +296,10 @@ fn last_error() -> String {
         lc::ERR_clear_error();
         lc::ERR_error_string_n(code, text.as_mut_ptr(), text.len());
         let text = CStr::from_ptr(text.as_ptr()).to_string_lossy();
-        text.rsplit(':').next().unwrap_or_default().replace('_', " ").to_lowercase()
+        text.rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .replace('_', " ")
+            .to_lowercase()
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use codedeploy_hooks::clock::{Day, LocalTime};
@@ -52,7 +54,11 @@ pub(super) struct LogFile {
 
 impl LogName {
     pub fn new(folder: &Path, program: &str) -> Self {
-        Self { folder: folder.to_owned(), program: program.to_owned(), readers: Readers::Everybody }
+        Self {
+            folder: folder.to_owned(),
+            program: program.to_owned(),
+            readers: Readers::Everybody,
+        }
     }
 
     pub(super) fn readable_by(self, readers: Readers) -> Self {
@@ -66,18 +72,32 @@ impl LogName {
 
     /// The rotated files, oldest first.
     pub fn rotated(&self) -> io::Result<Vec<PathBuf>> {
-        Ok(self.rotations()?.into_iter().map(|(day, number)| self.of(day, number)).collect())
+        Ok(self
+            .rotations()?
+            .into_iter()
+            .map(|(day, number)| self.of(day, number))
+            .collect())
     }
 
     fn of(&self, Day(day): Day, number: u32) -> PathBuf {
-        let number = if number == 0 { String::new() } else { format!(".{number}") };
-        self.folder.join(format!("{}.{day:08}{number}.log", self.program))
+        let number = if number == 0 {
+            String::new()
+        } else {
+            format!(".{number}")
+        };
+        self.folder
+            .join(format!("{}.{day:08}{number}.log", self.program))
     }
 
     fn rotations(&self) -> io::Result<Vec<(Day, u32)>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
-            found.extend(entry?.file_name().to_str().and_then(|name| self.rotation(name)));
+            found.extend(
+                entry?
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| self.rotation(name)),
+            );
         }
         found.sort_unstable();
         Ok(found)
@@ -85,10 +105,17 @@ impl LogName {
 
     /// The day and the number of a rotated file.
     fn rotation(&self, name: &str) -> Option<(Day, u32)> {
-        let rest = name.strip_prefix(&self.program)?.strip_prefix('.')?.strip_suffix(".log")?;
-        let (day, number) = rest.split_once('.').map_or((rest, None), |(day, number)| (day, Some(number)));
+        let rest = name
+            .strip_prefix(&self.program)?
+            .strip_prefix('.')?
+            .strip_suffix(".log")?;
+        let (day, number) = rest
+            .split_once('.')
+            .map_or((rest, None), |(day, number)| (day, Some(number)));
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = number.map_or(Some(0), |number| number.parse().ok().filter(|_| digits(number)))?;
+        let number = number.map_or(Some(0), |number| {
+            number.parse().ok().filter(|_| digits(number))
+        })?;
         (day.len() == 8 && digits(day)).then_some((Day(day.parse().ok()?), number))
     }
 }
@@ -136,13 +163,13 @@ impl LogFile {
         }
         if let Err(error) = rotated {
             let told = std::mem::replace(&mut self.warned_of_rotation, true);
-            return Ok(
-                (!told).then(|| format!("this log cannot be rotated, and grows until it can: {error}"))
-            );
+            return Ok((!told)
+                .then(|| format!("this log cannot be rotated, and grows until it can: {error}")));
         }
         self.warned_of_rotation = false;
         let dropped = std::mem::take(&mut self.dropped);
-        Ok((dropped > 0).then(|| format!("{dropped} lines are missing here: the log could not be written")))
+        Ok((dropped > 0)
+            .then(|| format!("{dropped} lines are missing here: the log could not be written")))
     }
 
     fn hold(&mut self, line: &str) {
@@ -158,7 +185,9 @@ impl LogFile {
     fn follow(&mut self) -> io::Result<()> {
         let open_file = self.file.metadata()?;
         match std::fs::metadata(self.name.current()) {
-            Ok(named) if (named.dev(), named.ino()) == (open_file.dev(), open_file.ino()) => return Ok(()),
+            Ok(named) if (named.dev(), named.ino()) == (open_file.dev(), open_file.ino()) => {
+                return Ok(());
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -177,10 +206,22 @@ impl LogFile {
             return Ok(());
         }
         let taken = self.name.rotations()?;
-        let last = taken.iter().filter(|(of, _)| *of == day).map(|(_, number)| *number).max();
-        let aside = self.name.of(day, last.map_or(0, |number| number.saturating_add(1)));
+        let last = taken
+            .iter()
+            .filter(|(of, _)| *of == day)
+            .map(|(_, number)| *number)
+            .max();
+        let aside = self
+            .name
+            .of(day, last.map_or(0, |number| number.saturating_add(1)));
         let before = self.file.metadata()?;
-        renameat_with(CWD, self.name.current(), CWD, &aside, RenameFlags::NOREPLACE)?;
+        renameat_with(
+            CWD,
+            self.name.current(),
+            CWD,
+            &aside,
+            RenameFlags::NOREPLACE,
+        )?;
         (self.file, self.day) = open(&self.name)?;
         // Only root can change the owner.
         let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
@@ -209,11 +250,18 @@ fn open(name: &LogName) -> io::Result<(File, Option<Day>)> {
         Readers::Group(group) => (0o640, group),
     };
     if is_new {
-        DirBuilder::new().recursive(true).mode(0o755).create(&name.folder)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&name.folder)?;
     }
     // Non-blocking, because it may have been replaced.
-    let file =
-        OpenOptions::new().append(true).create(true).mode(mode).custom_flags(libc::O_NONBLOCK).open(&path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(mode)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;
     if is_new {
@@ -223,7 +271,8 @@ fn open(name: &LogName) -> io::Result<(File, Option<Day>)> {
         // Independent of the umask.
         file.set_permissions(Permissions::from_mode(mode))?;
     }
-    let day = (metadata.len() > 0).then(|| metadata.modified().map(|time| LocalTime::of(time).day()));
+    let day =
+        (metadata.len() > 0).then(|| metadata.modified().map(|time| LocalTime::of(time).day()));
     Ok((file, day.transpose()?))
 }
 
@@ -236,7 +285,9 @@ fn regular(found: &std::fs::Metadata) -> io::Result<()> {
         () if kind.is_socket() => "a socket",
         () => "a device",
     };
-    Err(io::Error::other(format!("found {what}, expected a file; move it away, or set log_dir")))
+    Err(io::Error::other(format!(
+        "found {what}, expected a file; move it away, or set log_dir"
+    )))
 }
 
 #[cfg(test)]
@@ -257,7 +308,10 @@ mod tests {
             .map(|entry| entry.unwrap())
             .filter(|entry| entry.path().is_file())
             .map(|entry| {
-                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
+                (
+                    entry.file_name().into_string().unwrap(),
+                    fs::read_to_string(entry.path()).unwrap(),
+                )
             })
             .collect();
         files.sort();
@@ -265,7 +319,10 @@ mod tests {
     }
 
     fn expect(folder: &Path, expected: &[(&str, &str)]) {
-        let expected: Vec<_> = expected.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(a, b)| (a.to_string(), b.to_string()))
+            .collect();
         assert_eq!(contents(folder), expected);
     }
 
@@ -273,11 +330,19 @@ mod tests {
     fn a_day_has_a_file_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path(), 1000);
-        for (line, day) in [("a\n", 20261121), ("b\n", 20261121), ("c\n", 20261122), ("d\n", 20261121)] {
+        for (line, day) in [
+            ("a\n", 20261121),
+            ("b\n", 20261121),
+            ("c\n", 20261122),
+            ("d\n", 20261121),
+        ] {
             assert_eq!(log.append(line, Day(day)).unwrap(), None);
         }
         // Setting the clock back does not bring a day back.
-        expect(folder.path(), &[("agent.20261121.log", "a\nb\n"), ("agent.log", "c\nd\n")]);
+        expect(
+            folder.path(),
+            &[("agent.20261121.log", "a\nb\n"), ("agent.log", "c\nd\n")],
+        );
         let mode = folder.path().join("agent.log").metadata().unwrap().mode() & 0o777;
         assert_eq!(mode, 0o644);
     }
@@ -286,8 +351,18 @@ mod tests {
     fn yesterdays_file_is_set_aside_by_an_agent_that_starts_today() {
         let folder = tempfile::tempdir().unwrap();
         log(folder.path(), 1000).append("a\n", TODAY).unwrap();
-        let written = LocalTime::of(folder.path().join("agent.log").metadata().unwrap().modified().unwrap());
-        log(folder.path(), 1000).append("b\n", Day(written.day().0 + 1)).unwrap();
+        let written = LocalTime::of(
+            folder
+                .path()
+                .join("agent.log")
+                .metadata()
+                .unwrap()
+                .modified()
+                .unwrap(),
+        );
+        log(folder.path(), 1000)
+            .append("b\n", Day(written.day().0 + 1))
+            .unwrap();
         let aside = format!("agent.{}.log", written.day().0);
         expect(folder.path(), &[(&aside, "a\n"), ("agent.log", "b\n")]);
     }
@@ -302,18 +377,33 @@ mod tests {
             log.append(line, TODAY).unwrap();
         }
         let notes = ("agent.notes.log", "an operator's\n");
-        let first = [("agent.20261122.1.log", "1\n1\n"), ("agent.20261122.log", "0\n0\n")];
+        let first = [
+            ("agent.20261122.1.log", "1\n1\n"),
+            ("agent.20261122.log", "0\n0\n"),
+        ];
         expect(
             folder.path(),
-            &[&[("agent.20260101.log", "old\n")], &first[..], &[("agent.log", "2222222\n"), notes]].concat(),
+            &[
+                &[("agent.20260101.log", "old\n")],
+                &first[..],
+                &[("agent.log", "2222222\n"), notes],
+            ]
+            .concat(),
         );
         for number in 3..=9 {
-            log.append(&format!("{number}{number}{number}\n"), TODAY).unwrap();
+            log.append(&format!("{number}{number}{number}\n"), TODAY)
+                .unwrap();
         }
         let names = log.name.rotated().unwrap();
-        let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> = names
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap())
+            .collect();
         let numbers = ["2", "3", "4", "5", "6", "7", "8"];
-        assert_eq!(names, numbers.map(|number| format!("agent.20261122.{number}.log")));
+        assert_eq!(
+            names,
+            numbers.map(|number| format!("agent.20261122.{number}.log"))
+        );
     }
 
     #[test]
@@ -329,7 +419,12 @@ mod tests {
         fs::write(&path, "").unwrap();
         log.append("c\n", TODAY).unwrap();
         fs::copy(&path, folder.path().join("moved")).unwrap();
-        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
         log.append("d\n", TODAY).unwrap();
         expect(folder.path(), &[("agent.log", "d\n"), ("moved", "c\n")]);
         fs::remove_dir_all(folder.path()).unwrap();
@@ -346,7 +441,12 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         let error = log.append("b\n", TODAY).unwrap_err();
-        assert!(error.to_string().contains("found a directory, expected a file"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("found a directory, expected a file"),
+            "{error}"
+        );
         let big = format!("{}\n", "x".repeat(MAX_HELD / 2));
         (0..3).for_each(|_| drop(log.append(&big, TODAY).unwrap_err()));
         fs::remove_dir(&path).unwrap();
@@ -361,7 +461,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path(), 4);
         log.append("aaa\n", TODAY).unwrap();
-        let taken = folder.path().join(format!("agent.20261122.{}.log", u32::MAX));
+        let taken = folder
+            .path()
+            .join(format!("agent.20261122.{}.log", u32::MAX));
         fs::create_dir(&taken).unwrap();
         let notice = log.append("bbb\n", TODAY).unwrap().unwrap();
         assert!(notice.contains("cannot be rotated"), "{notice}");
@@ -375,6 +477,9 @@ mod tests {
         let name = LogName::new(folder.path(), "agent");
         nix::unistd::mkfifo(&name.current(), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let error = LogFile::open(name, 1000).unwrap_err().to_string();
-        assert_eq!(error, "found a FIFO, expected a file; move it away, or set log_dir");
+        assert_eq!(
+            error,
+            "found a FIFO, expected a file; move it away, or set log_dir"
+        );
     }
 }

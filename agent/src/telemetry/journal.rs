@@ -33,7 +33,11 @@ impl Journal {
         let (device, inode) = stream.split_once(':')?;
         let open = rustix::fs::fstat(output).ok()?;
         let same = device.parse() == Ok(open.st_dev) && inode.parse() == Ok(open.st_ino);
-        if same { Self::at(Path::new(SOCKET), identifier) } else { None }
+        if same {
+            Self::at(Path::new(SOCKET), identifier)
+        } else {
+            None
+        }
     }
 
     fn at(address: &Path, identifier: &str) -> Option<Self> {
@@ -42,7 +46,11 @@ impl Journal {
         }
         let socket = UnixDatagram::unbound().ok()?;
         socket.set_write_timeout(Some(PATIENCE)).ok()?;
-        Some(Self { socket, address: address.to_owned(), identifier: identifier.to_owned() })
+        Some(Self {
+            socket,
+            address: address.to_owned(),
+            identifier: identifier.to_owned(),
+        })
     }
 
     /// Sends `record`; if the journal does not accept it, only the log file has it.
@@ -59,9 +67,17 @@ impl Journal {
         for (name, value) in record.fields.iter() {
             let name: String = name
                 .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() {
+                        c.to_ascii_uppercase()
+                    } else {
+                        '_'
+                    }
+                })
                 .collect();
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             put(&mut datagram, &format!("{PREFIX}{name}"), &harmless(&value));
         }
         datagram
@@ -130,7 +146,10 @@ mod tests {
         let mut buffer = vec![0; 4096];
         let read = listener.recv(&mut buffer).unwrap();
         let fields = fields(&buffer[..read]);
-        assert_eq!(fields["MESSAGE"], "two\\nlines deployment_id=d-1 duration_ms=12");
+        assert_eq!(
+            fields["MESSAGE"],
+            "two\\nlines deployment_id=d-1 duration_ms=12"
+        );
         assert_eq!(fields["PRIORITY"], "4");
         assert_eq!(fields["CODEDEPLOY_DEPLOYMENT_ID"], "d-1");
         assert_eq!(fields["CODEDEPLOY_DURATION_MS"], "12");

@@ -61,7 +61,10 @@ impl Fields {
     }
 
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
     }
 
     /// Returns the text field `name`.
@@ -71,7 +74,9 @@ impl Fields {
 
     /// Returns all fields, the well-known ones first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let first = FIRST.iter().filter_map(|name| Some((*name, self.get(name)?)));
+        let first = FIRST
+            .iter()
+            .filter_map(|name| Some((*name, self.get(name)?)));
         let others = self.0.iter().map(|(name, value)| (name.as_ref(), value));
         first.chain(others.filter(|(name, _)| !FIRST.contains(name)))
     }
@@ -102,7 +107,11 @@ impl Record {
     /// message.
     pub fn text(&self, program: &str, pid: u32) -> String {
         let time = LocalTime::of(self.time).seconds().replace(' ', "T");
-        format!("{time} {:<5} [{program}({pid})]: {}", self.level, self.sentence())
+        format!(
+            "{time} {:<5} [{program}({pid})]: {}",
+            self.level,
+            self.sentence()
+        )
     }
 
     /// The message and every field as `name=value`.
@@ -135,7 +144,13 @@ pub fn shown(value: &Value) -> String {
 pub fn rfc3339(moment: SystemTime) -> String {
     let moment = OffsetDateTime::from(moment);
     let (date, time) = (moment.date(), moment.time());
-    format!("{date}T{:02}:{:02}:{:02}.{:03}Z", time.hour(), time.minute(), time.second(), time.millisecond())
+    format!(
+        "{date}T{:02}:{:02}:{:02}.{:03}Z",
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
 }
 
 /// A JSON string.

@@ -28,7 +28,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: Fn(&Record) + 'static,
 {
-    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
+    fn on_new_span(
+        &self,
+        attributes: &span::Attributes<'_>,
+        id: &span::Id,
+        context: Context<'_, S>,
+    ) {
         let mut reader = Reader::default();
         attributes.record(&mut reader.visitor());
         if let Some(span) = context.span(id) {
@@ -48,16 +53,29 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
             if let Some(of_span) = span.extensions().get::<Fields>() {
                 fields.extend(of_span);
             }
         }
-        let mut reader = Reader { fields, ..Reader::default() };
+        let mut reader = Reader {
+            fields,
+            ..Reader::default()
+        };
         event.record(&mut reader.visitor());
         let (metadata, Reader { message, fields }) = (event.metadata(), reader);
         let target = metadata.target().into();
-        (self.0)(&Record { time: SystemTime::now(), level: *metadata.level(), target, message, fields });
+        (self.0)(&Record {
+            time: SystemTime::now(),
+            level: *metadata.level(),
+            target,
+            message,
+            fields,
+        });
     }
 }
 

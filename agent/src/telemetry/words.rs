@@ -42,7 +42,11 @@ impl Style {
             Colour::Yellow => 33,
             Colour::Cyan => 36,
         };
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Formats `record` as one line, or as several if its message has them; without the last newline.
@@ -62,13 +66,19 @@ impl Style {
         };
         let message: Vec<_> = record.message.lines().map(harmless).collect();
         let message = message.join("\n    ");
-        let place = ["lifecycle_event", "script"].into_iter().filter_map(|name| record.fields.text(name));
+        let place = ["lifecycle_event", "script"]
+            .into_iter()
+            .filter_map(|name| record.fields.text(name));
         for part in place.filter(|part| !message.starts_with(part)) {
             let _ = write!(line, " {}:", self.paint(Colour::Cyan, &harmless(part)));
         }
         let _ = write!(line, " {message}");
         if let Some(milliseconds) = record.fields.get("duration_ms").and_then(Value::as_u64) {
-            let _ = write!(line, " {}", self.paint(Colour::Bold, &duration(milliseconds)));
+            let _ = write!(
+                line,
+                " {}",
+                self.paint(Colour::Bold, &duration(milliseconds))
+            );
         }
         for (name, value) in record.fields.iter() {
             let left_out = self.in_deployment && OF_DEPLOYMENT.contains(&name);
@@ -85,6 +95,10 @@ fn duration(milliseconds: u64) -> String {
     match milliseconds {
         0..1000 => format!("({milliseconds} ms)"),
         1000..60_000 => format!("({}.{} s)", milliseconds / 1000, milliseconds % 1000 / 100),
-        _ => format!("({} min {} s)", milliseconds / 60_000, milliseconds % 60_000 / 1000),
+        _ => format!(
+            "({} min {} s)",
+            milliseconds / 60_000,
+            milliseconds % 60_000 / 1000
+        ),
     }
 }

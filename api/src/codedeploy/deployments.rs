@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    AlarmConfiguration, AutoRollbackConfiguration, BlueGreenDeploymentConfiguration, ComputePlatform,
-    DeploymentStyle, Ec2DeploymentOptions, Ec2TagSet, LoadBalancerInfo, RevisionLocation, TagFilter,
-    Timestamp, enumerations, shapes,
+    AlarmConfiguration, AutoRollbackConfiguration, BlueGreenDeploymentConfiguration,
+    ComputePlatform, DeploymentStyle, Ec2DeploymentOptions, Ec2TagSet, LoadBalancerInfo,
+    RevisionLocation, TagFilter, Timestamp, enumerations, shapes,
 };
 
 enumerations! {
@@ -278,5 +278,9 @@ fn without_nulls<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     map: D,
 ) -> Result<Option<BTreeMap<String, T>>, D::Error> {
     let map: Option<BTreeMap<String, Option<T>>> = Option::deserialize(map)?;
-    Ok(map.map(|map| map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
+    Ok(map.map(|map| {
+        map.into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }))
 }

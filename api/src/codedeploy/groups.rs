@@ -3,7 +3,8 @@
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    ComputePlatform, DeploymentStatus, RevisionLocation, Tag, TagFilter, Timestamp, enumerations, shapes,
+    ComputePlatform, DeploymentStatus, RevisionLocation, Tag, TagFilter, Timestamp, enumerations,
+    shapes,
 };
 
 enumerations! {

@@ -23,7 +23,9 @@ impl Timestamp {
 
     /// The time of the host's clock.
     pub fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp(0) + since_epoch
     }
 
@@ -43,7 +45,10 @@ impl std::ops::Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, duration: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Timestamp(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -71,7 +76,10 @@ impl<'de> Deserialize<'de> for Timestamp {
                 f.write_str("a time in seconds since the epoch")
             }
 
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, number: D) -> Result<Timestamp, D::Error> {
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                number: D,
+            ) -> Result<Timestamp, D::Error> {
                 let seconds = f64::deserialize(number)?;
                 if !seconds.is_finite() {
                     return Err(D::Error::invalid_value(Unexpected::Float(seconds), &self));
@@ -96,7 +104,10 @@ mod tests {
             ("1446744188.711", 1_446_744_188_711),
             ("1.446744190402E9", 1_446_744_190_402),
         ] {
-            assert_eq!(serde_json::from_str::<Timestamp>(text).unwrap().millis(), millis);
+            assert_eq!(
+                serde_json::from_str::<Timestamp>(text).unwrap().millis(),
+                millis
+            );
         }
         assert_eq!(
             serde_json::to_string(&Timestamp::from_millis(1_446_744_188_711)).unwrap(),

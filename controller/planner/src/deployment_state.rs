@@ -65,13 +65,19 @@ pub enum Stop {
 
 impl Stop {
     pub fn failure(code: ErrorCode, message: impl Into<String>) -> Self {
-        Stop::Failure(ErrorInformation { code: Some(code), message: Some(message.into()) })
+        Stop::Failure(ErrorInformation {
+            code: Some(code),
+            message: Some(message.into()),
+        })
     }
 
     /// Returns the ending of a deployment that was stopped for this reason.
     pub fn ending(&self) -> Ending {
         let stopped = |code, message: &str| {
-            Ending::Stopped(ErrorInformation { code: Some(code), message: Some(message.to_owned()) })
+            Ending::Stopped(ErrorInformation {
+                code: Some(code),
+                message: Some(message.to_owned()),
+            })
         };
         match self {
             Stop::Request { .. } => stopped(
@@ -114,9 +120,7 @@ pub enum DeploymentInput {
     /// It shall end, though commands may still be running; the first request gives the reason.
     RequestStop(Stop),
     /// The replacement instances have the revision, and wait for traffic.
-    AwaitContinue {
-        until: Timestamp,
-    },
+    AwaitContinue { until: Timestamp },
     /// All stages before this one are done.
     Enter(Stage),
     End {
@@ -129,51 +133,111 @@ pub enum DeploymentInput {
 
 impl DeploymentState {
     /// The state after `input` at `now`.
-    pub fn next(&self, input: DeploymentInput, now: Timestamp) -> Result<DeploymentState, IllegalEvent> {
+    pub fn next(
+        &self,
+        input: DeploymentInput,
+        now: Timestamp,
+    ) -> Result<DeploymentState, IllegalEvent> {
         use DeploymentInput as In;
-        let illegal = |input: &'static str| Err(IllegalEvent { state: self.name(), input });
+        let illegal = |input: &'static str| {
+            Err(IllegalEvent {
+                state: self.name(),
+                input,
+            })
+        };
         match (self, input) {
-            (DeploymentState::Created, In::Start(stage)) => {
-                Ok(DeploymentState::InProgress { started: now, stage, stop: None })
-            }
+            (DeploymentState::Created, In::Start(stage)) => Ok(DeploymentState::InProgress {
+                started: now,
+                stage,
+                stop: None,
+            }),
             (_, In::Start(_)) => illegal("Start"),
-            (DeploymentState::InProgress { started, stage, stop }, In::RequestStop(asked)) => {
+            (
+                DeploymentState::InProgress {
+                    started,
+                    stage,
+                    stop,
+                },
+                In::RequestStop(asked),
+            ) => {
                 let stop = match (stop, asked) {
                     // A second request may change the decision about the rollback.
-                    (Some(Stop::Request { .. }) | None, asked @ Stop::Request { rollback: Some(_) }) => asked,
+                    (
+                        Some(Stop::Request { .. }) | None,
+                        asked @ Stop::Request { rollback: Some(_) },
+                    ) => asked,
                     (Some(first), _) => first.clone(),
                     (None, asked) => asked,
                 };
-                Ok(DeploymentState::InProgress { started: *started, stage: *stage, stop: Some(stop) })
+                Ok(DeploymentState::InProgress {
+                    started: *started,
+                    stage: *stage,
+                    stop: Some(stop),
+                })
             }
             // The wait ends for another reason than the awaited one.
             (DeploymentState::Ready { started, .. }, In::RequestStop(asked)) => {
-                Ok(DeploymentState::InProgress { started: *started, stage: Stage::Deploy, stop: Some(asked) })
-            }
-            (_, In::RequestStop(_)) => illegal("RequestStop"),
-            (DeploymentState::InProgress { started, stop: None, .. }, In::AwaitContinue { until }) => {
-                Ok(DeploymentState::Ready { started: *started, until })
-            }
-            (_, In::AwaitContinue { .. }) => illegal("AwaitContinue"),
-            (
-                DeploymentState::InProgress { started, stop: None, .. }
-                | DeploymentState::Ready { started, .. },
-                In::Enter(stage),
-            ) => Ok(DeploymentState::InProgress { started: *started, stage, stop: None }),
-            (_, In::Enter(_)) => illegal("Enter"),
-            (DeploymentState::Created, In::End { ending: Ending::Succeeded, .. })
-            | (DeploymentState::Ended { .. }, In::End { .. }) => illegal("End"),
-            (_, In::End { ending, retire_at }) => {
-                Ok(DeploymentState::Ended { started: self.started(), completed: now, ending, retire_at })
-            }
-            (DeploymentState::Ended { started, completed, ending, .. }, In::Retire) => {
-                Ok(DeploymentState::Ended {
+                Ok(DeploymentState::InProgress {
                     started: *started,
-                    completed: *completed,
-                    ending: ending.clone(),
-                    retire_at: None,
+                    stage: Stage::Deploy,
+                    stop: Some(asked),
                 })
             }
+            (_, In::RequestStop(_)) => illegal("RequestStop"),
+            (
+                DeploymentState::InProgress {
+                    started,
+                    stop: None,
+                    ..
+                },
+                In::AwaitContinue { until },
+            ) => Ok(DeploymentState::Ready {
+                started: *started,
+                until,
+            }),
+            (_, In::AwaitContinue { .. }) => illegal("AwaitContinue"),
+            (
+                DeploymentState::InProgress {
+                    started,
+                    stop: None,
+                    ..
+                }
+                | DeploymentState::Ready { started, .. },
+                In::Enter(stage),
+            ) => Ok(DeploymentState::InProgress {
+                started: *started,
+                stage,
+                stop: None,
+            }),
+            (_, In::Enter(_)) => illegal("Enter"),
+            (
+                DeploymentState::Created,
+                In::End {
+                    ending: Ending::Succeeded,
+                    ..
+                },
+            )
+            | (DeploymentState::Ended { .. }, In::End { .. }) => illegal("End"),
+            (_, In::End { ending, retire_at }) => Ok(DeploymentState::Ended {
+                started: self.started(),
+                completed: now,
+                ending,
+                retire_at,
+            }),
+            (
+                DeploymentState::Ended {
+                    started,
+                    completed,
+                    ending,
+                    ..
+                },
+                In::Retire,
+            ) => Ok(DeploymentState::Ended {
+                started: *started,
+                completed: *completed,
+                ending: ending.clone(),
+                retire_at: None,
+            }),
             (_, In::Retire) => illegal("Retire"),
         }
     }
@@ -194,9 +258,8 @@ impl DeploymentState {
     pub fn started(&self) -> Option<Timestamp> {
         match self {
             DeploymentState::Created => None,
-            DeploymentState::InProgress { started, .. } | DeploymentState::Ready { started, .. } => {
-                Some(*started)
-            }
+            DeploymentState::InProgress { started, .. }
+            | DeploymentState::Ready { started, .. } => Some(*started),
             DeploymentState::Ended { started, .. } => *started,
         }
     }
@@ -204,9 +267,9 @@ impl DeploymentState {
     pub fn completed(&self) -> Option<Timestamp> {
         match self {
             DeploymentState::Ended { completed, .. } => Some(*completed),
-            DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
-                None
-            }
+            DeploymentState::Created
+            | DeploymentState::InProgress { .. }
+            | DeploymentState::Ready { .. } => None,
         }
     }
 
@@ -214,9 +277,9 @@ impl DeploymentState {
     pub fn retire_at(&self) -> Option<Timestamp> {
         match self {
             DeploymentState::Ended { retire_at, .. } => *retire_at,
-            DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
-                None
-            }
+            DeploymentState::Created
+            | DeploymentState::InProgress { .. }
+            | DeploymentState::Ready { .. } => None,
         }
     }
 

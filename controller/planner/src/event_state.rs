@@ -17,9 +17,7 @@ pub enum EventState {
     Pending,
     /// The command waits for its host's poll. The timers of this state and the next two run from `since`, `queued` and
     /// `since`.
-    Queued {
-        since: Timestamp,
-    },
+    Queued { since: Timestamp },
     /// Leased to the host, which has not acknowledged it; leased again after `until`.
     Leased {
         queued: Timestamp,
@@ -43,9 +41,7 @@ pub enum EventState {
         diagnostics: Diagnostics,
     },
     /// Never performed, or withdrawn before its host acknowledged it.
-    Skipped {
-        ended: Timestamp,
-    },
+    Skipped { ended: Timestamp },
 }
 
 /// An input to a lifecycle event's state.
@@ -58,7 +54,10 @@ pub enum EventInput {
     /// The host acknowledges the command.
     Acknowledge,
     /// The host reports the end of the command.
-    Complete { succeeded: bool, diagnostics: Diagnostics },
+    Complete {
+        succeeded: bool,
+        diagnostics: Diagnostics,
+    },
     /// A timer of the service expired.
     Expire { diagnostics: Diagnostics },
     /// It shall not be performed.
@@ -78,7 +77,12 @@ impl EventState {
     pub fn next(&self, input: EventInput, now: Timestamp) -> Result<EventState, IllegalEvent> {
         use EventInput as In;
         use EventState as St;
-        let illegal = |input: &'static str| Err(IllegalEvent { state: self.name(), input });
+        let illegal = |input: &'static str| {
+            Err(IllegalEvent {
+                state: self.name(),
+                input,
+            })
+        };
         match input {
             In::Issue => match self {
                 St::Pending => Ok(St::Queued { since: now }),
@@ -86,44 +90,79 @@ impl EventState {
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Issue"),
             },
             In::Lease { until } => match *self {
-                St::Queued { since } => Ok(St::Leased { queued: since, started: now, until }),
-                St::Leased { queued, started, until: previous } if previous <= now => {
-                    Ok(St::Leased { queued, started, until })
-                }
+                St::Queued { since } => Ok(St::Leased {
+                    queued: since,
+                    started: now,
+                    until,
+                }),
+                St::Leased {
+                    queued,
+                    started,
+                    until: previous,
+                } if previous <= now => Ok(St::Leased {
+                    queued,
+                    started,
+                    until,
+                }),
                 St::Pending | St::Leased { .. } | St::Acknowledged { .. } => illegal("Lease"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Lease"),
             },
             In::Acknowledge => match *self {
                 // The host knows the command, so it received it: a service that was restored from a backup may have
                 // forgotten.
-                St::Queued { .. } => Ok(St::Acknowledged { started: now, since: now }),
-                St::Leased { started, .. } => Ok(St::Acknowledged { started, since: now }),
+                St::Queued { .. } => Ok(St::Acknowledged {
+                    started: now,
+                    since: now,
+                }),
+                St::Leased { started, .. } => Ok(St::Acknowledged {
+                    started,
+                    since: now,
+                }),
                 St::Acknowledged { started, since } => Ok(St::Acknowledged { started, since }),
                 St::Pending => illegal("Acknowledge"),
-                St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Acknowledge"),
+                St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => {
+                    illegal("Acknowledge")
+                }
             },
-            In::Complete { succeeded, diagnostics } => match *self {
+            In::Complete {
+                succeeded,
+                diagnostics,
+            } => match *self {
                 St::Queued { .. } | St::Leased { .. } | St::Acknowledged { .. } => {
                     let (started, ended) = (self.started().unwrap_or(now), now);
                     Ok(if succeeded {
-                        St::Succeeded { started, ended, diagnostics }
+                        St::Succeeded {
+                            started,
+                            ended,
+                            diagnostics,
+                        }
                     } else {
-                        St::Failed { started: Some(started), ended, diagnostics }
+                        St::Failed {
+                            started: Some(started),
+                            ended,
+                            diagnostics,
+                        }
                     })
                 }
                 St::Pending => illegal("Complete"),
-                St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Complete"),
+                St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => {
+                    illegal("Complete")
+                }
             },
             In::Expire { diagnostics } => match *self {
-                St::Queued { .. } | St::Leased { .. } | St::Acknowledged { .. } => {
-                    Ok(St::Failed { started: self.started(), ended: now, diagnostics })
-                }
+                St::Queued { .. } | St::Leased { .. } | St::Acknowledged { .. } => Ok(St::Failed {
+                    started: self.started(),
+                    ended: now,
+                    diagnostics,
+                }),
                 St::Pending => illegal("Expire"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Expire"),
             },
             // A command that its host acknowledged cannot be recalled.
             In::Skip => match self {
-                St::Pending | St::Queued { .. } | St::Leased { .. } => Ok(St::Skipped { ended: now }),
+                St::Pending | St::Queued { .. } | St::Leased { .. } => {
+                    Ok(St::Skipped { ended: now })
+                }
                 St::Acknowledged { .. } => illegal("Skip"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Skip"),
             },
@@ -176,16 +215,21 @@ impl EventState {
 
     pub fn ended(&self) -> Option<Timestamp> {
         match self {
-            Self::Succeeded { ended, .. } | Self::Failed { ended, .. } | Self::Skipped { ended } => {
-                Some(*ended)
-            }
-            Self::Pending | Self::Queued { .. } | Self::Leased { .. } | Self::Acknowledged { .. } => None,
+            Self::Succeeded { ended, .. }
+            | Self::Failed { ended, .. }
+            | Self::Skipped { ended } => Some(*ended),
+            Self::Pending
+            | Self::Queued { .. }
+            | Self::Leased { .. }
+            | Self::Acknowledged { .. } => None,
         }
     }
 
     pub fn diagnostics(&self) -> Option<&Diagnostics> {
         match self {
-            Self::Succeeded { diagnostics, .. } | Self::Failed { diagnostics, .. } => Some(diagnostics),
+            Self::Succeeded { diagnostics, .. } | Self::Failed { diagnostics, .. } => {
+                Some(diagnostics)
+            }
             _ => None,
         }
     }

@@ -54,7 +54,10 @@ impl MinimumHealthy {
             Self::OneAtATime => 1,
             _ => unavailable,
         };
-        Ok(Budget { unavailable, parallel })
+        Ok(Budget {
+            unavailable,
+            parallel,
+        })
     }
 
     /// The number of `targets` targets that may have failed when their fleet is to serve. None may, if the fleet is
@@ -126,17 +129,28 @@ mod tests {
             (HostCount(u32::MAX), 10, None),
         ];
         for (minimum, targets, expected) in table {
-            let budget = minimum.budget(targets).ok().map(|b| (b.unavailable, b.parallel));
+            let budget = minimum
+                .budget(targets)
+                .ok()
+                .map(|b| (b.unavailable, b.parallel));
             assert_eq!(budget, expected, "{minimum:?} of {targets}");
         }
     }
 
     #[test]
     fn all_of_a_fleet_too_small_for_the_minimum_are_wanted() {
-        let table =
-            [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
+        let table = [
+            (HostCount(6), 9, 3),
+            (HostCount(3), 2, 0),
+            (FleetPercent(50), 1, 0),
+            (OneAtATime, 9, 1),
+        ];
         for (minimum, targets, expected) in table {
-            assert_eq!(minimum.tolerated(targets), expected, "{minimum:?} of {targets}");
+            assert_eq!(
+                minimum.tolerated(targets),
+                expected,
+                "{minimum:?} of {targets}"
+            );
         }
     }
 
@@ -149,8 +163,14 @@ mod tests {
             failed,
         };
         let one_at_a_time = OneAtATime.budget(3).unwrap();
-        assert_eq!(one_at_a_time.judge(tally(2, 0, 1, 0)), Verdict::Continue { start: 1 });
-        assert_eq!(one_at_a_time.judge(tally(2, 1, 0, 0)), Verdict::Continue { start: 0 });
+        assert_eq!(
+            one_at_a_time.judge(tally(2, 0, 1, 0)),
+            Verdict::Continue { start: 1 }
+        );
+        assert_eq!(
+            one_at_a_time.judge(tally(2, 1, 0, 0)),
+            Verdict::Continue { start: 0 }
+        );
         assert_eq!(one_at_a_time.judge(tally(1, 0, 1, 1)), Verdict::Failed);
         assert_eq!(one_at_a_time.judge(tally(0, 0, 2, 1)), Verdict::Succeeded);
         let all = FleetPercent(0).budget(3).unwrap();

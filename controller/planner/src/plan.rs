@@ -69,14 +69,26 @@ pub enum Move {
     /// Let no target begin anything, and withdraw offered commands.
     Close,
     /// Nothing is left to do.
-    End { ending: Ending, retire_at: Option<Timestamp> },
+    End {
+        ending: Ending,
+        retire_at: Option<Timestamp>,
+    },
 }
 
 /// The reason why a deployment must end now, whatever its targets do.
-pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: Timestamp) -> Option<Stop> {
+pub fn closing(
+    rules: &Rules,
+    progress: &DeploymentState,
+    timers: &Timers,
+    now: Timestamp,
+) -> Option<Stop> {
     match progress {
-        DeploymentState::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
-        DeploymentState::InProgress { started, .. } if *started + rules.time_limit(timers) <= now => {
+        DeploymentState::InProgress {
+            stop: Some(stop), ..
+        } => Some(stop.clone()),
+        DeploymentState::InProgress { started, .. }
+            if *started + rules.time_limit(timers) <= now =>
+        {
             let message = "The deployment did not end within the time that deployments are given.";
             Some(Stop::failure(ErrorCode::Timeout, message))
         }
@@ -88,7 +100,11 @@ pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: 
 /// The time of the next decision about a deployment if nothing else happens, apart from its targets' timers.
 pub fn deadline(rules: &Rules, progress: &DeploymentState, timers: &Timers) -> Option<Timestamp> {
     match progress {
-        DeploymentState::InProgress { stop: None, started, .. } => Some(*started + rules.time_limit(timers)),
+        DeploymentState::InProgress {
+            stop: None,
+            started,
+            ..
+        } => Some(*started + rules.time_limit(timers)),
         DeploymentState::Ready { until, .. } => Some(*until),
         DeploymentState::Ended { retire_at, .. } => *retire_at,
         DeploymentState::InProgress { .. } | DeploymentState::Created => None,
@@ -103,7 +119,10 @@ pub fn plan(
     timers: &Timers,
     now: Timestamp,
 ) -> Move {
-    if let DeploymentState::InProgress { stop: Some(stop), .. } = progress {
+    if let DeploymentState::InProgress {
+        stop: Some(stop), ..
+    } = progress
+    {
         return close(counts, stop);
     }
     if let Some(stop) = closing(rules, progress, timers, now) {
@@ -121,29 +140,45 @@ pub fn plan(
 }
 
 fn close(counts: &[Count], stop: &Stop) -> Move {
-    let left =
-        |wanted: &[Class]| counts.iter().any(|count| count.targets > 0 && wanted.contains(&count.class));
+    let left = |wanted: &[Class]| {
+        counts
+            .iter()
+            .any(|count| count.targets > 0 && wanted.contains(&count.class))
+    };
     if left(&[Class::Waiting, Class::Offered]) {
         Move::Close
     } else if left(&[Class::Performing]) {
         // Each has a timer.
         Move::Wait
     } else {
-        Move::End { ending: stop.ending(), retire_at: None }
+        Move::End {
+            ending: stop.ending(),
+            retire_at: None,
+        }
     }
 }
 
 fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
     let minutes = |minutes: u32| now + Duration::from_secs(u64::from(minutes) * 60);
     match (rules.strategy, rules.strategy.stage_after(stage)) {
-        (Strategy::BlueGreen { wait_minutes: Some(wait), .. }, Some(Stage::Allow)) => {
-            Move::AwaitContinue { until: minutes(wait) }
-        }
+        (
+            Strategy::BlueGreen {
+                wait_minutes: Some(wait),
+                ..
+            },
+            Some(Stage::Allow),
+        ) => Move::AwaitContinue {
+            until: minutes(wait),
+        },
         (_, Some(stage)) => Move::Enter(stage),
-        (Strategy::BlueGreen { retire_minutes, .. }, None) => {
-            Move::End { ending: Ending::Succeeded, retire_at: retire_minutes.map(minutes) }
-        }
-        (_, None) => Move::End { ending: Ending::Succeeded, retire_at: None },
+        (Strategy::BlueGreen { retire_minutes, .. }, None) => Move::End {
+            ending: Ending::Succeeded,
+            retire_at: retire_minutes.map(minutes),
+        },
+        (_, None) => Move::End {
+            ending: Ending::Succeeded,
+            retire_at: None,
+        },
     }
 }
 
@@ -151,7 +186,10 @@ fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
 fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
     let fleet = rules.strategy.fleet(stage);
     let mut tally = Tally::default();
-    for count in counts.iter().filter(|count| fleet.is_none() || count.label == fleet) {
+    for count in counts
+        .iter()
+        .filter(|count| fleet.is_none() || count.label == fleet)
+    {
         let field = match count.class {
             Class::Waiting if count.stage > stage => &mut tally.succeeded,
             Class::Waiting => &mut tally.not_attempted,
@@ -175,9 +213,13 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
         },
         // A load balancer accepts any number at a time: traffic is added before any is removed.
         Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
-            Verdict::Continue { start: tally.not_attempted }
+            Verdict::Continue {
+                start: tally.not_attempted,
+            }
         }
-        Stage::Allow if tally.succeeded > 0 && tally.failed <= rules.minimum_healthy.tolerated(targets) => {
+        Stage::Allow
+            if tally.succeeded > 0 && tally.failed <= rules.minimum_healthy.tolerated(targets) =>
+        {
             Verdict::Succeeded
         }
         Stage::Allow => Verdict::Failed,
@@ -189,7 +231,8 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
 fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Stop {
     let fleet = rules.strategy.fleet(stage);
     let number = |class: Class| -> usize {
-        let alike = |count: &&Count| count.class == class && (fleet.is_none() || count.label == fleet);
+        let alike =
+            |count: &&Count| count.class == class && (fleet.is_none() || count.label == fleet);
         counts.iter().filter(alike).map(|count| count.targets).sum()
     };
     let (failed, succeeded) = (number(Class::Failed), number(Class::Succeeded));

@@ -52,23 +52,25 @@ impl Stopped {
     /// Decides how the deployment is undone.
     pub fn rollback(self) -> Rollback {
         match self.strategy {
-            Strategy::BlueGreen { .. } if !self.gave_traffic => {
-                Rollback::Needless("Nothing was rolled back: the original instances have kept their traffic.")
-            }
+            Strategy::BlueGreen { .. } if !self.gave_traffic => Rollback::Needless(
+                "Nothing was rolled back: the original instances have kept their traffic.",
+            ),
             Strategy::BlueGreen { .. } if !self.has_original_instances => Rollback::Needless(
                 "Nothing was rolled back: the deployment had no original instances, which could serve again.",
             ),
             Strategy::BlueGreen { .. } => Rollback::ReturnTraffic,
-            _ if !self.was_attempted => {
-                Rollback::Needless("Nothing was rolled back: the deployment was not begun on any instance.")
-            }
+            _ if !self.was_attempted => Rollback::Needless(
+                "Nothing was rolled back: the deployment was not begun on any instance.",
+            ),
             Strategy::BlueGreenRollback => Rollback::ReturnTraffic,
             Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer if !self.has_predecessor => {
                 Rollback::Needless(
                     "Nothing was rolled back: no earlier deployment of the deployment group has succeeded.",
                 )
             }
-            Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => Rollback::Redeploy(self.strategy),
+            Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => {
+                Rollback::Redeploy(self.strategy)
+            }
         }
     }
 }
@@ -77,18 +79,36 @@ impl Stopped {
 mod tests {
     use super::*;
 
-    const BLUE_GREEN: Strategy = Strategy::BlueGreen { wait_minutes: None, retire_minutes: None };
+    const BLUE_GREEN: Strategy = Strategy::BlueGreen {
+        wait_minutes: None,
+        retire_minutes: None,
+    };
 
     #[test]
     fn a_wish_counts_more_than_the_settings() {
-        let settings = AutoRollback { on_request: true, ..AutoRollback::default() };
+        let settings = AutoRollback {
+            on_request: true,
+            ..AutoRollback::default()
+        };
         for (rollback, expected) in [(None, true), (Some(true), true), (Some(false), false)] {
-            assert_eq!(settings.asks_after(&Stop::Request { rollback }), expected, "{rollback:?}");
+            assert_eq!(
+                settings.asks_after(&Stop::Request { rollback }),
+                expected,
+                "{rollback:?}"
+            );
         }
-        assert!(AutoRollback::default().asks_after(&Stop::Request { rollback: Some(true) }));
-        let alarm = Stop::Alarm { message: String::new() };
+        assert!(AutoRollback::default().asks_after(&Stop::Request {
+            rollback: Some(true)
+        }));
+        let alarm = Stop::Alarm {
+            message: String::new(),
+        };
         assert!(!settings.asks_after(&alarm));
-        let always = AutoRollback { on_failure: true, on_alarm: true, on_request: true };
+        let always = AutoRollback {
+            on_failure: true,
+            on_alarm: true,
+            on_request: true,
+        };
         assert!(always.asks_after(&alarm) && !always.asks_after(&Stop::NotContinued));
     }
 
@@ -104,20 +124,41 @@ mod tests {
         for strategy in [Strategy::InPlace, Strategy::InPlaceBehindLoadBalancer] {
             assert_eq!(stopped(strategy).rollback(), Rollback::Redeploy(strategy));
             for untouched in [
-                Stopped { was_attempted: false, ..stopped(strategy) },
-                Stopped { has_predecessor: false, ..stopped(strategy) },
+                Stopped {
+                    was_attempted: false,
+                    ..stopped(strategy)
+                },
+                Stopped {
+                    has_predecessor: false,
+                    ..stopped(strategy)
+                },
             ] {
-                assert!(matches!(untouched.rollback(), Rollback::Needless(_)), "{untouched:?}");
+                assert!(
+                    matches!(untouched.rollback(), Rollback::Needless(_)),
+                    "{untouched:?}"
+                );
             }
         }
         // Traffic goes back to instances that have a revision, whatever the group's history.
-        let first = Stopped { has_predecessor: false, ..stopped(BLUE_GREEN) };
+        let first = Stopped {
+            has_predecessor: false,
+            ..stopped(BLUE_GREEN)
+        };
         assert_eq!(first.rollback(), Rollback::ReturnTraffic);
         for untouched in [
-            Stopped { gave_traffic: false, ..stopped(BLUE_GREEN) },
-            Stopped { has_original_instances: false, ..stopped(BLUE_GREEN) },
+            Stopped {
+                gave_traffic: false,
+                ..stopped(BLUE_GREEN)
+            },
+            Stopped {
+                has_original_instances: false,
+                ..stopped(BLUE_GREEN)
+            },
         ] {
-            assert!(matches!(untouched.rollback(), Rollback::Needless(_)), "{untouched:?}");
+            assert!(
+                matches!(untouched.rollback(), Rollback::Needless(_)),
+                "{untouched:?}"
+            );
         }
     }
 }

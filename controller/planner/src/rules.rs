@@ -37,8 +37,14 @@ impl Rules {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
         match event {
             // An instance that is left behind may be broken or gone, and must not keep its traffic because of that.
-            BeforeBlockTraffic | AfterBlockTraffic if self.strategy == Strategy::BlueGreenRollback => true,
-            ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => self.ignore_application_stop_failures,
+            BeforeBlockTraffic | AfterBlockTraffic
+                if self.strategy == Strategy::BlueGreenRollback =>
+            {
+                true
+            }
+            ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => {
+                self.ignore_application_stop_failures
+            }
             _ => false,
         }
     }

@@ -27,8 +27,11 @@ pub enum Strategy {
     BlueGreenRollback,
 }
 
-const BLOCK: [LifecycleEvent; 3] =
-    [LifecycleEvent::BeforeBlockTraffic, LifecycleEvent::BlockTraffic, LifecycleEvent::AfterBlockTraffic];
+const BLOCK: [LifecycleEvent; 3] = [
+    LifecycleEvent::BeforeBlockTraffic,
+    LifecycleEvent::BlockTraffic,
+    LifecycleEvent::AfterBlockTraffic,
+];
 const DEPLOY: [LifecycleEvent; 7] = [
     LifecycleEvent::ApplicationStop,
     LifecycleEvent::DownloadBundle,
@@ -38,8 +41,11 @@ const DEPLOY: [LifecycleEvent; 7] = [
     LifecycleEvent::ApplicationStart,
     LifecycleEvent::ValidateService,
 ];
-const ALLOW: [LifecycleEvent; 3] =
-    [LifecycleEvent::BeforeAllowTraffic, LifecycleEvent::AllowTraffic, LifecycleEvent::AfterAllowTraffic];
+const ALLOW: [LifecycleEvent; 3] = [
+    LifecycleEvent::BeforeAllowTraffic,
+    LifecycleEvent::AllowTraffic,
+    LifecycleEvent::AfterAllowTraffic,
+];
 
 impl Strategy {
     pub fn first_stage(self) -> Stage {
@@ -52,7 +58,9 @@ impl Strategy {
     /// The stage after this one; `None` after the last.
     pub fn stage_after(self, stage: Stage) -> Option<Stage> {
         match (self, stage) {
-            (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer, _) | (_, Stage::Block) => None,
+            (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer, _) | (_, Stage::Block) => {
+                None
+            }
             (_, Stage::Deploy) => Some(Stage::Allow),
             (_, Stage::Allow) => Some(Stage::Block),
         }
@@ -78,11 +86,16 @@ impl Strategy {
         let (deploy, allow, block) = (Stage::Deploy, Stage::Allow, Stage::Block);
         match (self, label) {
             (Strategy::InPlace, _) => stage(deploy, &DEPLOY),
-            (Strategy::InPlaceBehindLoadBalancer, _) => {
-                [stage(deploy, &BLOCK), stage(deploy, &DEPLOY), stage(deploy, &ALLOW)].concat()
-            }
+            (Strategy::InPlaceBehindLoadBalancer, _) => [
+                stage(deploy, &BLOCK),
+                stage(deploy, &DEPLOY),
+                stage(deploy, &ALLOW),
+            ]
+            .concat(),
             (Strategy::BlueGreen { .. }, Some(TargetLabel::Blue)) => stage(block, &BLOCK),
-            (Strategy::BlueGreen { .. }, _) => [stage(deploy, &DEPLOY), stage(allow, &ALLOW)].concat(),
+            (Strategy::BlueGreen { .. }, _) => {
+                [stage(deploy, &DEPLOY), stage(allow, &ALLOW)].concat()
+            }
             (Strategy::BlueGreenRollback, Some(TargetLabel::Blue)) => stage(allow, &ALLOW),
             (Strategy::BlueGreenRollback, _) => stage(block, &BLOCK),
         }
@@ -91,7 +104,10 @@ impl Strategy {
 
 /// Whether the service itself performs the event, at a load balancer.
 pub fn is_performed_here(event: &LifecycleEvent) -> bool {
-    matches!(event, LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic)
+    matches!(
+        event,
+        LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic
+    )
 }
 
 #[cfg(test)]
@@ -100,22 +116,41 @@ mod tests {
 
     #[test]
     fn behind_a_load_balancer_all_thirteen_events_are_performed_in_their_order() {
-        let events: Vec<_> =
-            Strategy::InPlaceBehindLoadBalancer.events(None).into_iter().map(|(_, event)| event).collect();
+        let events: Vec<_> = Strategy::InPlaceBehindLoadBalancer
+            .events(None)
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
         assert_eq!(events, LifecycleEvent::standard().collect::<Vec<_>>());
     }
 
     #[test]
     fn green_waits_for_its_traffic_and_blue_for_green() {
-        let strategy = Strategy::BlueGreen { wait_minutes: None, retire_minutes: None };
+        let strategy = Strategy::BlueGreen {
+            wait_minutes: None,
+            retire_minutes: None,
+        };
         let names = |label| {
             let events = strategy.events(Some(&label));
-            events.into_iter().map(|(stage, event)| format!("{stage:?} {event}")).collect::<Vec<_>>()
+            events
+                .into_iter()
+                .map(|(stage, event)| format!("{stage:?} {event}"))
+                .collect::<Vec<_>>()
         };
         let green = names(TargetLabel::Green);
-        assert_eq!((green.len(), green[6].as_str()), (10, "Deploy ValidateService"));
+        assert_eq!(
+            (green.len(), green[6].as_str()),
+            (10, "Deploy ValidateService")
+        );
         assert_eq!(green[7], "Allow BeforeAllowTraffic");
         let blue = names(TargetLabel::Blue);
-        assert_eq!(blue, ["Block BeforeBlockTraffic", "Block BlockTraffic", "Block AfterBlockTraffic"]);
+        assert_eq!(
+            blue,
+            [
+                "Block BeforeBlockTraffic",
+                "Block BlockTraffic",
+                "Block AfterBlockTraffic"
+            ]
+        );
     }
 }

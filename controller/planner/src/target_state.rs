@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use codedeploy_api::codedeploy::{Diagnostics, LifecycleErrorCode, TargetLabel, TargetStatus, Timestamp};
+use codedeploy_api::codedeploy::{
+    Diagnostics, LifecycleErrorCode, TargetLabel, TargetStatus, Timestamp,
+};
 use codedeploy_api::lifecycle::LifecycleEvent;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +72,9 @@ pub fn standing(target: &TargetState, rules: &Rules) -> TargetProgress {
             EventState::Failed { .. } => return TargetProgress::Failed,
             EventState::Skipped { .. } => return TargetProgress::Skipped,
             EventState::Pending => return TargetProgress::Next(index),
-            EventState::Queued { .. } | EventState::Leased { .. } | EventState::Acknowledged { .. } => {
+            EventState::Queued { .. }
+            | EventState::Leased { .. }
+            | EventState::Acknowledged { .. } => {
                 return TargetProgress::Running(index);
             }
         }
@@ -82,8 +86,16 @@ impl TargetState {
     /// A target without any progress.
     pub fn new(rules: &Rules, label: Option<TargetLabel>) -> Self {
         let events = rules.strategy.events(label.as_ref());
-        let event = |(stage, name)| Event { name, stage, state: EventState::Pending };
-        TargetState { label, events: events.into_iter().map(event).collect(), departed: false }
+        let event = |(stage, name)| Event {
+            name,
+            stage,
+            state: EventState::Pending,
+        };
+        TargetState {
+            label,
+            events: events.into_iter().map(event).collect(),
+            departed: false,
+        }
     }
 
     /// The same target without the events of earlier stages.
@@ -125,27 +137,38 @@ impl TargetState {
 
     /// Whether a load balancer was asked to send traffic to it.
     pub fn was_given_traffic(&self) -> bool {
-        let allowed =
-            |event: &Event| event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some();
+        let allowed = |event: &Event| {
+            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
+        };
         self.events.iter().any(allowed)
     }
 
     /// The time at which the service gives up on the running command.
     pub fn deadline(&self, rules: &Rules, timers: &Timers) -> Option<Timestamp> {
-        self.running(rules).and_then(|event| self.timeout(event, timers)).map(|(deadline, _)| deadline)
+        self.running(rules)
+            .and_then(|event| self.timeout(event, timers))
+            .map(|(deadline, _)| deadline)
     }
 
     /// Restarts the pick-up period of the offered command at `now`. Its host could not reach the service while the
     /// service was down.
     pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
-        let TargetProgress::Running(event) = standing(self, rules) else { return };
-        let (deadline, margin) = match self.events.get(event).and_then(|event| self.timeout(event, timers)) {
+        let TargetProgress::Running(event) = standing(self, rules) else {
+            return;
+        };
+        let (deadline, margin) = match self
+            .events
+            .get(event)
+            .and_then(|event| self.timeout(event, timers))
+        {
             Some((deadline, Timeout::PickUp | Timeout::Run)) => (deadline, Duration::ZERO),
             Some((deadline, Timeout::Traffic)) => (deadline, MARGIN),
             Some((_, Timeout::Departure)) | None => return,
         };
         if let Some(event) = self.events.get_mut(event) {
-            event.state.postpone((now + timers.pick_up + margin).since(deadline));
+            event
+                .state
+                .postpone((now + timers.pick_up + margin).since(deadline));
         }
     }
 
@@ -181,7 +204,9 @@ impl TargetState {
 
     fn has_begun_stage_of(&self, event: usize) -> bool {
         let stage = |index: usize| self.events.get(index).map(|event| event.stage);
-        event.checked_sub(1).is_some_and(|before| stage(before) == stage(event))
+        event
+            .checked_sub(1)
+            .is_some_and(|before| stage(before) == stage(event))
     }
 
     /// Issues the next event's command. The deployment decides when a target begins a stage.
@@ -206,11 +231,19 @@ impl TargetState {
         now: Timestamp,
     ) -> Result<Option<usize>, IllegalEvent> {
         if let TargetProgress::Running(event) = standing(self, rules)
-            && let Some((deadline, timeout)) =
-                self.events.get(event).and_then(|event| self.timeout(event, timers))
+            && let Some((deadline, timeout)) = self
+                .events
+                .get(event)
+                .and_then(|event| self.timeout(event, timers))
             && deadline <= now
         {
-            self.advance(event, EventInput::Expire { diagnostics: timeout.diagnostics() }, now)?;
+            self.advance(
+                event,
+                EventInput::Expire {
+                    diagnostics: timeout.diagnostics(),
+                },
+                now,
+            )?;
         }
         match standing(self, rules) {
             TargetProgress::Next(event) if !closing && self.has_begun_stage_of(event) => {
@@ -226,19 +259,30 @@ impl TargetState {
     }
 
     fn is_offered(&self, event: usize) -> bool {
-        self.events.get(event).is_some_and(|event| event.state.is_offered())
+        self.events
+            .get(event)
+            .is_some_and(|event| event.state.is_offered())
     }
 
     /// Skips all remaining events of the target.
     pub(crate) fn skip_rest(&mut self, now: Timestamp) -> Result<(), IllegalEvent> {
-        for event in self.events.iter_mut().filter(|event| event.state.ended().is_none()) {
+        for event in self
+            .events
+            .iter_mut()
+            .filter(|event| event.state.ended().is_none())
+        {
             event.state = event.state.next(EventInput::Skip, now)?;
         }
         Ok(())
     }
 
     /// Applies one input to one event.
-    pub fn advance(&mut self, event: usize, input: EventInput, now: Timestamp) -> Result<(), IllegalEvent> {
+    pub fn advance(
+        &mut self,
+        event: usize,
+        input: EventInput,
+        now: Timestamp,
+    ) -> Result<(), IllegalEvent> {
         if let Some(event) = self.events.get_mut(event) {
             event.state = event.state.next(input, now)?;
         }

@@ -55,7 +55,9 @@ pub(super) enum AdminError {
     HostArn,
     #[error("no active access key {0:?}")]
     NoSuchKey(String),
-    #[error("--next is for the signer: only its key can be announced, as hosts can accept two of them")]
+    #[error(
+        "--next is for the signer: only its key can be announced, as hosts can accept two of them"
+    )]
     NotAnnounced,
     #[error(
         "there is no authority in {}: it is made when the service first runs with tls.self_signed: true", .0.display()
@@ -81,7 +83,8 @@ pub(super) enum AdminError {
 
 /// Reads `90s`, `30m`, `12h` or `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: expected a number and s, m, h or d, such as 12h");
+    let wrong =
+        || format!("{text:?} is not a duration: expected a number and s, m, h or d, such as 12h");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -138,7 +141,12 @@ pub(super) fn transact<T: Send + 'static>(
     let folder = data_dir.to_owned();
     store.transact_blocking(move |tx| {
         let partition = partition(tx, &folder)?;
-        work(&Work { tx, now: Timestamp::now(), partition: &partition, vault: &vault })
+        work(&Work {
+            tx,
+            now: Timestamp::now(),
+            partition: &partition,
+            vault: &vault,
+        })
     })
 }
 
@@ -152,21 +160,42 @@ pub(super) fn create_credentials(
     transact(data_dir, move |work| {
         let account_id = &work.partition.account_id;
         let arn = match (user_arn, role) {
-            (Some(arn), _) if Identity::user(&arn).or_else(|| Identity::session(&arn)).is_some() => arn,
+            (Some(arn), _)
+                if Identity::user(&arn)
+                    .or_else(|| Identity::session(&arn))
+                    .is_some() =>
+            {
+                arn
+            }
             (Some(arn), _) => return Err(AdminError::Arn(arn)),
             (None, Role::Host) => return Err(AdminError::HostArn),
             (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
             (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
         };
         let key = credentials::create(work.tx, work.vault, role, &arn, lifetime)?;
-        work.note("credentials create", &format!("{} of {arn}", key.access_key_id))?;
-        Ok(if json { console::hand_over(json!(key)) } else { console::hand_over(as_text(&key)) }?)
+        work.note(
+            "credentials create",
+            &format!("{} of {arn}", key.access_key_id),
+        )?;
+        Ok(if json {
+            console::hand_over(json!(key))
+        } else {
+            console::hand_over(as_text(&key))
+        }?)
     })
 }
 
 fn as_text(key: &AccessKey) -> String {
-    let AccessKey { arn, access_key_id, secret_access_key, .. } = key;
-    let token = key.session_token.as_ref().map(|token| format!("aws_session_token = {token}\n"));
+    let AccessKey {
+        arn,
+        access_key_id,
+        secret_access_key,
+        ..
+    } = key;
+    let token = key
+        .session_token
+        .as_ref()
+        .map(|token| format!("aws_session_token = {token}\n"));
     format!(
         "# Access key for {arn}; the secret is not shown again.\naws_access_key_id = {access_key_id}\n\
          aws_secret_access_key = {secret_access_key}\n{}",
@@ -188,7 +217,17 @@ pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result
         [id, key.state(now).to_owned(), role, created, expires, arn]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    Ok(console::show(table(["ACCESS KEY ID", "STATE", "ROLE", "CREATED", "EXPIRES", "ARN"], &rows))?)
+    Ok(console::show(table(
+        [
+            "ACCESS KEY ID",
+            "STATE",
+            "ROLE",
+            "CREATED",
+            "EXPIRES",
+            "ARN",
+        ],
+        &rows,
+    ))?)
 }
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
@@ -199,7 +238,9 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
         }
         Ok(work.note("credentials revoke", &id)?)
     })?;
-    console::remark(format_args!("{access_key_id} is revoked: the service rejects it from now on"));
+    console::remark(format_args!(
+        "{access_key_id} is revoked: the service rejects it from now on"
+    ));
     Ok(())
 }
 
@@ -209,10 +250,14 @@ pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     let signer = Signer::open(&keys)?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     let Some(next) = Signer::announced(&keys)? else {
-        return Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?);
+        return Ok(console::show(format_args!(
+            "{certificate}deployment_signer_pin: {pin}"
+        ))?);
     };
     let next = next.pin()?;
-    Ok(console::show(format_args!("{certificate}deployment_signer_pin: [\"{pin}\", \"{next}\"]"))?)
+    Ok(console::show(format_args!(
+        "{certificate}deployment_signer_pin: [\"{pin}\", \"{next}\"]"
+    ))?)
 }
 
 /// Announces the next signing key, so that hosts can accept it before it signs.
@@ -231,7 +276,9 @@ pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> 
             audit::note(tx, Timestamp::now(), "replace-key", &what).map_err(AdminError::Database)
         })?;
     }
-    console::show(format_args!("deployment_signer_pin: [\"{present}\", \"{next}\"]"))?;
+    console::show(format_args!(
+        "deployment_signer_pin: [\"{present}\", \"{next}\"]"
+    ))?;
     console::remark(
         "Put this line into codedeployagent.yml on every host and restart the agents; `host list` shows which hosts accept \
          the next key. Then stop the service, and `codedeploy-controller replace-key signer` makes it the one that signs.",
@@ -242,7 +289,9 @@ pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> 
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     must_exist(data_dir)?;
     let authority = Authority::certificate_pem(data_dir);
-    Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
+    Ok(console::show(authority.ok_or_else(|| {
+        AdminError::NoAuthority(data_dir.to_owned())
+    })?)?)
 }
 
 /// Retires a key that is lost, so that a new one can be made.
@@ -252,14 +301,23 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     let _lock = Lock::take(data_dir)?;
     let keys = Keys::of(data_dir, &store);
     let promotes = key == Key::Signer && keys.has(Key::NextSigner);
-    let replaced = if promotes { keys.promote_next_signer() } else { keys.replace(key) };
+    let replaced = if promotes {
+        keys.promote_next_signer()
+    } else {
+        keys.replace(key)
+    };
     for path in replaced? {
         console::remark(format_args!("The old file is kept as {}", path.display()));
     }
     match key {
         Key::Master => {
             let keys = store.transact_blocking(|tx| {
-                audit::note(tx, Timestamp::now(), "replace-key", "master: every access key is revoked")?;
+                audit::note(
+                    tx,
+                    Timestamp::now(),
+                    "replace-key",
+                    "master: every access key is revoked",
+                )?;
                 Ok::<_, AdminError>(credentials::revoke_all(tx)?)
             })?;
             console::remark(format_args!(
@@ -298,13 +356,20 @@ pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
 
 pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
     // A file in the data directory is read as the directory's owner.
-    let copy = if data.holds(file) { data.visit(|_| Backup::open(file))? } else { Backup::open(file) }?;
+    let copy = if data.holds(file) {
+        data.visit(|_| Backup::open(file))?
+    } else {
+        Backup::open(file)
+    }?;
     let data_dir = data.enter()?;
     prepare(data_dir)?;
     let _lock = Lock::take(data_dir)?;
     let Restored { kept, revocations } = copy.restore(&database(data_dir))?;
     if let Some(kept) = kept {
-        console::remark(format_args!("The replaced database is kept as {}", kept.display()));
+        console::remark(format_args!(
+            "The replaced database is kept as {}",
+            kept.display()
+        ));
     }
     match revocations {
         Revocations::Kept { keys: 0, hosts: 0 } => {}

@@ -23,14 +23,20 @@ impl DataDir {
     }
 
     /// Runs `work` in it as its owner; the caller stays who it is.
-    pub(super) fn visit<T: Send>(&self, work: impl FnOnce(&Path) -> T + Send) -> Result<T, PrivilegesError> {
+    pub(super) fn visit<T: Send>(
+        &self,
+        work: impl FnOnce(&Path) -> T + Send,
+    ) -> Result<T, PrivilegesError> {
         privileges::as_owner(&self.data_dir, work)
     }
 
     /// Whether it contains a file, so that its owner could have replaced the file by anything.
     pub(super) fn holds(&self, file: &Path) -> bool {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let [folder, data_dir] = [folder.unwrap_or(Path::new(".")), &self.data_dir].map(Path::canonicalize);
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let [folder, data_dir] =
+            [folder.unwrap_or(Path::new(".")), &self.data_dir].map(Path::canonicalize);
         matches!((folder, data_dir), (Ok(folder), Ok(data_dir)) if folder.starts_with(&data_dir))
     }
 

@@ -96,7 +96,14 @@ struct Rendezvous {
 
 /// Registers and tags an on-premises instance, makes its key, and writes its files, as a whole or not at all.
 pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
-    let NewHost { name, tags, endpoint, output, conf_dir, json } = host;
+    let NewHost {
+        name,
+        tags,
+        endpoint,
+        output,
+        conf_dir,
+        json,
+    } = host;
     if !conf_dir.is_absolute() {
         return Err(HostError::Relative(conf_dir).into());
     }
@@ -110,21 +117,28 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
         let open: Vec<_> = output.iter().map(NewFile::to_write).collect();
         transact(data_dir, move |work| {
             let name = NewInstanceName::read(Some(name))?;
-            let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{}", work.partition.account_id, &*name);
+            let arn = format!(
+                "arn:aws:iam::{}:user/AWS/CodeDeploy/{}",
+                work.partition.account_id, &*name
+            );
             let identity = Identity::User(arn.clone());
             instances::enroll(work.tx, work.partition, work.now, &name, &identity, &tags)?;
             // The keys of a deregistered host must not become valid again with its name.
             credentials::revoke_host(work.tx, &arn)?;
             let key = credentials::create(work.tx, work.vault, Role::Host, &arn, None)?;
-            work.note("host add", &format!("{} with {}", &*name, key.access_key_id))?;
+            work.note(
+                "host add",
+                &format!("{} with {}", &*name, key.access_key_id),
+            )?;
             let files = rendezvous.files(&work.partition.region, &key);
             // Before the commit: without its files, the host would be registered with a key that nobody knows.
             match open.as_slice() {
                 [] if json => console::hand_over(as_json(&key, &files))?,
                 [] => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
-                open => {
-                    open.iter().zip(&files).try_for_each(|(file, (_, text))| file.write(text.as_bytes()))?
-                }
+                open => open
+                    .iter()
+                    .zip(&files)
+                    .try_for_each(|(file, (_, text))| file.write(text.as_bytes()))?,
             }
             Ok((key, files))
         })
@@ -132,12 +146,18 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
     if output.is_empty() {
         return Ok(());
     }
-    let paths: Vec<_> = output.into_iter().map(NewFile::keep).collect::<Result<_, _>>()?;
+    let paths: Vec<_> = output
+        .into_iter()
+        .map(NewFile::keep)
+        .collect::<Result<_, _>>()?;
     if json {
         return Ok(console::show(as_json(&key, &files))?);
     }
     let (host, there) = (&key.arn, on_host.display());
-    let paths: String = paths.iter().map(|path| format!("\n{}", path.display())).collect();
+    let paths: String = paths
+        .iter()
+        .map(|path| format!("\n{}", path.display()))
+        .collect();
     console::remark(format!(
         "{host} is registered; copy these to its {there}, owned by root with mode 0600:{paths}"
     ));
@@ -145,7 +165,10 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
 }
 
 fn as_json(key: &AccessKey, files: &Files) -> Value {
-    let mut shown: Map<_, _> = files.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+    let mut shown: Map<_, _> = files
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), json!(text)))
+        .collect();
     shown.insert("host_identifier".into(), json!(key.arn));
     shown.insert("access_key_id".into(), json!(key.access_key_id));
     shown.insert("secret_access_key".into(), json!(key.secret_access_key));
@@ -154,15 +177,27 @@ fn as_json(key: &AccessKey, files: &Files) -> Value {
 
 fn as_text(on_host: &Path, files: &Files) -> String {
     let file = |(name, text): &(&str, String)| {
-        format!("# {} (owned by root, mode 0600)\n{text}\n", on_host.join(name).display())
+        format!(
+            "# {} (owned by root, mode 0600)\n{text}\n",
+            on_host.join(name).display()
+        )
     };
     files.iter().map(file).collect()
 }
 
-fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Result<Endpoint, HostError> {
+fn choose_endpoint(
+    given: Option<String>,
+    service: Option<&Announcement>,
+) -> Result<Endpoint, HostError> {
     let text = match (given, service) {
         (Some(given), _) => given,
-        (None, Some(Announcement { endpoint: Some(endpoint), .. })) => endpoint.clone(),
+        (
+            None,
+            Some(Announcement {
+                endpoint: Some(endpoint),
+                ..
+            }),
+        ) => endpoint.clone(),
         (None, Some(service)) => return Err(HostError::AnyAddress(service.address)),
         (None, None) => return Err(HostError::NoAddress),
     };
@@ -170,9 +205,14 @@ fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Res
     if !endpoint.is_tls() && service.is_some_and(|service| service.tls) {
         return Err(HostError::PlainHttp(endpoint.url().to_owned()));
     }
-    let names = service.map(|service| service.self_signed_for.as_slice()).unwrap_or_default();
+    let names = service
+        .map(|service| service.self_signed_for.as_slice())
+        .unwrap_or_default();
     if endpoint.is_tls() && !names.is_empty() && !names.iter().any(|name| name == endpoint.host()) {
-        return Err(HostError::NotInCertificate { host: endpoint.host().to_owned(), names: names.to_vec() });
+        return Err(HostError::NotInCertificate {
+            host: endpoint.host().to_owned(),
+            names: names.to_vec(),
+        });
     }
     Ok(endpoint)
 }
@@ -185,12 +225,17 @@ fn doubt(endpoint: &Endpoint) -> Option<&'static str> {
             "this URL reaches the service only from this machine: set endpoint in controller.yml, or give --endpoint",
         );
     }
-    (!endpoint.is_tls()).then_some("over plain http, anyone between the host and the service can read along")
+    (!endpoint.is_tls())
+        .then_some("over plain http, anyone between the host and the service can read along")
 }
 
 impl Rendezvous {
     /// Reads the facts about the service from its data directory.
-    fn read(data_dir: &Path, endpoint: Option<String>, conf_dir: PathBuf) -> Result<Self, AdminError> {
+    fn read(
+        data_dir: &Path,
+        endpoint: Option<String>,
+        conf_dir: PathBuf,
+    ) -> Result<Self, AdminError> {
         must_exist(data_dir)?;
         let announcement = Announcement::read(data_dir);
         let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
@@ -198,8 +243,8 @@ impl Rendezvous {
             console::complain(format_args!("warning: {}: {doubt}", endpoint.url()));
         }
         let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
-        let own =
-            announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
+        let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty())
+            && endpoint.is_tls();
         Ok(Rendezvous {
             endpoint,
             signer_pins: signer_pins(data_dir)?,
@@ -211,9 +256,20 @@ impl Rendezvous {
 
     /// The files that [`files`](Self::files) fills, in the same order.
     fn new_files(&self, folder: &Path) -> Result<Vec<NewFile>, AdminError> {
-        let failed = |source| HostError::Folder { path: folder.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let names = [Some(AGENT), Some(ON_PREMISES), self.authority.as_ref().map(|_| AUTHORITY)];
+        let failed = |source| HostError::Folder {
+            path: folder.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+        let names = [
+            Some(AGENT),
+            Some(ON_PREMISES),
+            self.authority.as_ref().map(|_| AUTHORITY),
+        ];
         let make = |name| Ok(NewFile::create(folder.join(name))?);
         names.into_iter().flatten().map(make).collect()
     }
@@ -229,13 +285,19 @@ impl Rendezvous {
             pins => format!("{pins:?}\n"),
         });
         if self.has_s3 {
-            agent.push_str(&format!(":s3_endpoint_override: {:?}\n", self.endpoint.url()));
+            agent.push_str(&format!(
+                ":s3_endpoint_override: {:?}\n",
+                self.endpoint.url()
+            ));
         }
         if self.authority.is_some() {
             agent.push_str(&format!(":ssl_ca_bundle: {:?}\n", on_the_host(AUTHORITY)));
         }
         if self.conf_dir != Path::new(CONF_DIR) {
-            agent.push_str(&format!(":on_premises_config_file: {:?}\n", on_the_host(ON_PREMISES)));
+            agent.push_str(&format!(
+                ":on_premises_config_file: {:?}\n",
+                on_the_host(ON_PREMISES)
+            ));
         }
         let on_premises = format!(
             "region: {region}\niam_user_arn: {}\naws_access_key_id: {}\naws_secret_access_key: {}\n",
@@ -259,11 +321,16 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
             shown["accepts_signer"] = json!(Acceptance::of(host, &pins).words());
             shown
         };
-        return Ok(console::show(json!(hosts.iter().map(host).collect::<Vec<_>>()))?);
+        return Ok(console::show(json!(
+            hosts.iter().map(host).collect::<Vec<_>>()
+        ))?);
     }
     let row = |host: &instances::HostReport| {
         let half = |half: &Option<String>| half.clone().unwrap_or_default();
-        let tags = host.tags.iter().map(|tag| format!("{}={}", half(&tag.key), half(&tag.value)));
+        let tags = host
+            .tags
+            .iter()
+            .map(|tag| format!("{}={}", half(&tag.key), half(&tag.value)));
         [
             host.name.clone(),
             host.state(now).to_owned(),
@@ -274,14 +341,21 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
         ]
     };
     let rows: Vec<_> = hosts.iter().map(row).collect();
-    Ok(console::show(table(["NAME", "STATE", "LAST SEEN", "AGENT", "SIGNER", "TAGS"], &rows))?)
+    Ok(console::show(table(
+        ["NAME", "STATE", "LAST SEEN", "AGENT", "SIGNER", "TAGS"],
+        &rows,
+    ))?)
 }
 
 /// The digests of the signing key and, if it was announced, of the next one.
 fn signer_pins(data_dir: &Path) -> Result<Vec<String>, AdminError> {
     let keys = Keys::of(data_dir, &open_store(data_dir)?);
     let signers = [Some(Signer::open(&keys)?), Signer::announced(&keys)?];
-    Ok(signers.iter().flatten().map(Signer::pin).collect::<Result<_, _>>()?)
+    Ok(signers
+        .iter()
+        .flatten()
+        .map(Signer::pin)
+        .collect::<Result<_, _>>()?)
 }
 
 /// The signers that a host's agent accepts, as it last reported them.
@@ -303,9 +377,15 @@ enum Acceptance {
 
 impl Acceptance {
     fn of(host: &instances::HostReport, pins: &[String]) -> Self {
-        let Some(said) = host.accepted_signers.as_deref() else { return Self::Unknown };
+        let Some(said) = host.accepted_signers.as_deref() else {
+            return Self::Unknown;
+        };
         let has = |pin: &String| said.split(SIGNER_SEPARATOR).any(|accepted| accepted == pin);
-        match (said, pins.first().is_some_and(has), pins.get(1).is_some_and(has)) {
+        match (
+            said,
+            pins.first().is_some_and(has),
+            pins.get(1).is_some_and(has),
+        ) {
             (ANY_SIGNER, ..) => Self::Anyone,
             (AUTHORITY_SIGNER, ..) => Self::Authority,
             (_, true, true) => Self::Both,

@@ -24,10 +24,17 @@ const PACKAGED: &str = "/etc/codedeploy-controller/controller.yml";
 pub(super) fn packaged_file() -> Option<PathBuf> {
     let packaged = Path::new(PACKAGED);
     // A file that cannot be examined counts as present; reading it reports the error.
-    packaged.try_exists().unwrap_or(true).then(|| packaged.to_owned())
+    packaged
+        .try_exists()
+        .unwrap_or(true)
+        .then(|| packaged.to_owned())
 }
 
-pub(super) fn config(data: &DataDir, config_file: Option<PathBuf>, json: bool) -> Result<(), CliError> {
+pub(super) fn config(
+    data: &DataDir,
+    config_file: Option<PathBuf>,
+    json: bool,
+) -> Result<(), CliError> {
     let arguments = Arguments {
         data_dir: data.path().to_owned(),
         listen: None,
@@ -56,7 +63,11 @@ pub(super) fn config(data: &DataDir, config_file: Option<PathBuf>, json: bool) -
             "no file was read: {PACKAGED} does not exist, and --config-file names none"
         ));
     }
-    let shown = if json { format!("{:#}", json!(lines)) } else { as_table(&lines) };
+    let shown = if json {
+        format!("{:#}", json!(lines))
+    } else {
+        as_table(&lines)
+    };
     Ok(console::show(shown)?)
 }
 
@@ -86,11 +97,16 @@ fn look(arguments: &Arguments) -> Result<Found, ConfigError> {
             warnings.push(format!("{}: {READABLE}", path.display()));
         }
     }
-    if mistakes.is_empty() { Ok(Found { lines, warnings }) } else { Err(ConfigError::of(mistakes)) }
+    if mistakes.is_empty() {
+        Ok(Found { lines, warnings })
+    } else {
+        Err(ConfigError::of(mistakes))
+    }
 }
 
 /// The warning about a file with secrets that others can read.
-pub(super) const READABLE: &str = "every user of this machine can read the secrets in this file: chmod o-r";
+pub(super) const READABLE: &str =
+    "every user of this machine can read the secrets in this file: chmod o-r";
 
 pub(super) fn is_readable_by_all(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0)
@@ -105,5 +121,8 @@ fn as_table(lines: &[Line]) -> String {
         };
         [line.key.clone(), value, line.origin.clone()]
     };
-    table(["KEY", "VALUE", "FROM"], &lines.iter().map(row).collect::<Vec<_>>())
+    table(
+        ["KEY", "VALUE", "FROM"],
+        &lines.iter().map(row).collect::<Vec<_>>(),
+    )
 }

@@ -15,8 +15,14 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     for row in all() {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            let width = all().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-            line.push_str(&format!("{cell:width$}  ", width = width.unwrap_or_default()));
+            let width = all()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max();
+            line.push_str(&format!(
+                "{cell:width$}  ",
+                width = width.unwrap_or_default()
+            ));
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -28,7 +34,10 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
 pub(super) fn when(time: Option<Timestamp>) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let text = time.and_then(|time| {
-        OffsetDateTime::from_unix_timestamp(time.millis().div_euclid(1000)).ok()?.format(format).ok()
+        OffsetDateTime::from_unix_timestamp(time.millis().div_euclid(1000))
+            .ok()?
+            .format(format)
+            .ok()
     });
     text.unwrap_or_else(|| "-".into())
 }

@@ -23,7 +23,13 @@ pub(super) fn add(
         return Err(AdminError::TokenOnTerminal);
     }
     let token = Token::read(stdin().lock())?;
-    let new = NewToken { name, account, token, applications, replace };
+    let new = NewToken {
+        name,
+        account,
+        token,
+        applications,
+        replace,
+    };
     transact(data_dir, move |work| {
         tokens::add(work.tx, work.vault, &new)?;
         Ok(work.note("github-token add", &new.name)?)
@@ -45,10 +51,17 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     Ok(console::show(tokens.iter().map(line).collect::<String>())?)
 }
 
-pub(super) fn link(data_dir: &Path, name: String, applications: Vec<String>) -> Result<(), AdminError> {
+pub(super) fn link(
+    data_dir: &Path,
+    name: String,
+    applications: Vec<String>,
+) -> Result<(), AdminError> {
     transact(data_dir, move |work| {
         tokens::link(work.tx, &name, &applications)?;
-        Ok(work.note("github-token link", &format!("{name} to {}", applications.join(", ")))?)
+        Ok(work.note(
+            "github-token link",
+            &format!("{name} to {}", applications.join(", ")),
+        )?)
     })
 }
 

@@ -53,7 +53,8 @@ impl Alarms {
     /// The mistakes in these settings, one sentence each.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let wrong = |(name, source): (&String, &Source)| {
-            let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) = source;
+            let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) =
+                source;
             (!is_url(url)).then(|| {
                 format!(
                     "alarms.{name} has the url {url:?}, which is not a URL such as http://prometheus:9090"

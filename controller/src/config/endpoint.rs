@@ -13,14 +13,26 @@ impl Endpoint {
     /// Reads `https://host[:port]` or `http://host[:port]`; a slash at the end is dropped.
     pub fn read(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
-        let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let scheme = uri
+            .scheme_str()
+            .filter(|scheme| matches!(*scheme, "http" | "https"))?;
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.as_str().contains('@'))?;
         let host = uri.host().filter(|host| !host.is_empty())?;
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !text.contains('#');
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         // It is written between quotes into the files of hosts.
-        let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
-        (bare && plain).then(|| Endpoint { url: format!("{scheme}://{authority}"), host })
+        let plain = host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
+        (bare && plain).then(|| Endpoint {
+            url: format!("{scheme}://{authority}"),
+            host,
+        })
     }
 
     pub fn url(&self) -> &str {
@@ -40,7 +52,9 @@ impl Endpoint {
 /// Whether a request could be sent to this URL.
 pub(crate) fn is_url(text: &str) -> bool {
     let uri = text.parse::<Uri>().ok();
-    uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    })
 }
 
 #[cfg(test)]
@@ -51,10 +65,19 @@ mod tests {
     fn endpoints() {
         let read = |text: &str| Endpoint::read(text).map(|endpoint| (endpoint.url, endpoint.host));
         let both = |url: &str, host: &str| Some((url.to_owned(), host.to_owned()));
-        assert_eq!(read("https://box.example:7080/"), both("https://box.example:7080", "box.example"));
+        assert_eq!(
+            read("https://box.example:7080/"),
+            both("https://box.example:7080", "box.example")
+        );
         assert_eq!(read("http://[::1]:80"), both("http://[::1]:80", "::1"));
-        for wrong in ["box", "https://", "https://me@box", "https://box/?a", "https://b\"x", "https://box/#x"]
-        {
+        for wrong in [
+            "box",
+            "https://",
+            "https://me@box",
+            "https://box/?a",
+            "https://b\"x",
+            "https://box/#x",
+        ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

@@ -62,7 +62,9 @@ pub enum EventsError {
         "events.topics has {0:?}: expected the ARN of a topic, such as arn:aws:sns:us-east-1:123456789012:ops"
     )]
     Topic(String),
-    #[error("events.token has fewer than {MIN_TOKEN} characters: make one with `openssl rand -hex 20`")]
+    #[error(
+        "events.token has fewer than {MIN_TOKEN} characters: make one with `openssl rand -hex 20`"
+    )]
     Token,
 }
 
@@ -70,9 +72,15 @@ impl Events {
     /// The mistakes in these settings.
     pub(crate) fn mistakes(&self) -> Vec<EventsError> {
         let mut mistakes = Vec::new();
-        let webhooks =
-            self.webhooks.iter().zip(0..).map(|(receiver, n)| (format!("events.webhooks[{n}]"), receiver));
-        let topics = self.topics.iter().map(|(arn, receiver)| (format!("events.topics[{arn:?}]"), receiver));
+        let webhooks = self
+            .webhooks
+            .iter()
+            .zip(0..)
+            .map(|(receiver, n)| (format!("events.webhooks[{n}]"), receiver));
+        let topics = self
+            .topics
+            .iter()
+            .map(|(arn, receiver)| (format!("events.topics[{arn:?}]"), receiver));
         for (key, receiver) in webhooks.chain(topics) {
             let uri = receiver.url.parse::<axum::http::Uri>().ok();
             let scheme = uri.as_ref().and_then(|uri| uri.scheme_str());
@@ -80,9 +88,16 @@ impl Events {
                 mistakes.push(EventsError::Url(key));
             }
         }
-        let wrong = self.topics.keys().filter(|arn| !arn.starts_with("arn:") || !arn.contains(":sns:"));
+        let wrong = self
+            .topics
+            .keys()
+            .filter(|arn| !arn.starts_with("arn:") || !arn.contains(":sns:"));
         mistakes.extend(wrong.map(|arn| EventsError::Topic(arn.clone())));
-        if self.token.as_ref().is_some_and(|Secret(token)| token.len() < MIN_TOKEN) {
+        if self
+            .token
+            .as_ref()
+            .is_some_and(|Secret(token)| token.len() < MIN_TOKEN)
+        {
             mistakes.push(EventsError::Token);
         }
         mistakes
@@ -90,7 +105,10 @@ impl Events {
 
     /// Whether they contain something that is not for everyone to read.
     pub(crate) fn has_secrets(&self) -> bool {
-        self.token.is_some() || self.receivers().any(|receiver| receiver.authorization.is_some())
+        self.token.is_some()
+            || self
+                .receivers()
+                .any(|receiver| receiver.authorization.is_some())
     }
 
     pub(crate) fn receivers(&self) -> impl Iterator<Item = &Receiver> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use codedeploy_planner::Timers;
 use serde::Deserialize;
 
-use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Tls, is_name};
+use super::{
+    Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Tls, is_name,
+};
 use crate::config::alarms::Alarms;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
@@ -68,7 +70,10 @@ pub(super) struct File {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "names of timers with numbers of seconds")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "names of timers with numbers of seconds"
+)]
 struct FileTimers {
     poll: Option<f64>,
     request: Option<f64>,
@@ -123,14 +128,24 @@ impl File {
     /// Combines the file and the command line; returns all contradictions, if there are any.
     pub(super) fn settle(self, arguments: Arguments) -> Result<Settings, Vec<ConfigError>> {
         let mut problems = Problems::default();
-        let said = self.listen.map(|text| text.parse().map_err(|_| ConfigError::Listen(text))).transpose();
+        let said = self
+            .listen
+            .map(|text| text.parse().map_err(|_| ConfigError::Listen(text)))
+            .transpose();
         let listen = problems.note(said).map(|said: Option<SocketAddr>| {
-            arguments.listen.or(said).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)))
+            arguments
+                .listen
+                .or(said)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)))
         });
-        let endpoint = self.endpoint.map(|text| Endpoint::read(&text).ok_or(ConfigError::Endpoint(text)));
+        let endpoint = self
+            .endpoint
+            .map(|text| Endpoint::read(&text).ok_or(ConfigError::Endpoint(text)));
         let endpoint = problems.note(endpoint.transpose());
         let insecure_http = arguments.insecure_http || self.insecure_http.unwrap_or(false);
-        let tls = self.tls.settle(listen, endpoint.clone().flatten().as_ref(), &mut problems);
+        let tls = self
+            .tls
+            .settle(listen, endpoint.clone().flatten().as_ref(), &mut problems);
         if let Some((listen, Tls::Off)) = listen.zip(tls.as_ref())
             && !listen.ip().is_loopback()
             && !insecure_http
@@ -141,11 +156,22 @@ impl File {
         if watches && self.s3.is_none() && self.events.token.is_none() {
             problems.0.push(ConfigError::DeafWatches);
         }
-        let s3 = self.s3.map(|s3| s3.settle(&arguments.data_dir, &mut problems));
-        problems.0.extend(self.events.mistakes().into_iter().map(ConfigError::Events));
-        let of_others = self.load_balancers.mistakes().into_iter().chain(self.alarms.mistakes());
+        let s3 = self
+            .s3
+            .map(|s3| s3.settle(&arguments.data_dir, &mut problems));
+        problems
+            .0
+            .extend(self.events.mistakes().into_iter().map(ConfigError::Events));
+        let of_others = self
+            .load_balancers
+            .mistakes()
+            .into_iter()
+            .chain(self.alarms.mistakes());
         problems.0.extend(of_others.map(ConfigError::Other));
-        let ca_bundle = self.ca_bundle.map(|path| absolute("ca_bundle", path)).transpose();
+        let ca_bundle = self
+            .ca_bundle
+            .map(|path| absolute("ca_bundle", path))
+            .transpose();
         let ca_bundle = problems.note(ca_bundle);
         let region = arguments.region.or(self.region);
         let account_id = arguments.account_id.or(self.account_id);
@@ -164,7 +190,10 @@ impl File {
                 Ok(Settings {
                     data_dir: arguments.data_dir,
                     config_file: arguments.config_file,
-                    logging: Logging { level: self.log_level, format: self.log_format },
+                    logging: Logging {
+                        level: self.log_level,
+                        format: self.log_format,
+                    },
                     listen,
                     tls,
                     ca_bundle,
@@ -198,8 +227,12 @@ impl FileTls {
             problems.0.push(ConfigError::NamesOfGiven);
         }
         let wrong = self.names.iter().flatten().filter(|name| !is_name(name));
-        problems.0.extend(wrong.map(|name| ConfigError::Name(name.clone())));
-        let certificate = self.certificate.map(|path| absolute("tls.certificate", path));
+        problems
+            .0
+            .extend(wrong.map(|name| ConfigError::Name(name.clone())));
+        let certificate = self
+            .certificate
+            .map(|path| absolute("tls.certificate", path));
         let key = self.key.map(|path| absolute("tls.key", path));
         let half = |given, missing| ConfigError::HalfACertificate { given, missing };
         let tls = match (certificate, key) {
@@ -209,7 +242,10 @@ impl FileTls {
             }
             (Some(certificate), Some(key)) => {
                 let (certificate, key) = (problems.note(certificate), problems.note(key));
-                Tls::Given { certificate: certificate?, key: key? }
+                Tls::Given {
+                    certificate: certificate?,
+                    key: key?,
+                }
             }
             (Some(_), None) => {
                 problems.0.push(half("certificate", "key"));
@@ -222,7 +258,9 @@ impl FileTls {
             (None, None) if self_signed => {
                 let mut names = self.names.unwrap_or_default();
                 names.extend(endpoint.map(|endpoint| endpoint.host().to_owned()));
-                let address = listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified());
+                let address = listen
+                    .map(|listen| listen.ip())
+                    .filter(|ip| !ip.is_unspecified());
                 names.extend(address.map(|ip| ip.to_string()));
                 names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
                 let mut known = std::collections::HashSet::new();
@@ -233,7 +271,9 @@ impl FileTls {
         };
         // A proxy in front may add TLS, but nothing removes it.
         if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_tls() && tls != Tls::Off) {
-            problems.0.push(ConfigError::Scheme { endpoint: endpoint.url().to_owned() });
+            problems.0.push(ConfigError::Scheme {
+                endpoint: endpoint.url().to_owned(),
+            });
         }
         (problems.0.len() == before).then_some(tls)
     }
@@ -242,10 +282,20 @@ impl FileTls {
 impl FileS3 {
     fn settle(self, data_dir: &Path, problems: &mut Problems) -> S3Folder {
         let buckets = self.buckets.unwrap_or_else(|| vec!["revisions".into()]);
-        let wrong = buckets.iter().filter(|name| !crate::objects::is_bucket(name));
-        problems.0.extend(wrong.map(|name| ConfigError::Bucket(name.clone())));
-        let folder = self.folder.map(|folder| absolute("s3.folder", folder)).transpose();
-        let folder = problems.note(folder).flatten().unwrap_or_else(|| data_dir.join("s3"));
+        let wrong = buckets
+            .iter()
+            .filter(|name| !crate::objects::is_bucket(name));
+        problems
+            .0
+            .extend(wrong.map(|name| ConfigError::Bucket(name.clone())));
+        let folder = self
+            .folder
+            .map(|folder| absolute("s3.folder", folder))
+            .transpose();
+        let folder = problems
+            .note(folder)
+            .flatten()
+            .unwrap_or_else(|| data_dir.join("s3"));
         if self.keep_versions == Some(0) {
             problems.0.push(ConfigError::KeepVersions);
         }
@@ -253,13 +303,26 @@ impl FileS3 {
             true => Ok(Duration::from_secs_f64(days * 86_400.0)),
             false => Err(ConfigError::KeepDays(days)),
         };
-        let time = problems.note(self.keep_days.map(days).transpose()).flatten();
-        S3Folder { folder, buckets, retention: Retention { versions: self.keep_versions, time } }
+        let time = problems
+            .note(self.keep_days.map(days).transpose())
+            .flatten();
+        S3Folder {
+            folder,
+            buckets,
+            retention: Retention {
+                versions: self.keep_versions,
+                time,
+            },
+        }
     }
 }
 
 fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
-    if path.is_absolute() { Ok(path) } else { Err(ConfigError::Relative { key, path }) }
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(ConfigError::Relative { key, path })
+    }
 }
 
 impl FileTimers {
@@ -267,7 +330,9 @@ impl FileTimers {
         let default = Timers::default();
         let mut seconds = |name, given: Option<f64>, default| match given {
             None => default,
-            Some(seconds) if (0.001..=31_536_000.0).contains(&seconds) => Duration::from_secs_f64(seconds),
+            Some(seconds) if (0.001..=31_536_000.0).contains(&seconds) => {
+                Duration::from_secs_f64(seconds)
+            }
             Some(seconds) => {
                 problems.0.push(ConfigError::Timer { name, seconds });
                 default
@@ -285,7 +350,9 @@ impl FileTimers {
             alarms: seconds("alarms", self.alarms, default.alarms),
         };
         if timers.poll > Duration::from_secs(75) {
-            problems.0.push(ConfigError::PollTooLong { poll: timers.poll });
+            problems
+                .0
+                .push(ConfigError::PollTooLong { poll: timers.poll });
         }
         timers
     }
@@ -299,9 +366,15 @@ impl FileQuotas {
             deployment_groups_per_application: self
                 .deployment_groups_per_application
                 .unwrap_or(default.deployment_groups_per_application),
-            deployment_configs: self.deployment_configs.unwrap_or(default.deployment_configs),
-            active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
-            targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
+            deployment_configs: self
+                .deployment_configs
+                .unwrap_or(default.deployment_configs),
+            active_deployments: self
+                .active_deployments
+                .unwrap_or(default.active_deployments),
+            targets_per_deployment: self
+                .targets_per_deployment
+                .unwrap_or(default.targets_per_deployment),
         }
     }
 }

@@ -33,7 +33,11 @@ impl Balancers {
         if self.by_name.is_empty() {
             return "none".into();
         }
-        self.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        self.by_name
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     pub(crate) fn by_name(&self) -> &BTreeMap<String, Provider> {
@@ -78,13 +82,18 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
     if (0.0..=86_400.0).contains(&seconds) {
         return Ok(Duration::from_secs_f64(seconds));
     }
-    Err(de::Error::custom(format_args!("drain is {seconds}: expected a number of seconds from 0 to 86400")))
+    Err(de::Error::custom(format_args!(
+        "drain is {seconds}: expected a number of seconds from 0 to 86400"
+    )))
 }
 
 impl Haproxy {
     /// The mistake in these settings, if there is one.
     fn mistake(&self) -> Option<String> {
-        let port = |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port = |text: &str| {
+            text.rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        };
         if !self.socket.starts_with('/') && !port(&self.socket) {
             return Some(format!(
                 "haproxy.socket is {:?}: expected the absolute path of a socket, or host:port",
@@ -94,9 +103,12 @@ impl Haproxy {
         // They become words of a command line.
         let unfit = |name: &&String| {
             name.is_empty()
-                || name.contains(|c: char| c.is_whitespace() || c.is_control() || ";/\\".contains(c))
+                || name
+                    .contains(|c: char| c.is_whitespace() || c.is_control() || ";/\\".contains(c))
         };
-        let name = std::iter::once(&self.backend).chain(self.servers.values()).find(unfit)?;
+        let name = std::iter::once(&self.backend)
+            .chain(self.servers.values())
+            .find(unfit)?;
         Some(format!(
             "haproxy has the name {name:?}: expected the name of a backend or server, as HAProxy has it"
         ))
@@ -116,7 +128,9 @@ impl Webhook {
     fn mistake(&self) -> Option<String> {
         let url = &self.url;
         (!is_url(url)).then(|| {
-            format!("webhook.url is {url:?}, which is not a URL such as https://lb.example.com/traffic")
+            format!(
+                "webhook.url is {url:?}, which is not a URL such as https://lb.example.com/traffic"
+            )
         })
     }
 }
@@ -135,7 +149,10 @@ mod tests {
         };
         assert_eq!(read("0.5"), Ok(Duration::from_millis(500)));
         for wrong in [".nan", ".inf", "-1", "86401"] {
-            assert!(read(wrong).is_err_and(|error| error.contains("from 0 to 86400")), "{wrong}");
+            assert!(
+                read(wrong).is_err_and(|error| error.contains("from 0 to 86400")),
+                "{wrong}"
+            );
         }
     }
 }

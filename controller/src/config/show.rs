@@ -22,18 +22,30 @@ const HIDDEN: &str = "(hidden)";
 /// Reads the settings as [`Settings::load`] does. Secrets are hidden.
 pub fn show(arguments: Arguments) -> Result<Vec<Line>, ConfigError> {
     let path = arguments.config_file.clone();
-    let said = path.as_deref().map(text::read).transpose()?.map(|read| read.value).unwrap_or_default();
+    let said = path
+        .as_deref()
+        .map(text::read)
+        .transpose()?
+        .map(|read| read.value)
+        .unwrap_or_default();
     let settings = Settings::load(arguments)?;
     let mut lines = Vec::new();
     for (key, value) in plain(&settings) {
-        let is_said = key.split('.').try_fold(&said, |value, part| value.get(part)).is_some();
+        let is_said = key
+            .split('.')
+            .try_fold(&said, |value, part| value.get(part))
+            .is_some();
         let origin = match key {
             "data_dir" if settings.data_dir != Path::new(DEFAULT_DATA_DIR) => {
                 "command line or environment".into()
             }
             _ => origin(path.as_deref().filter(|_| is_said), &value),
         };
-        lines.push(Line { key: key.to_owned(), value, origin });
+        lines.push(Line {
+            key: key.to_owned(),
+            value,
+            origin,
+        });
     }
     for key in ["load_balancers", "alarms", "events"] {
         let value = said.get(key).map(|value| json!(value)).unwrap_or_default();
@@ -53,7 +65,18 @@ fn origin(file: Option<&Path>, value: &Value) -> String {
 
 /// The settings that are not maps of names.
 fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
-    let Settings { data_dir, logging, listen, tls, endpoint, s3, partition, timers, quotas, .. } = settings;
+    let Settings {
+        data_dir,
+        logging,
+        listen,
+        tls,
+        endpoint,
+        s3,
+        partition,
+        timers,
+        quotas,
+        ..
+    } = settings;
     let seconds = |time: Duration| json!(time.as_secs_f64());
     let (certificate, key, names) = match tls {
         Tls::Off => (None, None, None),
@@ -65,7 +88,10 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("log_level", json!(logging.level)),
         ("log_format", json!(logging.format)),
         ("listen", json!(listen)),
-        ("endpoint", json!(endpoint.as_ref().map(super::Endpoint::url))),
+        (
+            "endpoint",
+            json!(endpoint.as_ref().map(super::Endpoint::url)),
+        ),
         ("region", json!(partition.region)),
         ("account_id", json!(partition.account_id)),
         ("tls.certificate", json!(certificate)),
@@ -85,10 +111,22 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("timers.traffic", seconds(timers.traffic)),
         ("timers.alarms", seconds(timers.alarms)),
         ("quotas.applications", json!(quotas.applications)),
-        ("quotas.deployment_groups_per_application", json!(quotas.deployment_groups_per_application)),
-        ("quotas.deployment_configs", json!(quotas.deployment_configs)),
-        ("quotas.active_deployments", json!(quotas.active_deployments)),
-        ("quotas.targets_per_deployment", json!(quotas.targets_per_deployment)),
+        (
+            "quotas.deployment_groups_per_application",
+            json!(quotas.deployment_groups_per_application),
+        ),
+        (
+            "quotas.deployment_configs",
+            json!(quotas.deployment_configs),
+        ),
+        (
+            "quotas.active_deployments",
+            json!(quotas.active_deployments),
+        ),
+        (
+            "quotas.targets_per_deployment",
+            json!(quotas.targets_per_deployment),
+        ),
     ]
 }
 
@@ -112,17 +150,34 @@ fn flatten(key: &str, value: Value, origin: &str, lines: &mut Vec<Line>) {
                 ("url", Some(url)) => without_secrets(url).into(),
                 _ => value,
             };
-            lines.push(Line { key: key.to_owned(), value, origin: origin.to_owned() });
+            lines.push(Line {
+                key: key.to_owned(),
+                value,
+                origin: origin.to_owned(),
+            });
         }
     }
 }
 
 /// A URL up to its host: the user, path and query of a webhook may be enough to call it.
 fn without_secrets(url: &str) -> String {
-    let Ok(uri) = url.parse::<Uri>() else { return HIDDEN.into() };
-    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return HIDDEN.into() };
-    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    let rest = if user || uri.query().is_some() || uri.path().len() > 1 { "/(hidden)" } else { "" };
+    let Ok(uri) = url.parse::<Uri>() else {
+        return HIDDEN.into();
+    };
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return HIDDEN.into();
+    };
+    let port = uri
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let user = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'));
+    let rest = if user || uri.query().is_some() || uri.path().len() > 1 {
+        "/(hidden)"
+    } else {
+        ""
+    };
     format!("{scheme}://{host}{port}{rest}")
 }

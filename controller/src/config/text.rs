@@ -18,8 +18,14 @@ pub(super) struct Read {
 
 /// An empty file has no settings.
 pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
-    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
-    let wrong = |found: String| ConfigError::NotAFile { path: path.to_owned(), found };
+    let unreadable = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let wrong = |found: String| ConfigError::NotAFile {
+        path: path.to_owned(),
+        found,
+    };
     // Reading something other than a file could block for ever.
     let found = std::fs::metadata(path).map_err(unreadable)?;
     if found.is_dir() {
@@ -32,14 +38,24 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
         return Err(wrong(format!("{} KiB long", found.len() / 1024)));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    let value: Value = serde_yaml::from_slice(&bytes)
-        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+    let value: Value = serde_yaml::from_slice(&bytes).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source,
+    })?;
     understand(value, &String::from_utf8_lossy(&bytes))
 }
 
 /// Settings that contain others, each of which is read separately: a mistake in one hides none in another.
-const SECTIONS: [&str; 8] =
-    ["tls", "s3", "timers", "quotas", "load_balancers", "alarms", "events", "events.topics"];
+const SECTIONS: [&str; 8] = [
+    "tls",
+    "s3",
+    "timers",
+    "quotas",
+    "load_balancers",
+    "alarms",
+    "events",
+    "events.topics",
+];
 const LISTS: [&str; 2] = ["events.webhooks", "events.watches"];
 
 fn understand(value: Value, text: &str) -> Result<Read, ConfigError> {
@@ -48,7 +64,10 @@ fn understand(value: Value, text: &str) -> Result<Read, ConfigError> {
         Value::Mapping(mapping) => mapping.clone(),
         _ => return Err(ConfigError::NoKeys),
     };
-    let mut sieve = Sieve { text, problems: Vec::new() };
+    let mut sieve = Sieve {
+        text,
+        problems: Vec::new(),
+    };
     let mut kept = Mapping::new();
     for (key, value) in settings {
         let key = key_text(&key);
@@ -64,16 +83,26 @@ fn understand(value: Value, text: &str) -> Result<Read, ConfigError> {
     }
     let file = serde_yaml::from_value(Value::Mapping(kept)).unwrap_or_else(|error| {
         let what = in_words(&error, "");
-        sieve.problems.push(ConfigError::Value { place: String::new(), what });
+        sieve.problems.push(ConfigError::Value {
+            place: String::new(),
+            what,
+        });
         File::default()
     });
-    Ok(Read { file, problems: sieve.problems, value })
+    Ok(Read {
+        file,
+        problems: sieve.problems,
+        value,
+    })
 }
 
 fn key_text(key: &Value) -> String {
     match key {
         Value::String(text) => text.clone(),
-        other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
+        other => serde_yaml::to_string(other)
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
     }
 }
 
@@ -132,7 +161,9 @@ impl Sieve<'_> {
                 other => other,
             };
             let said = error.to_string();
-            let unknown = said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+            let unknown = said
+                .strip_prefix("unknown field `")
+                .and_then(|rest| rest.split_once('`'));
             if let Some((key, rest)) = unknown {
                 let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
                 if matches!(path.last(), Some(Step::Key(last)) if last == key) {
@@ -147,7 +178,10 @@ impl Sieve<'_> {
             }
             // A misspelt key also makes the right one seem missing.
             if !(has_unknown && said.starts_with("missing field")) {
-                let (place, what) = (self.place(path), format!("{name}: {}", in_words(&error, &name)));
+                let (place, what) = (
+                    self.place(path),
+                    format!("{name}: {}", in_words(&error, &name)),
+                );
                 self.problems.push(ConfigError::Value { place, what });
             }
             return None;
@@ -179,9 +213,12 @@ impl Sieve<'_> {
             Some(Step::Key(last)) => closest(last, known),
             _ => None,
         };
-        let hint = hint.map(|known| format!(": did you mean {known}?")).unwrap_or_default();
+        let hint = hint
+            .map(|known| format!(": did you mean {known}?"))
+            .unwrap_or_default();
         let place = self.place(path);
-        self.problems.push(ConfigError::UnknownKey { place, key, hint });
+        self.problems
+            .push(ConfigError::UnknownKey { place, key, hint });
     }
 
     /// The line of a setting, or of the setting that contains it.
@@ -191,11 +228,18 @@ impl Sieve<'_> {
             Step::Key(key) => Some(key.as_str()),
             Step::Item(_) => None,
         });
-        let begins = |line: &&str| line.starts_with(|c: char| c.is_alphanumeric() || "_\"'{".contains(c));
+        let begins =
+            |line: &&str| line.starts_with(|c: char| c.is_alphanumeric() || "_\"'{".contains(c));
         let first = keys.next().unwrap_or_default();
         let of_key = |line: &&str| begins(line) && has_key(line, first);
-        let Some(mut line) = lines.iter().position(of_key) else { return String::new() };
-        let end = lines.iter().skip(line + 1).position(begins).map_or(lines.len(), |after| line + 1 + after);
+        let Some(mut line) = lines.iter().position(of_key) else {
+            return String::new();
+        };
+        let end = lines
+            .iter()
+            .skip(line + 1)
+            .position(begins)
+            .map_or(lines.len(), |after| line + 1 + after);
         for key in keys {
             let rest = lines.get(line..end).unwrap_or_default();
             match rest.iter().position(|text| has_key(text, key)) {
@@ -213,7 +257,11 @@ fn has_key(line: &str, key: &str) -> bool {
         let before = line.get(..at).and_then(|before| before.chars().next_back());
         let after = line.get(at + key.len()..).unwrap_or_default();
         let is_word = |c: char| c.is_alphanumeric() || "_-.".contains(c);
-        !before.is_some_and(is_word) && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':')
+        !before.is_some_and(is_word)
+            && after
+                .trim_start_matches(['"', '\''])
+                .trim_start()
+                .starts_with(':')
     })
 }
 
@@ -237,19 +285,32 @@ fn remove(value: &mut Value, key: &str) -> bool {
 }
 
 fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, key), *known));
-    near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known)
+    let near = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known, key), *known));
+    near.filter(|(far, _)| *far <= 2)
+        .min()
+        .map(|(_, known)| known)
 }
 
 /// The parser's message about the named setting, in an operator's words and without its position.
 fn in_words(error: &serde_yaml::Error, name: &str) -> String {
     let said = error.to_string();
-    let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-    let kinds = if name.starts_with("alarms") { "prometheus or webhook" } else { "haproxy or webhook" };
+    let said = said
+        .rsplit_once(" at line ")
+        .map_or(said.as_str(), |(said, _)| said);
+    let kinds = if name.starts_with("alarms") {
+        "prometheus or webhook"
+    } else {
+        "haproxy or webhook"
+    };
     said.replace("invalid type: ", "found ")
         .replace("invalid value: ", "found ")
         .replace("unknown variant ", "found ")
-        .replace("expected map with a single key", &format!("expected {kinds}"))
+        .replace(
+            "expected map with a single key",
+            &format!("expected {kinds}"),
+        )
         .replace("expected f64", "expected a number")
         .replace("expected usize", "expected a whole number")
         .replace("expected a map", "expected names with their values")

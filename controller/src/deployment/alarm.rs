@@ -39,7 +39,10 @@ pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
             && let Some(watch) = record.rules.alarms
             && !matches!(record.progress, DeploymentState::Ended { .. })
         {
-            watched.push(Watched { deployment_id: id, watch });
+            watched.push(Watched {
+                deployment_id: id,
+                watch,
+            });
         }
     }
     Ok(watched)
@@ -61,6 +64,10 @@ pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Effects, 
         }
         (Sight::Quiet, _) => {}
     }
-    outcome.look_again(plan::deadline(&record.rules, &record.progress, context.timers));
+    outcome.look_again(plan::deadline(
+        &record.rules,
+        &record.progress,
+        context.timers,
+    ));
     Ok(outcome)
 }

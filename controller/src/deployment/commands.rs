@@ -9,8 +9,8 @@ use codedeploy_api::codedeploy::{
 };
 use codedeploy_api::command::{CommandStatus, Envelope, HostCommand, PostHostRollbackInput};
 use codedeploy_api::specification::{
-    AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
-    SpecificationBinding, SpecificationDocument,
+    AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument,
+    S3RevisionDocument, SpecificationBinding, SpecificationDocument,
 };
 use codedeploy_planner::event_state::{EventInput, EventState};
 use codedeploy_planner::plan;
@@ -49,7 +49,12 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
         let Some((record, mut target)) = of(context, &command)? else {
             continue;
         };
-        let Some(event) = target.state.events.get(command.event).filter(|_| !record.is_over()) else {
+        let Some(event) = target
+            .state
+            .events
+            .get(command.event)
+            .filter(|_| !record.is_over())
+        else {
             continue;
         };
         if let EventState::Leased { until, .. } = event.state
@@ -64,7 +69,13 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
         }
         let until = context.now + context.timers.lease;
         let command_name = event.name.name().to_owned();
-        let outcome = advance(context, &command, &record, &mut target, EventInput::Lease { until })?;
+        let outcome = advance(
+            context,
+            &command,
+            &record,
+            &mut target,
+            EventInput::Lease { until },
+        )?;
         let command = HostCommand {
             host_command_identifier: command.id,
             host_identifier: host.to_owned(),
@@ -101,7 +112,13 @@ pub fn acknowledge(
         outcome.recheck_self();
         return Ok((CommandStatus::Failed, outcome));
     }
-    let outcome = advance(context, &command, &record, &mut target, EventInput::Acknowledge)?;
+    let outcome = advance(
+        context,
+        &command,
+        &record,
+        &mut target,
+        EventInput::Acknowledge,
+    )?;
     if let Some(noop) = diagnostics::is_noop(envelope) {
         command.note_noop(context.tx, noop)?;
     }
@@ -116,7 +133,13 @@ pub fn complete(
     succeeded: bool,
     envelope: Option<&Envelope>,
 ) -> Result<Effects, ApiError> {
-    finish(context, host, id, succeeded, diagnostics::read(succeeded, envelope))
+    finish(
+        context,
+        host,
+        id,
+        succeeded,
+        diagnostics::read(succeeded, envelope),
+    )
 }
 
 /// Ends a command, unless it has ended.
@@ -139,15 +162,32 @@ pub(super) fn finish(
     if event.state.ended().is_some() {
         return Ok(Effects::none(&record.id));
     }
-    advance(context, &command, &record, &mut target, EventInput::Complete { succeeded, diagnostics })
+    advance(
+        context,
+        &command,
+        &record,
+        &mut target,
+        EventInput::Complete {
+            succeeded,
+            diagnostics,
+        },
+    )
 }
 
 /// Records that a deployment was taken back on the host outside of any command, so that the host has the previous
 /// revision. A later deployment there takes precedence.
-pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackInput) -> Result<(), ApiError> {
+pub fn rolled_back(
+    context: &Context<'_>,
+    host: &str,
+    input: &PostHostRollbackInput,
+) -> Result<(), ApiError> {
     let id = &input.deployment_id;
-    let not_of_host =
-        || ErrorName::Client.because(format!("{:?} is not a deployment of this host.", shorten(id)));
+    let not_of_host = || {
+        ErrorName::Client.because(format!(
+            "{:?} is not a deployment of this host.",
+            shorten(id)
+        ))
+    };
     let mut record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
     let target = Target::id_of_host(context.tx, id, host)?.ok_or_else(not_of_host)?;
     let latest = listing::last_on_host(context.tx, &record.group_id, host)?;
@@ -165,7 +205,10 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     health::note_revision(context.tx, &record.group_id, &target, revision)?;
     if !record.is_over() {
         // Otherwise its end would record its own revision.
-        record.relations.taken_back.insert(target, previous.map(|previous| previous.id));
+        record
+            .relations
+            .taken_back
+            .insert(target, previous.map(|previous| previous.id));
         record.save_progress(context.tx)?;
     }
     Ok(())
@@ -177,7 +220,9 @@ pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandSta
         return Ok(CommandStatus::Failed);
     };
     let target = of(context, &command)?.map(|(_, target)| target);
-    let event = target.as_ref().and_then(|target| target.state.events.get(command.event));
+    let event = target
+        .as_ref()
+        .and_then(|target| target.state.events.get(command.event));
     Ok(event.map_or(CommandStatus::Failed, |event| status(&event.state)))
 }
 
@@ -205,22 +250,37 @@ pub fn specification(
     // A later caller does not need the secret.
     let definition = record.definition.clone().ok_or_else(refused)?;
     let is_over = record.progress.completed().is_some();
-    let token = if is_over { None } else { token(context, &record, &definition.revision)? };
+    let token = if is_over {
+        None
+    } else {
+        token(context, &record, &definition.revision)?
+    };
     let binding = SpecificationBinding {
         host_identifier: Some(host.to_owned()),
         deployment_execution_id: Some(execution_id.to_owned()),
         signed_at: Some(context.now.floor(SIGNATURE_PERIOD)),
     };
-    Ok(SpecificationDocument { github_access_token: token, binding, ..document(record, definition) })
+    Ok(SpecificationDocument {
+        github_access_token: token,
+        binding,
+        ..document(record, definition)
+    })
 }
 
 /// Returns the token for the repository of a revision on GitHub if the application is linked to one.
-fn token(context: &Context<'_>, record: &Record, revision: &Revision) -> Result<Option<String>, ApiError> {
+fn token(
+    context: &Context<'_>,
+    record: &Record,
+    revision: &Revision,
+) -> Result<Option<String>, ApiError> {
     if !matches!(revision, Revision::GitHub(_)) {
         return Ok(None);
     }
     let kept = tokens::of_group(context.tx, &record.group_id)?;
-    Ok(kept.map(|kept| kept.open(context.vault)).transpose()?.map(Token::reveal))
+    Ok(kept
+        .map(|kept| kept.open(context.vault))
+        .transpose()?
+        .map(Token::reveal))
 }
 
 /// Returns the name that AWS's service uses for a deployment towards agents.
@@ -240,7 +300,9 @@ fn document(record: Record, definition: Definition) -> SpecificationDocument {
         deployment_type: Some(definition.style.kind().into()),
         app_spec_filename: Some("appspec.yml".into()),
         agent_action_overrides: Some(AgentActionOverrides {
-            agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(file_exists.into()) }),
+            agent_overrides: Some(AgentOverrides {
+                file_exists_behavior: Some(file_exists.into()),
+            }),
         }),
         all_possible_lifecycle_events: None,
         revision: revision(definition.revision),
@@ -253,7 +315,13 @@ fn document(record: Record, definition: Definition) -> SpecificationDocument {
 /// Returns a revision in the agents' format.
 fn revision(revision: Revision) -> RevisionDocument {
     match revision {
-        Revision::S3(S3Object { bucket, key, bundle, version, etag }) => RevisionDocument {
+        Revision::S3(S3Object {
+            bucket,
+            key,
+            bundle,
+            version,
+            etag,
+        }) => RevisionDocument {
             revision_type: RevisionLocationType::S3.into(),
             s3_revision: Some(S3RevisionDocument {
                 bucket,
@@ -265,7 +333,11 @@ fn revision(revision: Revision) -> RevisionDocument {
             github_revision: None,
             local_revision: None,
         },
-        Revision::GitHub(Commit { account, repository, id }) => RevisionDocument {
+        Revision::GitHub(Commit {
+            account,
+            repository,
+            id,
+        }) => RevisionDocument {
             revision_type: RevisionLocationType::GitHub.into(),
             s3_revision: None,
             github_revision: Some(GitHubRevisionDocument {
@@ -304,7 +376,11 @@ fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Option<Command>, 
     }
     let deployment = id.split('.').next().unwrap_or_default();
     let is_one = <DeploymentId as Member>::check(deployment.to_owned()).is_ok();
-    if is_one && Record::load(context.tx, deployment)?.is_none() { Ok(None) } else { Err(unknown(id)) }
+    if is_one && Record::load(context.tx, deployment)?.is_none() {
+        Ok(None)
+    } else {
+        Err(unknown(id))
+    }
 }
 
 fn unknown(id: &str) -> ApiError {
@@ -313,7 +389,10 @@ fn unknown(id: &str) -> ApiError {
 
 /// Returns the deployment and the target of a command; `None` if its group is gone, because nobody carries out the
 /// deployments of that group. A target that cannot be read takes its deployment with it.
-pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<Option<(Record, Target)>, ApiError> {
+pub(super) fn of(
+    context: &Context<'_>,
+    command: &Command,
+) -> Result<Option<(Record, Target)>, ApiError> {
     let id = command.deployment_id.as_str();
     let target = match Target::at(context.tx, id, command.target) {
         Err(damage) if damage.is_damage() => {
@@ -342,10 +421,20 @@ pub(super) fn advance(
     let mut outcome = Effects::none(&record.id);
     let before = target.state.clone();
     target.state.advance(command.event, input, context.now)?;
-    let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
-    let ended = target.state.events.get(command.event).is_some_and(|event| event.state.ended().is_some());
-    let issued =
-        if ended { target.state.settle(&record.rules, closing, context.timers, context.now)? } else { None };
+    let closing =
+        plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
+    let ended = target
+        .state
+        .events
+        .get(command.event)
+        .is_some_and(|event| event.state.ended().is_some());
+    let issued = if ended {
+        target
+            .state
+            .settle(&record.rules, closing, context.timers, context.now)?
+    } else {
+        None
+    };
     outcome.save(context, record, target, &before, issued)?;
     // The target's own part is done; the deployment continues when the target ends, or when its own turn comes.
     if closing || (ended && issued.is_none()) {

@@ -26,18 +26,31 @@ pub fn create(
     let application = applications::find(context, &request.application_name)?;
     let group = groups::find(context, &application, &request.deployment_group_name)?;
     let style = group.settings.style();
-    let config_name = request.deployment_config_name.as_deref().unwrap_or(group.config_name()).to_owned();
+    let config_name = request
+        .deployment_config_name
+        .as_deref()
+        .unwrap_or(group.config_name())
+        .to_owned();
     let minimum_healthy = configs::for_server(context, &config_name)?;
     refuse_second(context, &group.id, &group.name)?;
     request.check_together()?;
     let restarts = matches!(request.source, Source::LastSuccessful { .. });
-    let strategy = strategy(context, &group, style, request.replacement.as_ref(), restarts)?;
+    let strategy = strategy(
+        context,
+        &group,
+        style,
+        request.replacement.as_ref(),
+        restarts,
+    )?;
     let (revision, mut relations) = match request.source {
         Source::Revision(revision) => (revision, Relations::default()),
         Source::LastSuccessful { .. } => restarted(context, &group)?,
     };
     relations.with_github_token |= has_token(context, &group, &revision)?;
-    let alarms = request.override_alarms.clone().or_else(|| group.settings.alarms());
+    let alarms = request
+        .override_alarms
+        .clone()
+        .or_else(|| group.settings.alarms());
     let messages = unknown_alarms(context, &application.name, &group.name, alarms.as_ref())?;
 
     let id = new_deployment_id(context)?;
@@ -64,7 +77,9 @@ pub fn create(
             file_exists: request.file_exists,
             ignore_application_stop_failures,
             update_outdated_only: request.update_outdated_only,
-            auto_rollback: request.auto_rollback.unwrap_or_else(|| group.settings.auto_rollback()),
+            auto_rollback: request
+                .auto_rollback
+                .unwrap_or_else(|| group.settings.auto_rollback()),
             replacement: request.replacement,
             blue_green: group.settings.blue_green(),
             load_balancers: group.settings.load_balancers(),
@@ -81,8 +96,20 @@ pub fn create(
     let mut outcome = Effects::none(&id);
     outcome.recheck_self();
     let (application, deployment_group) = (application.name, group.name);
-    outcome.note(context, Change::Created { application, deployment_group, revision })?;
-    Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
+    outcome.note(
+        context,
+        Change::Created {
+            application,
+            deployment_group,
+            revision,
+        },
+    )?;
+    Ok((
+        CreateDeploymentOutput {
+            deployment_id: Some(id),
+        },
+        outcome,
+    ))
 }
 
 /// Stores a new deployment as the last attempted one of its group.
@@ -93,8 +120,18 @@ pub(super) fn publish(
     target_revision: Option<&Revision>,
 ) -> Result<(), ApiError> {
     record.insert(context.tx)?;
-    revisions::mark_used(context, &group.application_id, &record.definition()?.revision, &record.id)?;
-    Ok(groups::note_attempt(context.tx, &group.id, target_revision, &record.id)?)
+    revisions::mark_used(
+        context,
+        &group.application_id,
+        &record.definition()?.revision,
+        &record.id,
+    )?;
+    Ok(groups::note_attempt(
+        context.tx,
+        &group.id,
+        target_revision,
+        &record.id,
+    )?)
 }
 
 /// Returns the warning about alarms that can never stop the deployment.
@@ -104,14 +141,25 @@ fn unknown_alarms(
     group: &str,
     alarms: Option<&Alarms>,
 ) -> Result<Vec<String>, ApiError> {
-    let alarms = alarms.into_iter().flat_map(Alarms::names).map(str::to_owned).collect();
-    let references = References { alarms, topics: Vec::new() };
+    let alarms = alarms
+        .into_iter()
+        .flat_map(Alarms::names)
+        .map(str::to_owned)
+        .collect();
+    let references = References {
+        alarms,
+        topics: Vec::new(),
+    };
     let found = dangling_references::report(context.known, (application, group), &references)?;
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
 /// Whether hosts get a GitHub token for the revision; a token that cannot be decrypted is an error.
-fn has_token(context: &Context<'_>, group: &groups::Group, revision: &Revision) -> Result<bool, ApiError> {
+fn has_token(
+    context: &Context<'_>,
+    group: &groups::Group,
+    revision: &Revision,
+) -> Result<bool, ApiError> {
     if !matches!(revision, Revision::GitHub(_)) {
         return Ok(false);
     }
@@ -127,7 +175,10 @@ fn has_token(context: &Context<'_>, group: &groups::Group, revision: &Revision) 
 }
 
 /// Returns the revision of a group's last successful deployment, and the relations of a deployment that repeats it.
-fn restarted(context: &Context<'_>, group: &groups::Group) -> Result<(Revision, Relations), ApiError> {
+fn restarted(
+    context: &Context<'_>,
+    group: &groups::Group,
+) -> Result<(Revision, Relations), ApiError> {
     let last = match &group.last_successful {
         Some(id) => Record::load(context.tx, id)?,
         None => None,
@@ -157,7 +208,11 @@ fn strategy(
     restarts: bool,
 ) -> Result<Strategy, ApiError> {
     if style.shifts_traffic() {
-        let names = group.settings.load_balancers().map(|balancers| balancers.names()).unwrap_or_default();
+        let names = group
+            .settings
+            .load_balancers()
+            .map(|balancers| balancers.names())
+            .unwrap_or_default();
         if let Some(unknown) = names.iter().find(|name| !context.balancers.has(name)) {
             return Err(ErrorName::InvalidLoadBalancerInfo.because(format!(
                 "The load balancer {:?} is not one that this service is connected to; its configuration has {}.",
@@ -196,7 +251,10 @@ fn blue_green(options: Option<&BlueGreen>) -> Result<Strategy, ApiError> {
     }
 }
 
-fn check_replacement(context: &Context<'_>, replacement: Option<&Replacement>) -> Result<(), ApiError> {
+fn check_replacement(
+    context: &Context<'_>,
+    replacement: Option<&Replacement>,
+) -> Result<(), ApiError> {
     let refuse = |reason: &str| Err(ErrorName::InvalidTargetInstances.because(reason));
     let Some(replacement) = replacement else {
         return refuse(
@@ -240,7 +298,10 @@ pub(super) fn last_successful_revision(
 /// `d-` and nine characters: agents use it as a folder name.
 pub(super) fn new_deployment_id(context: &Context<'_>) -> Result<String, ApiError> {
     loop {
-        let id = format!("d-{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", 9)?);
+        let id = format!(
+            "d-{}",
+            random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", 9)?
+        );
         if Record::load(context.tx, &id)?.is_none() {
             return Ok(id);
         }

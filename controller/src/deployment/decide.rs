@@ -20,7 +20,8 @@ const BATCH: usize = 250;
 impl From<IllegalEvent> for ApiError {
     fn from(cause: IllegalEvent) -> Self {
         tracing::error!(error = %cause, "a decision did not fit the state that it was made for");
-        ErrorName::DamagedRecord.because("the service made an impossible decision; its log has the cause")
+        ErrorName::DamagedRecord
+            .because("the service made an impossible decision; its log has the cause")
     }
 }
 
@@ -29,7 +30,12 @@ pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
     let mut outcome = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         // It was deleted, or belongs to no group.
-        set_aside(context.tx, id, "its deployment group does not exist", context.now)?;
+        set_aside(
+            context.tx,
+            id,
+            "its deployment group does not exist",
+            context.now,
+        )?;
         return Ok(outcome);
     };
     match &record.progress {
@@ -41,12 +47,19 @@ pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
         DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
             advance(context, &mut record, &mut outcome)?;
         }
-        DeploymentState::Ended { retire_at: Some(at), .. } if *at <= context.now => {
+        DeploymentState::Ended {
+            retire_at: Some(at),
+            ..
+        } if *at <= context.now => {
             end::retire(context, &mut record, &mut outcome)?;
         }
         DeploymentState::Ended { .. } => {}
     }
-    outcome.look_again(plan::deadline(&record.rules, &record.progress, context.timers));
+    outcome.look_again(plan::deadline(
+        &record.rules,
+        &record.progress,
+        context.timers,
+    ));
     Ok(outcome)
 }
 
@@ -74,42 +87,51 @@ pub(super) fn advance(
             break;
         }
         let counts = record.counts(context.tx)?;
-        let (targets, closing) =
-            match plan(&record.rules, &record.progress, &counts, context.timers, context.now) {
-                Move::Wait => break,
-                Move::Enter(stage) => {
-                    record.step(context, DeploymentInput::Enter(stage))?;
-                    continue;
-                }
-                Move::Stop(stop) => {
-                    record.step(context, DeploymentInput::RequestStop(stop))?;
-                    continue;
-                }
-                Move::AwaitContinue { until } => {
-                    record.step(context, DeploymentInput::AwaitContinue { until })?;
-                    outcome.note(context, Change::Ready)?;
-                    break;
-                }
-                Move::End { ending, retire_at } => {
-                    end::end(context, record, ending, retire_at, outcome)?;
-                    break;
-                }
-                Move::Begin(number) => match record.progress {
-                    DeploymentState::InProgress { stage, .. } => {
-                        (Target::waiting(context.tx, record, stage, number.min(room))?, false)
-                    }
-                    _ => break,
-                },
-                Move::Close => (Target::open(context.tx, &record.id, room)?, true),
-            };
+        let (targets, closing) = match plan(
+            &record.rules,
+            &record.progress,
+            &counts,
+            context.timers,
+            context.now,
+        ) {
+            Move::Wait => break,
+            Move::Enter(stage) => {
+                record.step(context, DeploymentInput::Enter(stage))?;
+                continue;
+            }
+            Move::Stop(stop) => {
+                record.step(context, DeploymentInput::RequestStop(stop))?;
+                continue;
+            }
+            Move::AwaitContinue { until } => {
+                record.step(context, DeploymentInput::AwaitContinue { until })?;
+                outcome.note(context, Change::Ready)?;
+                break;
+            }
+            Move::End { ending, retire_at } => {
+                end::end(context, record, ending, retire_at, outcome)?;
+                break;
+            }
+            Move::Begin(number) => match record.progress {
+                DeploymentState::InProgress { stage, .. } => (
+                    Target::waiting(context.tx, record, stage, number.min(room))?,
+                    false,
+                ),
+                _ => break,
+            },
+            Move::Close => (Target::open(context.tx, &record.id, room)?, true),
+        };
         if targets.is_empty() {
-            return Err(ErrorName::DamagedRecord.because("the counts of targets are not those of their rows"));
+            return Err(ErrorName::DamagedRecord
+                .because("the counts of targets are not those of their rows"));
         }
         room -= targets.len().min(room);
         for mut target in targets {
             let before = target.state.clone();
             let issued = if closing {
-                target.state.settle(&record.rules, true, context.timers, context.now)?
+                target
+                    .state
+                    .settle(&record.rules, true, context.timers, context.now)?
             } else {
                 target.state.begin(&record.rules, context.now)?
             };
@@ -122,7 +144,11 @@ pub(super) fn advance(
 
 impl Record {
     /// Applies one input to the deployment, on disk.
-    pub(super) fn step(&mut self, context: &Context<'_>, input: DeploymentInput) -> Result<(), ApiError> {
+    pub(super) fn step(
+        &mut self,
+        context: &Context<'_>,
+        input: DeploymentInput,
+    ) -> Result<(), ApiError> {
         self.progress = self.progress.next(input, context.now)?;
         Ok(self.save_progress(context.tx)?)
     }
@@ -137,8 +163,11 @@ impl Effects {
         target: &mut Target,
     ) -> Result<(), ApiError> {
         let before = target.state.clone();
-        let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
-        let issued = target.state.settle(&record.rules, closing, context.timers, context.now)?;
+        let closing =
+            plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
+        let issued = target
+            .state
+            .settle(&record.rules, closing, context.timers, context.now)?;
         self.save(context, record, target, &before, issued)
     }
 

@@ -19,13 +19,28 @@ pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
         return diagnostics(LifecycleErrorCode::Success, "", message, "");
     }
     let Some(envelope) = envelope.filter(|envelope| !envelope.payload.is_empty()) else {
-        return diagnostics(LifecycleErrorCode::UnknownError, "", "The agent gave no diagnostics.", "");
+        return diagnostics(
+            LifecycleErrorCode::UnknownError,
+            "",
+            "The agent gave no diagnostics.",
+            "",
+        );
     };
     let Some(payload) = payload(envelope) else {
         return diagnostics(LifecycleErrorCode::UnknownError, "", &envelope.payload, "");
     };
-    let text = |member: &str| payload.get(member).and_then(Value::as_str).unwrap_or_default();
-    diagnostics(code(payload.get("error_code")), text("script_name"), text("message"), text("log"))
+    let text = |member: &str| {
+        payload
+            .get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    diagnostics(
+        code(payload.get("error_code")),
+        text("script_name"),
+        text("message"),
+        text("log"),
+    )
 }
 
 fn payload(envelope: &Envelope) -> Option<Value> {
@@ -37,7 +52,10 @@ fn payload(envelope: &Envelope) -> Option<Value> {
 /// (`BundleSource=downloaded`).
 fn note(payload: &Value) -> Option<&str> {
     let message = payload.get("message")?.as_str()?;
-    message.strip_prefix("Succeeded: ").filter(|note| note.trim().contains(' ')).map(|_| message)
+    message
+        .strip_prefix("Succeeded: ")
+        .filter(|note| note.trim().contains(' '))
+        .map(|_| message)
 }
 
 /// Whether an acknowledgement reports that there is no script for the event.
@@ -48,16 +66,19 @@ pub fn is_noop(envelope: Option<&Envelope>) -> Option<bool> {
 }
 
 fn code(code: Option<&Value>) -> LifecycleErrorCode {
-    let number = code.and_then(Value::as_u64).and_then(|number| u8::try_from(number).ok());
+    let number = code
+        .and_then(Value::as_u64)
+        .and_then(|number| u8::try_from(number).ok());
     match number.and_then(|number| ErrorCode::try_from(number).ok()) {
         Some(ErrorCode::ScriptMissing) => LifecycleErrorCode::ScriptMissing,
         Some(ErrorCode::ScriptNotExecutable) => LifecycleErrorCode::ScriptNotExecutable,
         Some(ErrorCode::ScriptTimedOut) => LifecycleErrorCode::ScriptTimedOut,
-        Some(ErrorCode::ScriptFailed | ErrorCode::OutputLeftOpen) => LifecycleErrorCode::ScriptFailed,
-        // A failure that calls itself a success has an unknown cause.
-        Some(ErrorCode::Success | ErrorCode::UnknownError | ErrorCode::FailedAfterRestart) | None => {
-            LifecycleErrorCode::UnknownError
+        Some(ErrorCode::ScriptFailed | ErrorCode::OutputLeftOpen) => {
+            LifecycleErrorCode::ScriptFailed
         }
+        // A failure that calls itself a success has an unknown cause.
+        Some(ErrorCode::Success | ErrorCode::UnknownError | ErrorCode::FailedAfterRestart)
+        | None => LifecycleErrorCode::UnknownError,
     }
 }
 
@@ -77,9 +98,15 @@ mod tests {
     use super::*;
 
     fn failed(format: &str, payload: &str) -> (String, String) {
-        let envelope = Envelope { format: format.into(), payload: payload.into() };
+        let envelope = Envelope {
+            format: format.into(),
+            payload: payload.into(),
+        };
         let diagnostics = read(false, Some(&envelope));
-        (diagnostics.error_code.unwrap().to_string(), diagnostics.message.unwrap())
+        (
+            diagnostics.error_code.unwrap().to_string(),
+            diagnostics.message.unwrap(),
+        )
     }
 
     #[test]
@@ -96,8 +123,13 @@ mod tests {
             "UnknownError",
         ];
         for (code, name) in names.iter().enumerate() {
-            let payload = format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
-            assert_eq!(failed("JSON", &payload), ((*name).to_owned(), "m".to_owned()), "{code}");
+            let payload =
+                format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
+            assert_eq!(
+                failed("JSON", &payload),
+                ((*name).to_owned(), "m".to_owned()),
+                "{code}"
+            );
         }
     }
 
@@ -111,16 +143,28 @@ mod tests {
             ("JSON", "{}", ""),
             ("JSON", r#"{"error_code":-1e300,"message":7}"#, ""),
         ] {
-            assert_eq!(failed(format, payload), ("UnknownError".into(), message.into()), "{payload}");
+            assert_eq!(
+                failed(format, payload),
+                ("UnknownError".into(), message.into()),
+                "{payload}"
+            );
         }
-        assert!(read(false, None).message.unwrap().contains("no diagnostics"));
+        assert!(
+            read(false, None)
+                .message
+                .unwrap()
+                .contains("no diagnostics")
+        );
         assert!(failed("", "").1.contains("no diagnostics"));
     }
 
     #[test]
     fn a_success_is_shown_alike_unless_the_agent_has_something_to_tell() {
         let message = |payload: &str| {
-            let envelope = Envelope { format: "JSON".into(), payload: payload.into() };
+            let envelope = Envelope {
+                format: "JSON".into(),
+                payload: payload.into(),
+            };
             read(true, Some(&envelope)).message.unwrap()
         };
         for payload in [
@@ -132,7 +176,8 @@ mod tests {
             assert_eq!(message(payload), "Succeeded", "{payload}");
         }
         assert_eq!(read(true, None).message.as_deref(), Some("Succeeded"));
-        let told = r#"{"error_code":0,"message":"Succeeded: these scripts never run","log":"left out"}"#;
+        let told =
+            r#"{"error_code":0,"message":"Succeeded: these scripts never run","log":"left out"}"#;
         assert_eq!(message(told), "Succeeded: these scripts never run");
     }
 
@@ -140,7 +185,10 @@ mod tests {
     fn the_newest_end_of_a_log_is_kept() {
         let log = format!("{}end", "ä".repeat(5000));
         let payload = serde_json::json!({"error_code": 4, "log": log}).to_string();
-        let envelope = Envelope { format: "JSON".into(), payload };
+        let envelope = Envelope {
+            format: "JSON".into(),
+            payload,
+        };
         let tail = read(false, Some(&envelope)).log_tail.unwrap();
         assert!(tail.ends_with("end") && tail.chars().count() == MAX_LOG);
     }

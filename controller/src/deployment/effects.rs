@@ -28,7 +28,10 @@ pub struct Effects {
 impl Effects {
     /// No effects.
     pub(crate) fn none(deployment_id: &str) -> Self {
-        Effects { deployment_id: deployment_id.to_owned(), ..Effects::default() }
+        Effects {
+            deployment_id: deployment_id.to_owned(),
+            ..Effects::default()
+        }
     }
 
     /// Requests a decision about the deployment as a whole.
@@ -71,14 +74,38 @@ impl Effects {
 /// A change of state.
 #[derive(Debug)]
 pub enum Change {
-    Created { application: String, deployment_group: String, revision: Revision },
-    Started { targets: usize },
+    Created {
+        application: String,
+        deployment_group: String,
+        revision: Revision,
+    },
+    Started {
+        targets: usize,
+    },
     Ready,
-    Ended { status: DeploymentStatus, error: String, rolls_back: Option<String> },
-    RollingBack { by: String, revision: Revision },
-    Retired { instances: Vec<String> },
-    Target { name: String, arn: String, status: TargetStatus },
-    Event { target: String, event: String, state: &'static str, message: String },
+    Ended {
+        status: DeploymentStatus,
+        error: String,
+        rolls_back: Option<String>,
+    },
+    RollingBack {
+        by: String,
+        revision: Revision,
+    },
+    Retired {
+        instances: Vec<String>,
+    },
+    Target {
+        name: String,
+        arn: String,
+        status: TargetStatus,
+    },
+    Event {
+        target: String,
+        event: String,
+        state: &'static str,
+        message: String,
+    },
 }
 
 /// Logs at a level that is determined at run time: failures are warnings, and each step of a host is for debugging.
@@ -110,13 +137,27 @@ impl Effects {
 impl Change {
     fn log(&self, deployment_id: &str) {
         match self {
-            Change::Created { application, deployment_group, revision } => {
+            Change::Created {
+                application,
+                deployment_group,
+                revision,
+            } => {
                 tracing::info!(deployment_id, application, deployment_group, %revision, "deployment created");
             }
-            Change::Started { targets } => tracing::info!(deployment_id, targets, "deployment started"),
+            Change::Started { targets } => {
+                tracing::info!(deployment_id, targets, "deployment started")
+            }
             Change::Ready => tracing::info!(deployment_id, "replacement instances ready"),
-            Change::Ended { status, error, rolls_back } => {
-                let level = if *status == DeploymentStatus::Failed { Level::Warn } else { Level::Info };
+            Change::Ended {
+                status,
+                error,
+                rolls_back,
+            } => {
+                let level = if *status == DeploymentStatus::Failed {
+                    Level::Warn
+                } else {
+                    Level::Info
+                };
                 log!(level, deployment_id, %status, reason = error, rolls_back, "deployment ended");
             }
             Change::RollingBack { by, revision } => {
@@ -124,9 +165,18 @@ impl Change {
             }
             Change::Retired { instances } => {
                 let (number, instances) = (instances.len(), instances.join(", "));
-                tracing::info!(deployment_id, number, instances, "original instances deregistered");
+                tracing::info!(
+                    deployment_id,
+                    number,
+                    instances,
+                    "original instances deregistered"
+                );
             }
-            Change::Target { name, arn: _, status } => {
+            Change::Target {
+                name,
+                arn: _,
+                status,
+            } => {
                 let level = match status {
                     TargetStatus::Failed => Level::Warn,
                     TargetStatus::Pending | TargetStatus::InProgress => Level::Debug,
@@ -134,7 +184,12 @@ impl Change {
                 };
                 log!(level, deployment_id, host = name, %status, "target changed");
             }
-            Change::Event { target, event, state, message } => {
+            Change::Event {
+                target,
+                event,
+                state,
+                message,
+            } => {
                 let level = match *state {
                     "Failed" => Level::Warn,
                     "Succeeded" => Level::Info,

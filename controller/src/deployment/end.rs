@@ -30,7 +30,11 @@ pub(super) fn end(
         return Ok(());
     };
     keep_health(context, record, &group)?;
-    if record.progress.retire_at().is_some_and(|at| at <= context.now) {
+    if record
+        .progress
+        .retire_at()
+        .is_some_and(|at| at <= context.now)
+    {
         retire(context, record, outcome)?;
     }
     match stop {
@@ -60,26 +64,56 @@ fn finish(
     retire_at: Option<Timestamp>,
     outcome: &mut Effects,
 ) -> Result<(), ApiError> {
-    let error = ending.error().and_then(|error| error.message.clone()).unwrap_or_default();
+    let error = ending
+        .error()
+        .and_then(|error| error.message.clone())
+        .unwrap_or_default();
     record.step(context, DeploymentInput::End { ending, retire_at })?;
     let rolls_back = record.rolls_back();
     let status = record.progress.status();
-    Ok(outcome.note(context, Change::Ended { status, error, rolls_back })?)
+    Ok(outcome.note(
+        context,
+        Change::Ended {
+            status,
+            error,
+            rolls_back,
+        },
+    )?)
 }
 
 /// Records the state of the instances that the deployment attempted, and the group's revision.
-fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) -> Result<(), ApiError> {
+fn keep_health(
+    context: &Context<'_>,
+    record: &Record,
+    group: &groups::Group,
+) -> Result<(), ApiError> {
     if record.rules.strategy != Strategy::BlueGreenRollback {
         // After a failure, a host is no longer known to hold the group's revision.
         let current = last_successful_revision(context, group)?;
-        health::note_end(context.tx, &record.group_id, &record.id, record.revision(), current.as_ref())?;
+        health::note_end(
+            context.tx,
+            &record.group_id,
+            &record.id,
+            record.revision(),
+            current.as_ref(),
+        )?;
         for (target, previous) in &record.relations.taken_back {
-            let previous = previous.as_deref().map(|id| Record::load(context.tx, id)).transpose()?.flatten();
+            let previous = previous
+                .as_deref()
+                .map(|id| Record::load(context.tx, id))
+                .transpose()?
+                .flatten();
             let revision = previous.as_ref().and_then(Record::revision);
             health::note_revision(context.tx, &record.group_id, target, revision)?;
         }
     }
-    let succeeded = matches!(record.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
+    let succeeded = matches!(
+        record.progress,
+        DeploymentState::Ended {
+            ending: Ending::Succeeded,
+            ..
+        }
+    );
     // A rollback of a group's first deployment only returned the traffic: the hosts have the revision that was rolled
     // back.
     let has_revision =
@@ -98,7 +132,9 @@ pub(super) fn retire(
     outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     let instances = Target::deregister_originals(context.tx, &record.id, context.now)?;
-    outcome.recheck.extend(removal::give_up(context.tx)?.recheck);
+    outcome
+        .recheck
+        .extend(removal::give_up(context.tx)?.recheck);
     record.step(context, DeploymentInput::Retire)?;
     Ok(outcome.note(context, Change::Retired { instances })?)
 }

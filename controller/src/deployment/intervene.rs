@@ -32,27 +32,42 @@ pub fn stop(
         return Err(already_completed(&record));
     }
     let mut outcome = Effects::none(&record.id);
-    let stop = Stop::Request { rollback: request.auto_rollback_enabled };
+    let stop = Stop::Request {
+        rollback: request.auto_rollback_enabled,
+    };
     let was_over = matches!(record.progress, DeploymentState::Ended { .. });
     end_early(context, &mut record, stop, &mut outcome)?;
-    let ignored = was_over.then(|| ignored_wish(&record, request.auto_rollback_enabled)).flatten();
+    let ignored = was_over
+        .then(|| ignored_wish(&record, request.auto_rollback_enabled))
+        .flatten();
     let (status, message) = match record.progress {
         DeploymentState::Ended { .. } => (
             StopStatus::Succeeded,
-            ignored.unwrap_or("No more commands will be scheduled for execution in the deployment instances"),
+            ignored.unwrap_or(
+                "No more commands will be scheduled for execution in the deployment instances",
+            ),
         ),
-        DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => (
+        DeploymentState::Created
+        | DeploymentState::InProgress { .. }
+        | DeploymentState::Ready { .. } => (
             StopStatus::Pending,
             "The deployment will be stopped when the commands that are running have ended",
         ),
     };
-    let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
+    let output = StopDeploymentOutput {
+        status: Some(status),
+        status_message: Some(message.into()),
+    };
     Ok((output, outcome))
 }
 
 /// The message if it is too late for the wish about the rollback.
 fn ignored_wish(record: &Record, rollback: Option<bool>) -> Option<&'static str> {
-    let made = record.relations.rollback.as_ref().and_then(|made| made.rollback_deployment_id.as_ref());
+    let made = record
+        .relations
+        .rollback
+        .as_ref()
+        .and_then(|made| made.rollback_deployment_id.as_ref());
     match (rollback?, made) {
         (true, None) => Some("The deployment was already stopped; it is not rolled back."),
         (false, Some(_)) => Some("The deployment was already stopped, and is rolled back."),
@@ -83,7 +98,9 @@ pub fn proceed(
     request: request::ContinueDeployment,
 ) -> Result<(Nothing, Effects), ApiError> {
     let mut record = find(context, &request.deployment_id)?;
-    let wait = request.deployment_wait_type.unwrap_or(DeploymentWaitType::ReadyWait);
+    let wait = request
+        .deployment_wait_type
+        .unwrap_or(DeploymentWaitType::ReadyWait);
     if !matches!(record.rules.strategy, Strategy::BlueGreen { .. }) {
         return Err(ErrorName::UnsupportedActionForDeploymentType.because(format!(
             "The deployment {} moves no traffic to replacement instances: only blue/green deployments wait.",
@@ -96,13 +113,17 @@ pub fn proceed(
             record.step(context, DeploymentInput::Enter(Stage::Allow))?;
             Ok((Nothing {}, decide(context, &record.id)?))
         }
-        DeploymentState::Ended { retire_at: Some(_), .. } if ends_wait => {
+        DeploymentState::Ended {
+            retire_at: Some(_), ..
+        } if ends_wait => {
             let mut outcome = Effects::none(&record.id);
             end::retire(context, &mut record, &mut outcome)?;
             Ok((Nothing {}, outcome))
         }
         DeploymentState::Ended { .. } => Err(already_completed(&record)),
-        DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
+        DeploymentState::Created
+        | DeploymentState::InProgress { .. }
+        | DeploymentState::Ready { .. } => {
             Err(ErrorName::DeploymentIsNotInReadyState.because(format!(
                 "The deployment {} has the status {}; it can be continued only while it waits.",
                 record.id,
@@ -122,12 +143,16 @@ pub fn skip_wait(
         deployment_wait_type: Some(DeploymentWaitType::TerminationWait),
     };
     proceed(context, request).map_err(|refused| match refused.name {
-        ErrorName::DeploymentIsNotInReadyState => ErrorName::DeploymentNotStarted.because(refused.message),
+        ErrorName::DeploymentIsNotInReadyState => {
+            ErrorName::DeploymentNotStarted.because(refused.message)
+        }
         _ => refused,
     })
 }
 
 fn already_completed(record: &Record) -> ApiError {
-    ErrorName::DeploymentAlreadyCompleted
-        .because(format!("The deployment {} has already completed.", record.id))
+    ErrorName::DeploymentAlreadyCompleted.because(format!(
+        "The deployment {} has already completed.",
+        record.id
+    ))
 }

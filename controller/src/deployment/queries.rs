@@ -13,7 +13,8 @@ use crate::transaction::Context;
 /// Returns the deployment that a request names.
 pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     Record::load(context.tx, id)?.ok_or_else(|| {
-        ErrorName::DeploymentDoesNotExist.because(format!("The deployment {id} could not be found."))
+        ErrorName::DeploymentDoesNotExist
+            .because(format!("The deployment {id} could not be found."))
     })
 }
 
@@ -36,13 +37,21 @@ fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiErro
         start_time: record.progress.started(),
         complete_time: record.progress.completed(),
         deployment_overview: overview,
-        ..record.definition.map(DeploymentInfo::from).unwrap_or_default()
+        ..record
+            .definition
+            .map(DeploymentInfo::from)
+            .unwrap_or_default()
     })
 }
 
-pub fn get(context: &Context<'_>, request: request::GetDeployment) -> Result<GetDeploymentOutput, ApiError> {
+pub fn get(
+    context: &Context<'_>,
+    request: request::GetDeployment,
+) -> Result<GetDeploymentOutput, ApiError> {
     let record = find(context, &request.deployment_id)?;
-    Ok(GetDeploymentOutput { deployment_info: Some(info(context, record)?) })
+    Ok(GetDeploymentOutput {
+        deployment_info: Some(info(context, record)?),
+    })
 }
 
 /// Deployments that do not exist are left out.
@@ -56,7 +65,9 @@ pub fn batch_get(
             infos.push(info(context, record)?);
         }
     }
-    Ok(BatchGetDeploymentsOutput { deployments_info: Some(infos) })
+    Ok(BatchGetDeploymentsOutput {
+        deployments_info: Some(infos),
+    })
 }
 
 /// The newest first.
@@ -73,23 +84,34 @@ pub fn list(
     };
     let (statuses, created) = (request.include_only_statuses, request.created);
     let name = format!("deployments of {group_id:?} {statuses:?} {created:?}");
-    let listing = context.pages.listing::<Made>(name, request.next_token.as_deref())?;
+    let listing = context
+        .pages
+        .listing::<Made>(name, request.next_token.as_deref())?;
     // Only CloudFormation sets external ids of deployments.
     if request.external_id.is_some() {
-        return Ok(ListDeploymentsOutput { deployments: Some(Vec::new()), next_token: None });
+        return Ok(ListDeploymentsOutput {
+            deployments: Some(Vec::new()),
+            next_token: None,
+        });
     }
     let before = listing.after().copied().unwrap_or((i64::MAX, i64::MAX));
     let wanted = Wanted {
         group_id: group_id.as_deref(),
         statuses: &statuses,
         start: created.start.map_or(i64::MIN, Timestamp::millis),
-        end: created.end.map_or(i64::MAX, Timestamp::millis).min(before.0),
+        end: created
+            .end
+            .map_or(i64::MAX, Timestamp::millis)
+            .min(before.0),
         before,
     };
     // One more than a page shows whether there is another page.
     let newest = newest(context.tx, &wanted, PAGE + 1)?;
     let (deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
-    Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
+    Ok(ListDeploymentsOutput {
+        deployments: Some(deployments),
+        next_token,
+    })
 }
 
 /// Lambda functions and ECS call this while a deployment waits for them; a host reports to the other API.

@@ -29,7 +29,9 @@ pub fn delete_group(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
 ) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
-    let deleted = Step::Done(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) });
+    let deleted = Step::Done(DeleteDeploymentGroupOutput {
+        hooks_not_cleaned_up: Some(Vec::new()),
+    });
     let (application, name) = (&request.application_name, &request.deployment_group_name);
     let Some(id) = groups::id_of(context.tx, application, name)? else {
         return Ok(deleted);
@@ -61,7 +63,10 @@ pub fn deregister(
     context: &Context<'_>,
     request: request::DeregisterOnPremisesInstance,
 ) -> Result<(Nothing, Effects), ApiError> {
-    Ok((Nothing {}, withdraw(context.tx, context.now, &request.instance_name)?))
+    Ok((
+        Nothing {},
+        withdraw(context.tx, context.now, &request.instance_name)?,
+    ))
 }
 
 /// Gives up the instance's pending work.
@@ -84,7 +89,10 @@ pub fn remove_host(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Option<Str
 /// one.
 pub(super) fn give_up(tx: &Tx<'_>) -> Result<Effects, SqlError> {
     let recheck = Target::expire_departed(tx)?.into_iter().collect();
-    Ok(Effects { recheck, ..Effects::default() })
+    Ok(Effects {
+        recheck,
+        ..Effects::default()
+    })
 }
 
 /// The number of targets, each with its commands, that one transaction removes.
@@ -94,13 +102,27 @@ const BATCH: usize = 500;
 fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Step<()>, ApiError> {
     if let Some(id) = unfinished::of_group(context.tx, group_id)? {
         let mut outcome = Effects::none(&id);
-        if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over()) {
+        if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over())
+        {
             let message = "The deployment's group or application was deleted before it ended.";
             let ending = Stop::failure(reason, message).ending();
-            record.step(context, DeploymentInput::End { ending, retire_at: None })?;
+            record.step(
+                context,
+                DeploymentInput::End {
+                    ending,
+                    retire_at: None,
+                },
+            )?;
             let status = record.progress.status();
             let rolls_back = record.rolls_back();
-            outcome.note(context, Change::Ended { status, error: message.into(), rolls_back })?;
+            outcome.note(
+                context,
+                Change::Ended {
+                    status,
+                    error: message.into(),
+                    rolls_back,
+                },
+            )?;
         }
         return Ok(Step::More(Box::new(outcome)));
     }

@@ -15,7 +15,11 @@ use crate::transaction::Context;
 const BATCH: usize = 250;
 
 /// Extends the timeouts of a deployment's running commands from `back` on. Returns whether there may be more of them.
-pub fn resume(context: &Context<'_>, id: &str, back: Timestamp) -> Result<(bool, Effects), ApiError> {
+pub fn resume(
+    context: &Context<'_>,
+    id: &str,
+    back: Timestamp,
+) -> Result<(bool, Effects), ApiError> {
     let mut outcome = Effects::none(id);
     let Some(record) = Record::load(context.tx, id)? else {
         return Ok((false, outcome));
@@ -30,7 +34,11 @@ pub fn resume(context: &Context<'_>, id: &str, back: Timestamp) -> Result<(bool,
         let updated = target.updated;
         target.save(context.tx, &record.rules, context.timers, updated)?;
         // An earlier poll found the command overdue.
-        if target.state.running(&record.rules).is_some_and(|event| event.state.is_offered()) {
+        if target
+            .state
+            .running(&record.rules)
+            .is_some_and(|event| event.state.is_offered())
+        {
             outcome.hosts.push(target.member.host);
         }
     }

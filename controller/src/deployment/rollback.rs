@@ -29,36 +29,62 @@ pub(super) fn roll_back(
     let good = last_successful(context, group)?;
     let rollback = match stopped(context, record, good.is_some())?.rollback() {
         Rollback::Needless(reason) => {
-            record.relations.rollback =
-                Some(RollbackInfo { rollback_message: Some(reason.to_owned()), ..RollbackInfo::default() });
+            record.relations.rollback = Some(RollbackInfo {
+                rollback_message: Some(reason.to_owned()),
+                ..RollbackInfo::default()
+            });
             return Ok(record.save_progress(context.tx)?);
         }
         Rollback::Redeploy(strategy) => deployment(context, record, &definition, strategy, good)?,
-        Rollback::ReturnTraffic => {
-            deployment(context, record, &definition, Strategy::BlueGreenRollback, good)?
-        }
+        Rollback::ReturnTraffic => deployment(
+            context,
+            record,
+            &definition,
+            Strategy::BlueGreenRollback,
+            good,
+        )?,
     };
     begin(context, record, rollback, group, effects)
 }
 
 /// Returns the last successful deployment of a group, and its definition.
-fn last_successful(context: &Context<'_>, group: &Group) -> Result<Option<(Record, Definition)>, ApiError> {
+fn last_successful(
+    context: &Context<'_>,
+    group: &Group,
+) -> Result<Option<(Record, Definition)>, ApiError> {
     let Some(id) = &group.last_successful else {
         return Ok(None);
     };
     let record = Record::load(context.tx, id)?;
-    Ok(record.and_then(|record| record.definition.clone().map(|definition| (record, definition))))
+    Ok(record.and_then(|record| {
+        record
+            .definition
+            .clone()
+            .map(|definition| (record, definition))
+    }))
 }
 
 /// Collects the facts for the decision.
-fn stopped(context: &Context<'_>, record: &Record, has_predecessor: bool) -> Result<Stopped, ApiError> {
+fn stopped(
+    context: &Context<'_>,
+    record: &Record,
+    has_predecessor: bool,
+) -> Result<Stopped, ApiError> {
     let moves_traffic = matches!(record.rules.strategy, Strategy::BlueGreen { .. });
-    let targets = if moves_traffic { Target::load_all(context.tx, &record.id)? } else { Vec::new() };
+    let targets = if moves_traffic {
+        Target::load_all(context.tx, &record.id)?
+    } else {
+        Vec::new()
+    };
     Ok(Stopped {
         strategy: record.rules.strategy,
         was_attempted: Target::any_attempted(context.tx, &record.id)?,
-        gave_traffic: targets.iter().any(|target| target.state.was_given_traffic()),
-        has_original_instances: targets.iter().any(|target| target.state.label == Some(TargetLabel::Blue)),
+        gave_traffic: targets
+            .iter()
+            .any(|target| target.state.was_given_traffic()),
+        has_original_instances: targets
+            .iter()
+            .any(|target| target.state.label == Some(TargetLabel::Blue)),
         has_predecessor,
     })
 }
@@ -72,11 +98,16 @@ fn deployment(
     good: Option<(Record, Definition)>,
 ) -> Result<Record, ApiError> {
     let fetches = strategy != Strategy::BlueGreenRollback;
-    let with_github_token =
-        fetches && good.as_ref().is_some_and(|(record, _)| record.relations.with_github_token);
+    let with_github_token = fetches
+        && good
+            .as_ref()
+            .is_some_and(|(record, _)| record.relations.with_github_token);
     let good = good.map(|(_, definition)| definition);
     // Instances that only get their traffic back are treated as the deployment treated them.
-    let file_exists = good.as_ref().filter(|_| fetches).map_or(undone.file_exists, |good| good.file_exists);
+    let file_exists = good
+        .as_ref()
+        .filter(|_| fetches)
+        .map_or(undone.file_exists, |good| good.file_exists);
     let previous_revision = good.map(|good| good.revision);
     Ok(Record {
         id: new_deployment_id(context)?,
@@ -84,9 +115,15 @@ fn deployment(
         created: context.now,
         progress: DeploymentState::Created,
         // An alarm that is still active would stop the rollback as well.
-        rules: Rules { strategy, alarms: None, ..record.rules.clone() },
+        rules: Rules {
+            strategy,
+            alarms: None,
+            ..record.rules.clone()
+        },
         definition: Some(Definition {
-            revision: previous_revision.clone().unwrap_or_else(|| undone.revision.clone()),
+            revision: previous_revision
+                .clone()
+                .unwrap_or_else(|| undone.revision.clone()),
             previous_revision,
             description: None,
             creator: Creator::Rollback,
@@ -99,7 +136,10 @@ fn deployment(
             messages: Vec::new(),
             ..undone.clone()
         }),
-        relations: Relations { with_github_token, ..Relations::default() },
+        relations: Relations {
+            with_github_token,
+            ..Relations::default()
+        },
         was_set_aside: false,
         application_name: record.application_name.clone(),
         group_name: record.group_name.clone(),
@@ -114,7 +154,10 @@ fn begin(
     group: &Group,
     effects: &mut Effects,
 ) -> Result<(), ApiError> {
-    let message = format!("Deployment {} is triggered to roll back deployment {}.", rollback.id, record.id);
+    let message = format!(
+        "Deployment {} is triggered to roll back deployment {}.",
+        rollback.id, record.id
+    );
     rollback.relations.rollback = Some(RollbackInfo {
         rollback_triggering_deployment_id: Some(record.id.clone()),
         rollback_message: Some(message.clone()),
@@ -122,9 +165,20 @@ fn begin(
     });
     let definition = rollback.definition()?;
     let revision = definition.revision.clone();
-    publish(context, group, &rollback, definition.previous_revision.as_ref())?;
+    publish(
+        context,
+        group,
+        &rollback,
+        definition.previous_revision.as_ref(),
+    )?;
     effects.recheck.push(rollback.id.clone());
-    effects.note(context, Change::RollingBack { by: rollback.id.clone(), revision })?;
+    effects.note(
+        context,
+        Change::RollingBack {
+            by: rollback.id.clone(),
+            revision,
+        },
+    )?;
     record.relations.rollback = Some(RollbackInfo {
         rollback_deployment_id: Some(rollback.id),
         rollback_message: Some(message),

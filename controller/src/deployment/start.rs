@@ -38,8 +38,21 @@ pub(super) fn start(
         Err(Decline::Stop(stop)) => (Vec::new(), Some(stop)),
         Err(Decline::Error(error)) => return Err(error),
     };
-    outcome.note(context, Change::Started { targets: new_targets.len() })?;
-    for (position, NewTarget { member, label, from }) in new_targets.into_iter().enumerate() {
+    outcome.note(
+        context,
+        Change::Started {
+            targets: new_targets.len(),
+        },
+    )?;
+    for (
+        position,
+        NewTarget {
+            member,
+            label,
+            from,
+        },
+    ) in new_targets.into_iter().enumerate()
+    {
         let state = TargetState::new(&record.rules, label).beginning_at(from);
         let target = Target {
             deployment_id: record.id.clone(),
@@ -51,7 +64,10 @@ pub(super) fn start(
         };
         target.insert(context.tx, &record.rules)?;
     }
-    record.step(context, DeploymentInput::Start(record.rules.strategy.first_stage()))?;
+    record.step(
+        context,
+        DeploymentInput::Start(record.rules.strategy.first_stage()),
+    )?;
     match stop {
         Some(stop) => record.step(context, DeploymentInput::RequestStop(stop)),
         None => Ok(()),
@@ -60,7 +76,9 @@ pub(super) fn start(
 
 /// Returns a stop, if the revision was fetched with a GitHub token and the application no longer has one.
 fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, ApiError> {
-    if !record.relations.with_github_token || tokens::of_group(context.tx, &record.group_id)?.is_some() {
+    if !record.relations.with_github_token
+        || tokens::of_group(context.tx, &record.group_id)?.is_some()
+    {
         return Ok(None);
     }
     let message = format!(
@@ -81,7 +99,11 @@ struct NewTarget {
 
 impl NewTarget {
     fn new(member: Member, label: Option<TargetLabel>) -> Self {
-        NewTarget { member, label, from: Stage::default() }
+        NewTarget {
+            member,
+            label,
+            from: Stage::default(),
+        }
     }
 }
 
@@ -113,13 +135,19 @@ fn find_targets(
     let own = || fleet::members(context.tx, &group.settings.membership());
     let history = History::load(context, group)?;
     let definition = record.definition()?;
-    let is_current =
-        |member: &Member| definition.update_outdated_only && history.has(member, &definition.revision);
+    let is_current = |member: &Member| {
+        definition.update_outdated_only && history.has(member, &definition.revision)
+    };
     match record.rules.strategy {
         Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => {
             let members = at_least_one(own()?)?;
-            let outdated = members.into_iter().filter(|member| !is_current(member)).collect();
-            let members = history.in_order_of_attempt(admit(context, outdated)?).into_iter();
+            let outdated = members
+                .into_iter()
+                .filter(|member| !is_current(member))
+                .collect();
+            let members = history
+                .in_order_of_attempt(admit(context, outdated)?)
+                .into_iter();
             Ok(members.map(|member| NewTarget::new(member, None)).collect())
         }
         Strategy::BlueGreen { .. } => {
@@ -129,13 +157,25 @@ fn find_targets(
             };
             let green = at_least_one(green)?;
             let replaced_by: HashSet<_> = green.iter().map(|member| member.name.clone()).collect();
-            let blue = own()?.into_iter().filter(|member| !replaced_by.contains(&member.name));
+            let blue = own()?
+                .into_iter()
+                .filter(|member| !replaced_by.contains(&member.name));
             let blue = blue.map(|member| NewTarget::new(member, Some(TargetLabel::Blue)));
-            let green = history.in_order_of_attempt(admit(context, green)?).into_iter().map(|member| {
-                // An instance that has the revision still needs the traffic.
-                let from = if is_current(&member) { Stage::Allow } else { Stage::Deploy };
-                NewTarget { from, ..NewTarget::new(member, Some(TargetLabel::Green)) }
-            });
+            let green = history
+                .in_order_of_attempt(admit(context, green)?)
+                .into_iter()
+                .map(|member| {
+                    // An instance that has the revision still needs the traffic.
+                    let from = if is_current(&member) {
+                        Stage::Allow
+                    } else {
+                        Stage::Deploy
+                    };
+                    NewTarget {
+                        from,
+                        ..NewTarget::new(member, Some(TargetLabel::Green))
+                    }
+                });
             Ok(green.chain(blue).collect())
         }
         Strategy::BlueGreenRollback => {
@@ -144,12 +184,14 @@ fn find_targets(
             let targets: Vec<_> = Target::load_all(context.tx, &failed)?
                 .into_iter()
                 .filter(|target| {
-                    target.state.label == Some(TargetLabel::Blue) || target.state.was_given_traffic()
+                    target.state.label == Some(TargetLabel::Blue)
+                        || target.state.was_given_traffic()
                 })
                 .map(|target| NewTarget::new(target.member, target.state.label))
                 .collect();
             if targets.is_empty() {
-                let nobody = "The deployment failed because the original instances are not known any more.";
+                let nobody =
+                    "The deployment failed because the original instances are not known any more.";
                 return Err(Stop::failure(ErrorCode::NoInstances, nobody).into());
             }
             Ok(targets)
@@ -158,7 +200,11 @@ fn find_targets(
 }
 
 fn at_least_one(members: Vec<Member>) -> Result<Vec<Member>, Stop> {
-    if members.is_empty() { Err(no_instances()) } else { Ok(members) }
+    if members.is_empty() {
+        Err(no_instances())
+    } else {
+        Ok(members)
+    }
 }
 
 fn no_instances() -> Stop {
@@ -173,7 +219,8 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
     if number <= most {
         return Ok(members);
     }
-    let message = format!("The deployment group has {number} instances; a deployment can have {most}.");
+    let message =
+        format!("The deployment group has {number} instances; a deployment can have {most}.");
     Err(Stop::failure(ErrorCode::OverMaxInstances, message))
 }
 
@@ -181,12 +228,18 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
 fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     let stage = rules.strategy.first_stage();
     let fleet = rules.strategy.fleet(stage);
-    let targets = new_targets.iter().filter(|target| target.label == fleet).count();
+    let targets = new_targets
+        .iter()
+        .filter(|target| target.label == fleet)
+        .count();
     if stage != Stage::Deploy || targets == 0 {
         return None;
     }
     let reason = rules.minimum_healthy.budget(targets).err()?;
-    Some(Stop::failure(ErrorCode::HealthConstraintsInvalid, reason.to_string()))
+    Some(Stop::failure(
+        ErrorCode::HealthConstraintsInvalid,
+        reason.to_string(),
+    ))
 }
 
 /// The effect of a group's earlier deployments on its instances.

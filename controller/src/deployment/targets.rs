@@ -82,7 +82,11 @@ fn names_with(
             let label = row.get::<Option<String>>(3)?.map(TargetLabel::from);
             let listed = (statuses.is_empty() || statuses.contains(&status))
                 && (labels.is_empty() || label.is_some_and(|label| labels.contains(&label)));
-            Ok(if listed { Some((row.get(0)?, row.get(1)?)) } else { None })
+            Ok(if listed {
+                Some((row.get(0)?, row.get(1)?))
+            } else {
+                None
+            })
         },
     )
 }
@@ -91,7 +95,9 @@ fn names_with(
 fn refuse_labels(record: &Record, labels: &[TargetLabel]) -> Result<(), ApiError> {
     match record.rules.strategy {
         Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => return Ok(()),
-        Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer if labels.is_empty() => return Ok(()),
+        Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer if labels.is_empty() => {
+            return Ok(());
+        }
         Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => {}
     }
     Err(ErrorName::InvalidDeploymentInstanceType.because(
@@ -106,8 +112,12 @@ pub fn list(
     let record = started(context, &request.deployment_id)?;
     let filters = request.target_filters.unwrap_or_default();
     let token = request.next_token.as_deref();
-    let (names, next_token) = names_with(context, &record, &filters.statuses, &filters.labels, token)?;
-    Ok(ListDeploymentTargetsOutput { target_ids: Some(names), next_token })
+    let (names, next_token) =
+        names_with(context, &record, &filters.statuses, &filters.labels, token)?;
+    Ok(ListDeploymentTargetsOutput {
+        target_ids: Some(names),
+        next_token,
+    })
 }
 
 fn target(context: &Context<'_>, record: &Record, id: &str) -> Result<Target, ApiError> {
@@ -126,7 +136,9 @@ pub fn get(
 ) -> Result<GetDeploymentTargetOutput, ApiError> {
     let record = started(context, &request.deployment_id)?;
     let target = target(context, &record, &request.target_id)?;
-    Ok(GetDeploymentTargetOutput { deployment_target: Some(present(target)) })
+    Ok(GetDeploymentTargetOutput {
+        deployment_target: Some(present(target)),
+    })
 }
 
 pub fn batch_get(
@@ -135,8 +147,12 @@ pub fn batch_get(
 ) -> Result<BatchGetDeploymentTargetsOutput, ApiError> {
     let record = started(context, &request.deployment_id)?;
     let ids = request.target_ids.0.iter();
-    let targets = ids.map(|id| target(context, &record, id).map(present)).collect::<Result<_, _>>()?;
-    Ok(BatchGetDeploymentTargetsOutput { deployment_targets: Some(targets) })
+    let targets = ids
+        .map(|id| target(context, &record, id).map(present))
+        .collect::<Result<_, _>>()?;
+    Ok(BatchGetDeploymentTargetsOutput {
+        deployment_targets: Some(targets),
+    })
 }
 
 pub fn list_instances(
@@ -148,7 +164,10 @@ pub fn list_instances(
     let labels = once_each(request.instance_type_filter.unwrap_or_default());
     let token = request.next_token.as_deref();
     let (names, next_token) = names_with(context, &record, &statuses, &labels, token)?;
-    Ok(ListDeploymentInstancesOutput { instances_list: Some(names), next_token })
+    Ok(ListDeploymentInstancesOutput {
+        instances_list: Some(names),
+        next_token,
+    })
 }
 
 /// A target in the older shape.
@@ -170,10 +189,19 @@ pub fn get_instance(
     let record = find(context, &request.deployment_id)?;
     let id = &request.instance_id;
     let target = Target::named(context.tx, &record.id, id)?.ok_or_else(|| {
-        let none = || format!("The deployment {} has no instance {:?}.", record.id, shorten(id));
-        ErrorName::InstanceDoesNotExist.because(not_started(&record, "instances").unwrap_or_else(none))
+        let none = || {
+            format!(
+                "The deployment {} has no instance {:?}.",
+                record.id,
+                shorten(id)
+            )
+        };
+        ErrorName::InstanceDoesNotExist
+            .because(not_started(&record, "instances").unwrap_or_else(none))
     })?;
-    Ok(GetDeploymentInstanceOutput { instance_summary: Some(summary(target)) })
+    Ok(GetDeploymentInstanceOutput {
+        instance_summary: Some(summary(target)),
+    })
 }
 
 /// Instances that the deployment lacks are left out, and named in the message.
@@ -192,7 +220,11 @@ pub fn batch_get_instances(
     let error_message = match missing.as_slice() {
         [] => String::new(),
         missing => not_started(&record, "instances").unwrap_or_else(|| {
-            format!("Instances that the deployment {} does not have: {}", record.id, missing.join(", "))
+            format!(
+                "Instances that the deployment {} does not have: {}",
+                record.id,
+                missing.join(", ")
+            )
         }),
     };
     Ok(BatchGetDeploymentInstancesOutput {

@@ -95,8 +95,14 @@ fn each(
         EventState,
     ) -> Result<Option<(Timestamp, Option<Effects>)>, ApiError>,
 ) -> Result<Taken, ApiError> {
-    let next = commands.last().filter(|_| commands.len() == BATCH).map(|last| last.sequence);
-    let mut taken = Taken { next, ..Taken::default() };
+    let next = commands
+        .last()
+        .filter(|_| commands.len() == BATCH)
+        .map(|last| last.sequence);
+    let mut taken = Taken {
+        next,
+        ..Taken::default()
+    };
     let mut records = HashMap::new();
     for command in commands {
         // An unreadable record must not keep other instances from their traffic.
@@ -149,7 +155,10 @@ fn look_up<'a>(
         }
         found => found?,
     };
-    Ok(records.get(id).filter(|record| !record.is_over()).zip(target))
+    Ok(records
+        .get(id)
+        .filter(|record| !record.is_over())
+        .zip(target))
 }
 
 /// Records the end of a job: with a remark for people, or with the error.

@@ -31,7 +31,9 @@ pub fn read(body: &[u8]) -> Option<BucketNotification> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let body = match body["Type"].as_str() {
         Some("SubscriptionConfirmation") => {
-            return Some(BucketNotification::Confirm(body["SubscribeURL"].as_str()?.to_owned()));
+            return Some(BucketNotification::Confirm(
+                body["SubscribeURL"].as_str()?.to_owned(),
+            ));
         }
         Some("Notification") => serde_json::from_str(body["Message"].as_str()?).ok()?,
         _ => body,
@@ -46,7 +48,9 @@ pub fn read(body: &[u8]) -> Option<BucketNotification> {
             sequencer: text(&detail["object"]["sequencer"]),
         };
         let new = body["detail-type"] == "Object Created";
-        return Some(BucketNotification::Created(new.then_some(created).into_iter().collect()));
+        return Some(BucketNotification::Created(
+            new.then_some(created).into_iter().collect(),
+        ));
     }
     if body["Event"] == "s3:TestEvent" {
         return Some(BucketNotification::Created(Vec::new()));
@@ -55,34 +59,53 @@ pub fn read(body: &[u8]) -> Option<BucketNotification> {
         let name = record["eventName"].as_str().unwrap_or_default();
         name.trim_start_matches("s3:").starts_with("ObjectCreated:")
     };
-    let created = body["Records"].as_array()?.iter().filter(new).map(|record| {
-        let object = &record["s3"]["object"];
-        Some(Created {
-            bucket: text(&record["s3"]["bucket"]["name"])?,
-            key: form_decode(object["key"].as_str()?)?,
-            etag: text(&object["eTag"]),
-            version: text(&object["versionId"]),
-            sequencer: text(&object["sequencer"]),
-        })
-    });
-    created.collect::<Option<Vec<_>>>().map(BucketNotification::Created)
+    let created = body["Records"]
+        .as_array()?
+        .iter()
+        .filter(new)
+        .map(|record| {
+            let object = &record["s3"]["object"];
+            Some(Created {
+                bucket: text(&record["s3"]["bucket"]["name"])?,
+                key: form_decode(object["key"].as_str()?)?,
+                etag: text(&object["eTag"]),
+                version: text(&object["versionId"]),
+                sequencer: text(&object["sequencer"]),
+            })
+        });
+    created
+        .collect::<Option<Vec<_>>>()
+        .map(BucketNotification::Created)
 }
 
 fn text(value: &Value) -> Option<String> {
-    value.as_str().map(|text| text.trim_matches('"')).filter(|text| !text.is_empty()).map(str::to_owned)
+    value
+        .as_str()
+        .map(|text| text.trim_matches('"'))
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
 }
 
 /// Decodes a key of a notification that S3 sends itself: it is encoded as a form is.
 fn form_decode(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
+    percent_decode_str(&spaced)
+        .decode_utf8()
+        .ok()
+        .map(Cow::into_owned)
 }
 
 /// Returns the revision of an object, with its format taken from its name.
 pub(super) fn revision(created: &Created) -> Option<Revision> {
-    let kinds =
-        [(".zip", Bundle::Zip), (".tar", Bundle::Tar), (".tgz", Bundle::Tgz), (".tar.gz", Bundle::Tgz)];
-    let (_, bundle) = kinds.into_iter().find(|(ending, _)| created.key.ends_with(ending))?;
+    let kinds = [
+        (".zip", Bundle::Zip),
+        (".tar", Bundle::Tar),
+        (".tgz", Bundle::Tgz),
+        (".tar.gz", Bundle::Tgz),
+    ];
+    let (_, bundle) = kinds
+        .into_iter()
+        .find(|(ending, _)| created.key.ends_with(ending))?;
     Some(Revision::S3(S3Object {
         bucket: created.bucket.clone(),
         key: created.key.clone(),
@@ -131,8 +154,13 @@ mod tests {
             assert_eq!(created(&message), Some(vec![object.clone()]));
             assert_eq!(created(&wrapped), Some(vec![object.clone()]));
         }
-        let Some(Revision::S3(location)) = revision(&object) else { panic!("{object:?} is no revision") };
-        assert_eq!((location.bundle, location.version), (Bundle::Zip, object.version));
+        let Some(Revision::S3(location)) = revision(&object) else {
+            panic!("{object:?} is no revision")
+        };
+        assert_eq!(
+            (location.bundle, location.version),
+            (Bundle::Zip, object.version)
+        );
     }
 
     #[test]

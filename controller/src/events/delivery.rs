@@ -21,7 +21,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let made = watch::Sender::new(());
-    service.transact(|service, context| outbox::listen(context, &service.settings.events)).await?;
+    service
+        .transact(|service, context| outbox::listen(context, &service.settings.events))
+        .await?;
     // A receiver that is configured twice counts once.
     let receivers: BTreeMap<_, _> = service
         .settings
@@ -29,7 +31,9 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         .receivers()
         .map(|receiver| (receiver.url.clone(), receiver.clone()))
         .collect();
-    let deliveries = receivers.into_values().map(|receiver| deliver(&service, receiver, made.subscribe()));
+    let deliveries = receivers
+        .into_values()
+        .map(|receiver| deliver(&service, receiver, made.subscribe()));
     let mut stop = service.stopping();
     tokio::select! {
         _ = join_all(deliveries.collect::<Vec<_>>()), if service.settings.events.receivers().next().is_some() => {}
@@ -67,7 +71,10 @@ async fn deliver(service: &Arc<Service>, receiver: Receiver, mut made: watch::Re
     loop {
         made.mark_unchanged();
         let url = receiver.url.clone();
-        let message = match service.transact(move |_, context| outbox::first(context, &url)).await {
+        let message = match service
+            .transact(move |_, context| outbox::first(context, &url))
+            .await
+        {
             Ok(message) => message,
             Err(error) => {
                 tracing::error!(%error, "messages could not be read; retrying");
@@ -78,7 +85,9 @@ async fn deliver(service: &Arc<Service>, receiver: Receiver, mut made: watch::Re
         let now = Timestamp::now();
         match message {
             Some(message) if message.is_due(now) => attempt(service, &receiver, message).await,
-            Some(message) => tokio::time::sleep(message.due.since(now) + Duration::from_millis(1)).await,
+            Some(message) => {
+                tokio::time::sleep(message.due.since(now) + Duration::from_millis(1)).await
+            }
             // An error means that nobody creates messages any more, so there are none to wait for.
             None => {
                 if made.changed().await.is_err() {
@@ -103,9 +112,15 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
         None => "application/json",
     };
     let body = message.body.clone().into_bytes();
-    let answer = service.outgoing.post_with(&receiver.url, kind, &headers, body).await;
+    let answer = service
+        .outgoing
+        .post_with(&receiver.url, kind, &headers, body)
+        .await;
     let (reception, trouble) = match answer {
-        Ok(answer) => (Reception::of(answer.status), format!("it answered {}", answer.status)),
+        Ok(answer) => (
+            Reception::of(answer.status),
+            format!("it answered {}", answer.status),
+        ),
         Err(error) => (Reception::Away, chain(&error)),
     };
     let next = message.next(reception, Timestamp::now());
@@ -114,7 +129,13 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
         (Reception::Taken, _) => tracing::debug!(receiver, "a message was accepted"),
         (_, Next::GiveUp) => {
             let (attempts, text) = (message.attempts + 1, message.body);
-            tracing::error!(receiver, error = trouble, attempts, message = text, "a message was dropped");
+            tracing::error!(
+                receiver,
+                error = trouble,
+                attempts,
+                message = text,
+                "a message was dropped"
+            );
         }
         (_, _) => {
             tracing::warn!(
@@ -126,7 +147,10 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
         }
     }
     let sequence = message.sequence;
-    if let Err(error) = service.transact(move |_, context| outbox::settle(context, sequence, next)).await {
+    if let Err(error) = service
+        .transact(move |_, context| outbox::settle(context, sequence, next))
+        .await
+    {
         // It is sent once more: receivers get every change at least once.
         tracing::error!(%error, "a sent message could not be recorded");
         tokio::time::sleep(RETRY).await;

@@ -116,12 +116,22 @@ impl Notification {
     /// Formats the event for EventBridge, as JSON.
     pub fn event_bridge(&self, partition: &Partition) -> String {
         let Partition { region, account_id } = partition;
-        let Deployment { id, application, group, group_id, .. } = &self.deployment;
+        let Deployment {
+            id,
+            application,
+            group,
+            group_id,
+            ..
+        } = &self.deployment;
         let arn = |resource: String| format!("arn:aws:codedeploy:{region}:{account_id}:{resource}");
         let of_application = arn(format!("application:{application}"));
         let of_group = arn(format!("deploymentgroup:{application}/{group}"));
         let of_instance = self.target.iter().map(|target| target.arn.clone());
-        let kind = if self.target.is_some() { "Instance" } else { "Deployment" };
+        let kind = if self.target.is_some() {
+            "Instance"
+        } else {
+            "Deployment"
+        };
         to_json(&EventBridgeEvent {
             version: "0",
             id: &self.id,
@@ -159,11 +169,17 @@ impl Notification {
     }
 
     fn subject(&self, partition: &Partition) -> String {
-        let Deployment { id, application, .. } = &self.deployment;
+        let Deployment {
+            id, application, ..
+        } = &self.deployment;
         let place = format!("{id} in {} to {application}", partition.region);
         match &self.target {
             Some(target) => {
-                let state = if self.state == State::Start { "IN_PROGRESS" } else { self.state.of_sns() };
+                let state = if self.state == State::Start {
+                    "IN_PROGRESS"
+                } else {
+                    self.state.of_sns()
+                };
                 format!("{state}: AWS CodeDeploy instance {} of {place}", target.id)
             }
             None => format!("{}: AWS CodeDeploy {place}", self.state.of_sns()),
@@ -200,7 +216,10 @@ impl Notification {
             status: self.state.of_sns(),
             error_information: deployment.error.as_ref().map(|error| {
                 let code = error.code.as_ref().map(ErrorCode::as_str);
-                to_json(&ErrorOf { error_code: code, error_message: error.message.as_deref() })
+                to_json(&ErrorOf {
+                    error_code: code,
+                    error_message: error.message.as_deref(),
+                })
             }),
             rollback_information: rollback.as_ref().map(to_json).or(none),
         }
@@ -385,7 +404,10 @@ mod tests {
                 group_id: "6b0e".into(),
                 created: Timestamp::from_millis(1_665_676_245_000),
                 completed: None,
-                overview: Some(DeploymentOverview { succeeded: Some(2), ..Default::default() }),
+                overview: Some(DeploymentOverview {
+                    succeeded: Some(2),
+                    ..Default::default()
+                }),
                 error: None,
                 undoes: None,
             },
@@ -405,14 +427,31 @@ mod tests {
             message,
             r#"{"region":"eu-west-1","accountId":"111122223333","eventTriggerName":"ops","applicationName":"shop","deploymentId":"d-7Q2M0ZK4A","deploymentGroupName":"web","createTime":"Thu Oct 13 15:50:45 UTC 2022","completeTime":null,"deploymentOverview":"{\"Succeeded\":2,\"Failed\":0,\"Skipped\":0,\"InProgress\":0,\"Pending\":0}","status":"SUCCEEDED"}"#
         );
-        assert_eq!(told["Subject"], "SUCCEEDED: AWS CodeDeploy d-7Q2M0ZK4A in eu-west-1 to shop");
+        assert_eq!(
+            told["Subject"],
+            "SUCCEEDED: AWS CodeDeploy d-7Q2M0ZK4A in eu-west-1 to shop"
+        );
         let mut failed = change(State::Failure);
-        let error = ErrorInformation { code: Some(ErrorCode::HealthConstraints), message: Some("m".into()) };
+        let error = ErrorInformation {
+            code: Some(ErrorCode::HealthConstraints),
+            message: Some("m".into()),
+        };
         failed.deployment.error = Some(error);
-        let message = read(read(&failed.sns(&partition(), topic, "ops"))["Message"].as_str().unwrap());
-        assert_eq!(message["errorInformation"], r#"{"ErrorCode":"HEALTH_CONSTRAINTS","ErrorMessage":"m"}"#);
+        let message = read(
+            read(&failed.sns(&partition(), topic, "ops"))["Message"]
+                .as_str()
+                .unwrap(),
+        );
+        assert_eq!(
+            message["errorInformation"],
+            r#"{"ErrorCode":"HEALTH_CONSTRAINTS","ErrorMessage":"m"}"#
+        );
         assert_eq!(message["rollbackInformation"], "{}");
-        failed.target = Some(Target { id: "box1".into(), arn: "arn:box1".into(), events: Vec::new() });
+        failed.target = Some(Target {
+            id: "box1".into(),
+            arn: "arn:box1".into(),
+            events: Vec::new(),
+        });
         let told = read(&failed.sns(&partition(), topic, "ops"));
         assert_eq!(
             told["Subject"],
@@ -420,15 +459,24 @@ mod tests {
         );
         let mut rollback = change(State::Start);
         assert_eq!(rollback.trigger_events(), ["DeploymentStart"]);
-        rollback.deployment.undoes = Some(Undoes { id: "d-1".into(), message: None });
-        assert_eq!(rollback.trigger_events(), ["DeploymentStart", "DeploymentRollback"]);
+        rollback.deployment.undoes = Some(Undoes {
+            id: "d-1".into(),
+            message: None,
+        });
+        assert_eq!(
+            rollback.trigger_events(),
+            ["DeploymentStart", "DeploymentRollback"]
+        );
     }
 
     #[test]
     fn events_have_the_form_of_event_bridge() {
         let mut change = change(State::Failure);
         let told = read(&change.event_bridge(&partition()));
-        assert_eq!(told["detail-type"], "CodeDeploy Deployment State-change Notification");
+        assert_eq!(
+            told["detail-type"],
+            "CodeDeploy Deployment State-change Notification"
+        );
         assert_eq!(told["time"], "2022-10-13T15:50:45Z");
         assert_eq!(told["detail"]["state"], "FAILURE");
         let resources = json!([
@@ -436,7 +484,11 @@ mod tests {
             "arn:aws:codedeploy:eu-west-1:111122223333:deploymentgroup:shop/web",
         ]);
         assert_eq!(told["resources"], resources);
-        change.target = Some(Target { id: "box1".into(), arn: "arn:box1".into(), events: Vec::new() });
+        change.target = Some(Target {
+            id: "box1".into(),
+            arn: "arn:box1".into(),
+            events: Vec::new(),
+        });
         let told = read(&change.event_bridge(&partition()));
         assert_eq!(
             (&told["resources"][0], &told["detail"]["instanceId"]),

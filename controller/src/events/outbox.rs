@@ -45,12 +45,19 @@ pub(super) struct Message {
 
 /// Starts or stops recording changes; drops messages for receivers that are no longer configured.
 pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiError> {
-    let urls: Vec<&str> = events.receivers().map(|receiver| receiver.url.as_str()).collect();
+    let urls: Vec<&str> = events
+        .receivers()
+        .map(|receiver| receiver.url.as_str())
+        .collect();
     state_changes::listen(context.tx, !urls.is_empty())?;
     let used: Vec<String> =
-        context.tx.query_all("SELECT DISTINCT url FROM messages", (), |row| row.get(0))?;
+        context
+            .tx
+            .query_all("SELECT DISTINCT url FROM messages", (), |row| row.get(0))?;
     for url in used.iter().filter(|url| !urls.contains(&url.as_str())) {
-        context.tx.execute("DELETE FROM messages WHERE url = ?1", [url])?;
+        context
+            .tx
+            .execute("DELETE FROM messages WHERE url = ?1", [url])?;
     }
     Ok(())
 }
@@ -81,8 +88,11 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
 
 /// Drops the oldest messages for a receiver that accepts none.
 fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
-    let waiting: usize =
-        tx.query_one("SELECT count(*) FROM messages WHERE url = ?1", [&receiver.url], |row| row.get(0))?;
+    let waiting: usize = tx.query_one(
+        "SELECT count(*) FROM messages WHERE url = ?1",
+        [&receiver.url],
+        |row| row.get(0),
+    )?;
     if waiting > MOST {
         let dropped = tx.execute(
             "DELETE FROM messages WHERE url = ?1 AND sequence <= (
@@ -119,7 +129,11 @@ fn notification(
             // A host that left the deployment is reported without its lifecycle events.
             let found = records::Target::named(context.tx, id, &target.id)?;
             let events = found.map(|found| found.state.events).unwrap_or_default();
-            Some(Target { id: target.id.clone(), arn: target.arn.clone(), events })
+            Some(Target {
+                id: target.id.clone(),
+                arn: target.arn.clone(),
+                events,
+            })
         }
         None => None,
     };
@@ -129,7 +143,13 @@ fn notification(
         deployment.overview = None;
         deployment.error = None;
     }
-    Ok(Some(Notification { id: crate::ids::new_id()?, time: change.time, state, target, deployment }))
+    Ok(Some(Notification {
+        id: crate::ids::new_id()?,
+        time: change.time,
+        state,
+        target,
+        deployment,
+    }))
 }
 
 fn deployment(context: &Context<'_>, id: &str) -> Result<Option<Deployment>, ApiError> {
@@ -146,7 +166,10 @@ fn deployment(context: &Context<'_>, id: &str) -> Result<Option<Deployment>, Api
         overview,
         error: record.error().cloned(),
         undoes: record.rolls_back().map(|id| {
-            let message = record.relations.rollback.and_then(|rollback| rollback.rollback_message);
+            let message = record
+                .relations
+                .rollback
+                .and_then(|rollback| rollback.rollback_message);
             Undoes { id, message }
         }),
         id: record.id,
@@ -157,20 +180,34 @@ fn deployment(context: &Context<'_>, id: &str) -> Result<Option<Deployment>, Api
 }
 
 /// Stores the messages of a notification for all its receivers.
-fn address(context: &Context<'_>, events: &Events, notification: &Notification) -> Result<(), ApiError> {
+fn address(
+    context: &Context<'_>,
+    events: &Events,
+    notification: &Notification,
+) -> Result<(), ApiError> {
     let body = notification.event_bridge(context.partition);
     for Receiver { url, .. } in &events.webhooks {
         send(context, url, None, &body)?;
     }
     let types = notification.trigger_events();
     let group = groups::by_id(context, &notification.deployment.group_id)?;
-    for Trigger { name, topic, events: wanted } in group.iter().flat_map(|group| group.settings.triggers()) {
+    for Trigger {
+        name,
+        topic,
+        events: wanted,
+    } in group.iter().flat_map(|group| group.settings.triggers())
+    {
         let Some(Receiver { url, .. }) = events.topics.get(topic) else {
             continue;
         };
         // The start of a rollback has two types, but is one message.
         if wanted.iter().any(|event| types.contains(&event.as_str())) {
-            send(context, url, Some(topic), &notification.sns(context.partition, topic, name))?;
+            send(
+                context,
+                url,
+                Some(topic),
+                &notification.sns(context.partition, topic, name),
+            )?;
         }
     }
     Ok(())
@@ -253,9 +290,9 @@ impl Message {
 
 pub(super) fn settle(context: &Context<'_>, sequence: i64, next: Next) -> Result<(), ApiError> {
     match next {
-        Next::Done | Next::GiveUp => {
-            context.tx.execute("DELETE FROM messages WHERE sequence = ?1", [sequence])?
-        }
+        Next::Done | Next::GiveUp => context
+            .tx
+            .execute("DELETE FROM messages WHERE sequence = ?1", [sequence])?,
         Next::Again(due) => context.tx.execute(
             "UPDATE messages SET attempts = attempts + 1, due = ?2 WHERE sequence = ?1",
             (sequence, due),
@@ -271,29 +308,65 @@ mod tests {
     #[test]
     fn attempts_are_repeated_ever_more_seldom_for_a_day() {
         let made = Timestamp::from_millis(1_000_000);
-        let message =
-            |attempts| Message { sequence: 1, topic: None, body: String::new(), made, attempts, due: made };
+        let message = |attempts| Message {
+            sequence: 1,
+            topic: None,
+            body: String::new(),
+            made,
+            attempts,
+            due: made,
+        };
         let (taken, away) = (Reception::of(204), Reception::of(503));
         assert_eq!(message(0).next(taken, made), Next::Done);
-        assert_eq!(message(0).next(away, made), Next::Again(made + Duration::from_secs(1)));
-        assert_eq!(message(3).next(away, made), Next::Again(made + Duration::from_secs(8)));
-        assert_eq!(message(900).next(away, made), Next::Again(made + LONGEST_PAUSE));
+        assert_eq!(
+            message(0).next(away, made),
+            Next::Again(made + Duration::from_secs(1))
+        );
+        assert_eq!(
+            message(3).next(away, made),
+            Next::Again(made + Duration::from_secs(8))
+        );
+        assert_eq!(
+            message(900).next(away, made),
+            Next::Again(made + LONGEST_PAUSE)
+        );
         let late = made + GIVE_UP_AFTER + Duration::from_secs(1);
         assert_eq!(message(900).next(away, late), Next::GiveUp);
         assert_eq!(message(900).next(taken, late), Next::Done);
         // A rejected message is not retried for a day while others wait behind it.
-        assert_eq!(message(4).next(Reception::of(422), made), Next::Again(made + Duration::from_secs(16)));
+        assert_eq!(
+            message(4).next(Reception::of(422), made),
+            Next::Again(made + Duration::from_secs(16))
+        );
         assert_eq!(message(5).next(Reception::of(422), made), Next::GiveUp);
-        assert_eq!(message(5).next(Reception::of(429), made), Next::Again(made + Duration::from_secs(32)));
+        assert_eq!(
+            message(5).next(Reception::of(429), made),
+            Next::Again(made + Duration::from_secs(32))
+        );
         // The clock was set back.
-        assert!(!Message { due: made + LONGEST_PAUSE, ..message(9) }.is_due(made));
-        assert!(Message { due: made + LONGEST_PAUSE * 2, ..message(9) }.is_due(made));
+        assert!(
+            !Message {
+                due: made + LONGEST_PAUSE,
+                ..message(9)
+            }
+            .is_due(made)
+        );
+        assert!(
+            Message {
+                due: made + LONGEST_PAUSE * 2,
+                ..message(9)
+            }
+            .is_due(made)
+        );
     }
 
     #[test]
     fn the_newest_messages_are_kept_for_a_receiver_that_takes_none() {
         let store = crate::store::Store::in_memory().unwrap();
-        let receiver = |url: &str| Receiver { url: url.into(), authorization: None };
+        let receiver = |url: &str| Receiver {
+            url: url.into(),
+            authorization: None,
+        };
         let send = "INSERT INTO messages (url, body, made, due)
             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
             SELECT ?1, i, 0, 0 FROM n";
@@ -302,7 +375,9 @@ mod tests {
             let kept = |url: &str, number: usize| -> Result<(usize, usize, usize), SqlError> {
                 tx.execute(send, (url, number))?;
                 bound(tx, &receiver(url))?;
-                tx.query_one(waiting, [url], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                tx.query_one(waiting, [url], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })
             };
             let both = (kept("http://few", MOST)?, kept("http://many", MOST + 1)?);
             Ok::<_, crate::error::ApiError>(both)

@@ -26,7 +26,11 @@ impl Watch {
 }
 
 /// Stores the deployments that new objects trigger; a newer object of the same group replaces an older one.
-pub fn note(context: &Context<'_>, events: &Events, created: &[Created]) -> Result<Noted, ApiError> {
+pub fn note(
+    context: &Context<'_>,
+    events: &Events,
+    created: &[Created],
+) -> Result<Noted, ApiError> {
     let mut noted = Noted::default();
     for object in created {
         for watch in events.watches.iter().filter(|watch| watch.matches(object)) {
@@ -72,8 +76,9 @@ pub async fn accept(service: &Arc<Service>, created: Vec<Created>) -> Result<Not
     if service.settings.events.watches.is_empty() || created.is_empty() {
         return Ok(Noted::default());
     }
-    let noted =
-        service.transact(move |service, context| note(context, &service.settings.events, &created)).await?;
+    let noted = service
+        .transact(move |service, context| note(context, &service.settings.events, &created))
+        .await?;
     service.signals.pending.notify_one();
     Ok(noted)
 }
@@ -95,12 +100,19 @@ pub(super) async fn run(service: &Arc<Service>) {
         let mut left = pending.is_err();
         for (application, group) in pending.unwrap_or_default() {
             let started = service.change(move |_, context| start(context, &application, &group));
-            let started = started.instrument(tracing::info_span!("watch", by = "events.watches")).await;
+            let started = started
+                .instrument(tracing::info_span!("watch", by = "events.watches"))
+                .await;
             // A deployment that could not be examined stays pending.
             left |= !matches!(started, Ok(true));
         }
-        let again =
-            async { if left { tokio::time::sleep(RETRY).await } else { std::future::pending().await } };
+        let again = async {
+            if left {
+                tokio::time::sleep(RETRY).await
+            } else {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             () = service.signals.pending.notified() => {}
             () = again => {}
@@ -109,7 +121,11 @@ pub(super) async fn run(service: &Arc<Service>) {
 }
 
 /// Creates the deployment that is pending for a group. Returns false while it has to wait.
-fn start(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Effects>), ApiError> {
+fn start(
+    context: &Context<'_>,
+    application: &str,
+    group: &str,
+) -> Result<(bool, Option<Effects>), ApiError> {
     let found = context.tx.query_opt(
         "SELECT revision FROM pending_deployments WHERE application = ?1 AND group_name = ?2",
         [application, group],
@@ -151,9 +167,14 @@ fn is_known(
     revision: &Revision,
 ) -> Result<bool, SqlError> {
     match object {
-        Created { sequencer: Some(sequencer), .. } => is_passed(context, watch, object, sequencer),
+        Created {
+            sequencer: Some(sequencer),
+            ..
+        } => is_passed(context, watch, object, sequencer),
         // A version is new only once.
-        Created { version: Some(_), .. } => was_deployed(context, watch, revision, false),
+        Created {
+            version: Some(_), ..
+        } => was_deployed(context, watch, revision, false),
         Created { etag: Some(_), .. } => was_deployed(context, watch, revision, true),
         // Contents cannot be distinguished.
         Created { .. } => Ok(false),
@@ -167,7 +188,12 @@ fn is_passed(
     object: &Created,
     sequencer: &str,
 ) -> Result<bool, SqlError> {
-    let place = (&watch.application, &watch.deployment_group, &object.bucket, &object.key);
+    let place = (
+        &watch.application,
+        &watch.deployment_group,
+        &object.bucket,
+        &object.key,
+    );
     let newest: Option<String> = context.tx.query_opt(
         "SELECT sequencer FROM bucket_notifications
          WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4",
@@ -213,7 +239,12 @@ fn was_deployed(
          JOIN applications a ON a.id = g.application_id
          WHERE a.name = ?1 AND g.name = ?2 AND d.revision = ?3
            AND (?4 = 0 OR d.id = g.last_attempted) LIMIT 1",
-        (&watch.application, &watch.deployment_group, Json(revision), last),
+        (
+            &watch.application,
+            &watch.deployment_group,
+            Json(revision),
+            last,
+        ),
     )
 }
 
@@ -223,10 +254,16 @@ mod tests {
 
     #[test]
     fn sequencers_tell_the_order_of_notifications() {
-        for (later, earlier) in
-            [("0A", "09"), ("0055AED6DCD90281E6", "0055AED6DCD90281E5"), ("0A1", "0a"), ("B", "0AFF")]
-        {
-            assert!(follows(later, earlier) && !follows(earlier, later), "{later} {earlier}");
+        for (later, earlier) in [
+            ("0A", "09"),
+            ("0055AED6DCD90281E6", "0055AED6DCD90281E5"),
+            ("0A1", "0a"),
+            ("B", "0AFF"),
+        ] {
+            assert!(
+                follows(later, earlier) && !follows(earlier, later),
+                "{later} {earlier}"
+            );
         }
         assert!(!follows("0A", "0A") && !follows("0A", "0A00"));
     }

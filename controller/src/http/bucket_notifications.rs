@@ -17,7 +17,10 @@ use crate::service::Service;
 
 pub(super) const PATH: &str = "/events";
 
-pub(super) async fn take(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn take(
+    State(service): State<Arc<Service>>,
+    request: Request<Body>,
+) -> Response<Body> {
     let (status, text) = answer(&service, request).await;
     let mut response = Response::new(Body::from(text + "\n"));
     *response.status_mut() = status;
@@ -34,7 +37,10 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
     };
     if !is_let_in(&head.headers, token) {
         tracing::info!("a notification was rejected: its token is not that of events.token");
-        return (StatusCode::UNAUTHORIZED, "The token is not that of events.token.".into());
+        return (
+            StatusCode::UNAUTHORIZED,
+            "The token is not that of events.token.".into(),
+        );
     }
     let body = match receive(body, service.settings.timers.request).await {
         Ok(body) => body,
@@ -42,7 +48,9 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
     };
     match bucket_notification::read(&body) {
         Some(BucketNotification::Created(created)) => {
-            let objects = created.iter().map(|object| format!("{}/{}", object.bucket, object.key));
+            let objects = created
+                .iter()
+                .map(|object| format!("{}/{}", object.bucket, object.key));
             let objects = objects.collect::<Vec<_>>().join(", ");
             match pending_deployments::accept(service, created).await {
                 Ok(noted) => (StatusCode::OK, effect(noted, &objects)),
@@ -54,11 +62,13 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
                 url,
                 "a topic asks to be confirmed: open this URL, if it is one that you subscribed to"
             );
-            (StatusCode::OK, "The URL for the confirmation is in the service's log.".into())
+            (
+                StatusCode::OK,
+                "The URL for the confirmation is in the service's log.".into(),
+            )
         }
         None => {
-            let expected =
-                "Expected a notification of S3, as it sends it itself, through EventBridge or through SNS.";
+            let expected = "Expected a notification of S3, as it sends it itself, through EventBridge or through SNS.";
             (StatusCode::BAD_REQUEST, expected.into())
         }
     }
@@ -85,16 +95,25 @@ fn effect(noted: Noted, objects: &str) -> String {
 
 /// As a bearer token, or as the password of any user, which is what an SNS topic can send.
 fn is_let_in(headers: &HeaderMap, token: &Secret) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let given = match given.split_once(' ') {
         Some(("Bearer", given)) => given.to_owned(),
         Some(("Basic", pair)) => {
-            let pair =
-                STANDARD.decode(pair).ok().and_then(|pair| String::from_utf8(pair).ok()).unwrap_or_default();
-            pair.split_once(':').map(|(_, password)| password.to_owned()).unwrap_or_default()
+            let pair = STANDARD
+                .decode(pair)
+                .ok()
+                .and_then(|pair| String::from_utf8(pair).ok())
+                .unwrap_or_default();
+            pair.split_once(':')
+                .map(|(_, password)| password.to_owned())
+                .unwrap_or_default()
         }
         _ => return false,
     };
-    let [expected, given] = [&token.0, &given].map(|text| digest::digest(&digest::SHA256, text.as_bytes()));
+    let [expected, given] =
+        [&token.0, &given].map(|text| digest::digest(&digest::SHA256, text.as_bytes()));
     constant_time::verify_slices_are_equal(expected.as_ref(), given.as_ref()).is_ok()
 }

@@ -65,7 +65,9 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(MAX_HEAD);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .max_buf_size(MAX_HEAD);
     let open = GracefulShutdown::new();
     let unauthenticated = UnauthenticatedConnections::new(most_unauthenticated());
     let mut stop = std::pin::pin!(stop);
@@ -141,7 +143,11 @@ impl Connection {
         }
     }
 
-    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, slot: Arc<Slot>) {
+    async fn answer(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        slot: Arc<Slot>,
+    ) {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.timeout));
         let client = Client(self.client);
@@ -152,7 +158,9 @@ impl Connection {
         };
         let requests = TowerToHyperService::new(MapRequest::new(self.router, introduce));
         let stream = TokioIo::new(Box::pin(stream));
-        let connection = self.watcher.watch(self.http.serve_connection(stream, requests));
+        let connection = self
+            .watcher
+            .watch(self.http.serve_connection(stream, requests));
         if let Err(error) = connection.await {
             tracing::debug!(client = %self.client, %error, "a connection ended early");
         }
@@ -177,5 +185,8 @@ fn most_unauthenticated() -> usize {
 /// A client that disconnects before it is accepted does not affect the service.
 fn of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }

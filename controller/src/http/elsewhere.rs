@@ -50,7 +50,8 @@ impl Form {
 /// Answers plain http on an endpoint with TLS.
 pub(super) fn plain_http() -> Router {
     Router::new().fallback(|request: Request<Body>| async move {
-        let message = "This port speaks TLS and got plain http: use https:// in the endpoint's URL.";
+        let message =
+            "This port speaks TLS and got plain http: use https:// in the endpoint's URL.";
         let mut response = match Form::of(&request) {
             Form::Api(protocol) => api(protocol, StatusCode::BAD_REQUEST, message),
             Form::Query => query::refusal(StatusCode::BAD_REQUEST, "InvalidRequest", message, ""),
@@ -58,23 +59,37 @@ pub(super) fn plain_http() -> Router {
             Form::Json => json(StatusCode::BAD_REQUEST, message),
             Form::Text => text(StatusCode::BAD_REQUEST, message),
         };
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     })
 }
 
 /// Answers requests for objects if none are served.
 pub(super) fn no_s3(request: &Request<Body>) -> Response<Body> {
-    tracing::info!(path = request.uri().path(), "a request for S3 was refused: s3 is not set");
+    tracing::info!(
+        path = request.uri().path(),
+        "a request for S3 was refused: s3 is not set"
+    );
     match Form::of(request) {
-        Form::Api(protocol) => {
-            api(protocol, StatusCode::NOT_FOUND, "The operations of this service are at the path /.")
-        }
-        Form::Text if !matches!(*request.method(), Method::GET | Method::HEAD | Method::PUT) => text(
+        Form::Api(protocol) => api(
+            protocol,
             StatusCode::NOT_FOUND,
-            "There is nothing here; the operations of this service are at the path /.",
+            "The operations of this service are at the path /.",
         ),
-        Form::Query => query::refusal(StatusCode::NOT_FOUND, "InvalidAction", &no_service(request), ""),
+        Form::Text if !matches!(*request.method(), Method::GET | Method::HEAD | Method::PUT) => {
+            text(
+                StatusCode::NOT_FOUND,
+                "There is nothing here; the operations of this service are at the path /.",
+            )
+        }
+        Form::Query => query::refusal(
+            StatusCode::NOT_FOUND,
+            "InvalidAction",
+            &no_service(request),
+            "",
+        ),
         Form::Json => json(StatusCode::NOT_FOUND, &no_service(request)),
         Form::S3 | Form::Text => s3(
             S3ErrorCode::NotImplemented,
@@ -109,8 +124,10 @@ fn api(protocol: Protocol, status: StatusCode, message: &str) -> Response<Body> 
 
 fn s3(code: S3ErrorCode, message: &str) -> Response<Body> {
     let answer = S3Error::with_message(code, message.to_owned()).to_http_response();
-    answer
-        .map_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, message), |response| response.map(Body::new))
+    answer.map_or_else(
+        |_| text(StatusCode::INTERNAL_SERVER_ERROR, message),
+        |response| response.map(Body::new),
+    )
 }
 
 fn text(status: StatusCode, message: &str) -> Response<Body> {

@@ -21,10 +21,15 @@ pub fn cbor(body: &[u8]) {
 }
 
 fn body_of<I: DeserializeOwned + Serialize>(body: &[u8]) {
-    let headers =
-        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/cbor"))]);
-    let message = |body: &[u8]| Message::new(Protocol::RpcV2Cbor, &headers, Bytes::copy_from_slice(body));
-    let Ok(read) = message(body).and_then(|message| message.read::<I>()) else { return };
+    let headers = HeaderMap::from_iter([(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/cbor"),
+    )]);
+    let message =
+        |body: &[u8]| Message::new(Protocol::RpcV2Cbor, &headers, Bytes::copy_from_slice(body));
+    let Ok(read) = message(body).and_then(|message| message.read::<I>()) else {
+        return;
+    };
     let again = message(&[]).and_then(|message| message.answer(&read));
     let again = again.and_then(|written| message(&written)?.read::<I>());
     assert!(again.is_ok(), "an input that was read and written is one");
@@ -35,15 +40,32 @@ pub fn sigv4(headers: &[u8]) {
     let header = |line: &[u8]| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-        Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+        Some((
+            name,
+            HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?,
+        ))
     };
-    let headers: HeaderMap = headers.split(|byte| *byte == b'\n').filter_map(header).collect();
-    let _ = (sigv4::claimed_key(&headers), sigv4::claimed_service(&headers));
-    let Ok(claim) = Claim::read(&headers) else { return };
+    let headers: HeaderMap = headers
+        .split(|byte| *byte == b'\n')
+        .filter_map(header)
+        .collect();
+    let _ = (
+        sigv4::claimed_key(&headers),
+        sigv4::claimed_service(&headers),
+    );
+    let Ok(claim) = Claim::read(&headers) else {
+        return;
+    };
     let uri = Uri::from_static("/?b=2&a=1");
-    let request = Request { method: &Method::POST, uri: &uri, headers: &headers, body: b"{}" };
-    let now =
-        Timestamp::from_millis(i64::try_from(Duration::from_secs(1_764_555_072).as_millis()).unwrap_or(0));
+    let request = Request {
+        method: &Method::POST,
+        uri: &uri,
+        headers: &headers,
+        body: b"{}",
+    };
+    let now = Timestamp::from_millis(
+        i64::try_from(Duration::from_secs(1_764_555_072).as_millis()).unwrap_or(0),
+    );
     let _ = claim.is_for("us-east-1", &["codedeploy"], now);
     assert!(
         claim.verify(request, "secret").is_err() || claim.region() == "us-east-1",

@@ -42,15 +42,20 @@ pub(super) async fn call(
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = message.read()?;
             let id = input.host_command_identifier;
-            let status =
-                service.transact(move |_, context| commands::current(context, caller.admit(context)?, &id));
-            message.answer(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
+            let status = service.transact(move |_, context| {
+                commands::current(context, caller.admit(context)?, &id)
+            });
+            message.answer(&PostHostCommandUpdateOutput {
+                command_status: Some(status.await?),
+            })
         }
         PostHostRollbackInput::NAME => {
             let input: PostHostRollbackInput = message.read()?;
             caller.owns(&input.host_identifier)?;
             service
-                .transact(move |_, context| commands::rolled_back(context, caller.admit(context)?, &input))
+                .transact(move |_, context| {
+                    commands::rolled_back(context, caller.admit(context)?, &input)
+                })
                 .await?;
             message.answer(&PostHostRollbackOutput {})
         }
@@ -85,14 +90,16 @@ impl Caller {
         let arn = &self.principal.arn;
         let registered = fleet::instance_of_host(context.tx, arn)?;
         if self.principal.role != Role::Host || registered.is_none() {
-            return Err(ErrorName::AccessDenied
-                .because(format!("{arn} is not the identity of a registered on-premises instance.")));
+            return Err(ErrorName::AccessDenied.because(format!(
+                "{arn} is not the identity of a registered on-premises instance."
+            )));
         }
         // A poll is held for long after its signature was verified.
         if !credentials::is_good(context.tx, &self.principal, context.now)? {
             let id = &self.principal.access_key_id;
-            return Err(ErrorName::UnrecognizedClient
-                .because(format!("The access key {id:?} is revoked, or its time is over.")));
+            return Err(ErrorName::UnrecognizedClient.because(format!(
+                "The access key {id:?} is revoked, or its time is over."
+            )));
         }
         fleet::seen(context.tx, arn, &self.agent, context.now.millis())?;
         Ok(arn)
@@ -120,9 +127,14 @@ async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandO
         woken.as_mut().enable();
         let caller = caller.clone();
         // The lease is announced whether or not anyone receives the response.
-        let offer = service.change(move |_, context| commands::lease(context, caller.admit(context)?));
+        let offer =
+            service.change(move |_, context| commands::lease(context, caller.admit(context)?));
         let again_at = match offer.await? {
-            Offer::Command(command) => return Ok(PollHostCommandOutput { host_command: Some(command) }),
+            Offer::Command(command) => {
+                return Ok(PollHostCommandOutput {
+                    host_command: Some(command),
+                });
+            }
             Offer::Nothing { again_at } => again_at.map_or(until, |at| at.min(until)),
         };
         let now = Timestamp::now();
@@ -143,7 +155,9 @@ async fn specification(
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
     let document = service
-        .transact(move |_, context| commands::specification(context, caller.admit(context)?, &execution_id))
+        .transact(move |_, context| {
+            commands::specification(context, caller.admit(context)?, &execution_id)
+        })
         .await?;
     let (document, signer) = (to_json(&document)?, Arc::clone(&service.signer));
     // Signing takes longer than everything else that is done for an agent.
@@ -155,7 +169,10 @@ async fn specification(
     Ok(GetDeploymentSpecificationOutput {
         deployment_system: DEPLOYMENT_SYSTEM.into(),
         deployment_specification: Some(DeploymentSpecification {
-            generic_envelope: Some(Envelope { format: Envelope::PKCS7_JSON.into(), payload }),
+            generic_envelope: Some(Envelope {
+                format: Envelope::PKCS7_JSON.into(),
+                payload,
+            }),
             variant_id: None,
             variant_envelope: None,
         }),
@@ -171,12 +188,18 @@ async fn acknowledge(
     let status = service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let (status, outcome) =
-                commands::acknowledge(context, caller.admit(context)?, id, input.diagnostics.as_ref())?;
+            let (status, outcome) = commands::acknowledge(
+                context,
+                caller.admit(context)?,
+                id,
+                input.diagnostics.as_ref(),
+            )?;
             Ok((status, Some(outcome)))
         })
         .await?;
-    Ok(PutHostCommandAcknowledgementOutput { command_status: Some(status) })
+    Ok(PutHostCommandAcknowledgementOutput {
+        command_status: Some(status),
+    })
 }
 
 async fn complete(

@@ -80,7 +80,11 @@ pub(super) async fn call(
     let operation = Operation::named(operation)?;
     operation.authorise(&principal)?;
     let Prepared { work, subject } = (operation.prepare)(&message)?;
-    let answer = if operation.reads { read(service, work).await? } else { change(service, work).await? };
+    let answer = if operation.reads {
+        read(service, work).await?
+    } else {
+        change(service, work).await?
+    };
     if let Some(subject) = subject.filter(|_| !operation.reads) {
         subject.log();
     }
@@ -117,18 +121,25 @@ async fn change(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> 
 
 impl Operation {
     fn named(name: &str) -> Result<&'static Operation, ApiError> {
-        OPERATIONS.iter().find(|operation| operation.name == name).ok_or_else(|| {
-            ErrorName::UnknownOperation
-                .because(format!("The operation {:?} is not one that this service has.", shorten(name)))
-        })
+        OPERATIONS
+            .iter()
+            .find(|operation| operation.name == name)
+            .ok_or_else(|| {
+                ErrorName::UnknownOperation.because(format!(
+                    "The operation {:?} is not one that this service has.",
+                    shorten(name)
+                ))
+            })
     }
 
     fn authorise(&self, principal: &Principal) -> Result<(), ApiError> {
         match principal.role {
             Role::Operator => Ok(()),
             Role::ReadOnly if self.reads => Ok(()),
-            Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied
-                .because(format!("{} is not authorized to perform codedeploy:{}", principal.arn, self.name))),
+            Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied.because(format!(
+                "{} is not authorized to perform codedeploy:{}",
+                principal.arn, self.name
+            ))),
         }
     }
 }
@@ -163,7 +174,10 @@ fn prepare<R: Request + Clone + Send + Sync + 'static>(
 ) -> Result<Prepared, ApiError> {
     let request = R::check(message.read()?)?;
     let subject = request.subject();
-    Ok(Prepared { work: Arc::new(move |context| work(context, request.clone())), subject })
+    Ok(Prepared {
+        work: Arc::new(move |context| work(context, request.clone())),
+        subject,
+    })
 }
 
 /// Handles the result of an operation, by its kind.
@@ -277,7 +291,9 @@ mod tests {
     #[test]
     fn the_operations_that_change_nothing_are_those_that_get_and_list() {
         for Operation { name, reads, .. } in OPERATIONS {
-            let is_read = ["Get", "List", "BatchGet"].iter().any(|verb| name.starts_with(verb));
+            let is_read = ["Get", "List", "BatchGet"]
+                .iter()
+                .any(|verb| name.starts_with(verb));
             assert_eq!(*reads, is_read, "{name}");
         }
     }

@@ -49,7 +49,9 @@ impl Protocol {
     /// The text with which a request names its operation.
     pub(super) fn target(self, head: &Parts) -> &str {
         match self {
-            Self::AwsJson => super::header_text(&head.headers, TARGET_HEADERS[0]).unwrap_or_default(),
+            Self::AwsJson => {
+                super::header_text(&head.headers, TARGET_HEADERS[0]).unwrap_or_default()
+            }
             Self::RpcV2Cbor => head.uri.path(),
         }
     }
@@ -123,13 +125,17 @@ impl Protocol {
 fn operation_in(path: &str) -> Option<&str> {
     let mut segments = path.rsplit('/');
     let operation = segments.next()?;
-    let ("operation", service, "service", Some(_)) =
-        (segments.next()?, segments.next()?, segments.next()?, segments.next())
-    else {
+    let ("operation", service, "service", Some(_)) = (
+        segments.next()?,
+        segments.next()?,
+        segments.next()?,
+        segments.next(),
+    ) else {
         return None;
     };
-    let service =
-        service.strip_prefix(codedeploy::NAMESPACE).map_or(Some(service), |name| name.strip_prefix('.'));
+    let service = service
+        .strip_prefix(codedeploy::NAMESPACE)
+        .map_or(Some(service), |name| name.strip_prefix('.'));
     (service == Some(codedeploy::TARGET_PREFIX)).then_some(operation)
 }
 
@@ -141,8 +147,13 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn new(protocol: Protocol, headers: &HeaderMap, body: Bytes) -> Result<Self, ApiError> {
-        let content_type = super::header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
+    pub(super) fn new(
+        protocol: Protocol,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Self, ApiError> {
+        let content_type =
+            super::header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if protocol == Protocol::RpcV2Cbor && !body.is_empty() && media_type != CBOR_CONTENT_TYPE {
             return Err(ErrorName::UnsupportedMediaType.because(format!(
@@ -158,13 +169,18 @@ impl Message {
         let read = match self.protocol {
             Protocol::AwsJson => from_json(&self.body),
             Protocol::RpcV2Cbor => {
-                let body = if self.body.is_empty() { cbor::EMPTY } else { &self.body };
+                let body = if self.body.is_empty() {
+                    cbor::EMPTY
+                } else {
+                    &self.body
+                };
                 cbor::from_slice(body)
             }
         };
         read.map_err(|error| {
             let error = quoted_in_part(&error);
-            ErrorName::Serialization.because(format!("The body is not the operation's input: {error}."))
+            ErrorName::Serialization
+                .because(format!("The body is not the operation's input: {error}."))
         })
     }
 
@@ -175,7 +191,10 @@ impl Message {
             Cow::Borrowed(_) => self.body.clone(),
             Cow::Owned(text) => text.into(),
         };
-        Message { protocol: self.protocol, body }
+        Message {
+            protocol: self.protocol,
+            body,
+        }
     }
 
     pub(super) fn answer<O: Serialize>(&self, output: &O) -> Result<Vec<u8>, ApiError> {
@@ -236,15 +255,26 @@ fn quoted_in_part(said: &str) -> String {
         };
         Some(start..start + end.unwrap_or(rest.len()))
     };
-    let first = ['"', '`'].into_iter().filter_map(quoted).min_by_key(|range| range.start);
-    let text =
-        match first.and_then(|range| Some((said.get(..range.start)?, said.get(range.clone())?, range.end))) {
-            Some((before, value, end)) if value.chars().nth(QUOTED).is_some() => {
-                let beginning: String = value.chars().take(QUOTED).collect();
-                format!("{before}{beginning}…{}", said.get(end..).unwrap_or_default())
-            }
-            _ => said.to_owned(),
-        };
+    let first = ['"', '`']
+        .into_iter()
+        .filter_map(quoted)
+        .min_by_key(|range| range.start);
+    let text = match first.and_then(|range| {
+        Some((
+            said.get(..range.start)?,
+            said.get(range.clone())?,
+            range.end,
+        ))
+    }) {
+        Some((before, value, end)) if value.chars().nth(QUOTED).is_some() => {
+            let beginning: String = value.chars().take(QUOTED).collect();
+            format!(
+                "{before}{beginning}…{}",
+                said.get(end..).unwrap_or_default()
+            )
+        }
+        _ => said.to_owned(),
+    };
     text.chars().take(10 * QUOTED).collect()
 }
 
@@ -256,14 +286,25 @@ mod tests {
     fn a_long_value_is_quoted_in_part_and_what_follows_it_is_kept() {
         let long = "x".repeat(1_000_000);
         for (said, expected) in [
-            (format!("a: invalid type: string \"{long}\", expected a sequence"), "\", expected a sequence"),
-            (format!("a: invalid type: string \"\\\"{long}\", expected a map"), "\", expected a map"),
-            (format!("a: invalid type: floating point `{long}`, expected i64"), "`, expected i64"),
+            (
+                format!("a: invalid type: string \"{long}\", expected a sequence"),
+                "\", expected a sequence",
+            ),
+            (
+                format!("a: invalid type: string \"\\\"{long}\", expected a map"),
+                "\", expected a map",
+            ),
+            (
+                format!("a: invalid type: floating point `{long}`, expected i64"),
+                "`, expected i64",
+            ),
             (format!("a: invalid type: string \"{long}"), "…"),
         ] {
             let short = quoted_in_part(&said);
             assert!(
-                short.len() < 200 && short.starts_with("a: invalid type: ") && short.ends_with(expected),
+                short.len() < 200
+                    && short.starts_with("a: invalid type: ")
+                    && short.ends_with(expected),
                 "{short}"
             );
         }

@@ -25,19 +25,28 @@ const GLOBAL: &str = "us-east-1";
 pub(super) fn is_query(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let media_type = header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    let in_query = || uri.query().is_some_and(|query| parameter(query.as_bytes(), "Action").is_some());
+    let in_query = || {
+        uri.query()
+            .is_some_and(|query| parameter(query.as_bytes(), "Action").is_some())
+    };
     let form = *method == Method::POST && media_type.eq_ignore_ascii_case(FORM);
     uri.path() == "/" && !headers.contains_key("x-amz-target") && (form || in_query())
 }
 
 fn parameter(form: &[u8], wanted: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(form);
-    pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+    pairs
+        .find(|(name, _)| name == wanted)
+        .map(|(_, value)| value.into_owned())
 }
 
 pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let request_id = head.extensions.get::<RequestId>().map(|RequestId(id)| id.clone()).unwrap_or_default();
+    let request_id = head
+        .extensions
+        .get::<RequestId>()
+        .map(|RequestId(id)| id.clone())
+        .unwrap_or_default();
     match answer(service, &head, body).await {
         Ok(principal) => xml(StatusCode::OK, identity(&principal, &request_id)),
         Err(error) => {
@@ -59,7 +68,11 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
     }
     let claimed = Claimed::find(service, head).await?;
     let own = service.settings.partition.region.as_str();
-    let region = if claimed.region() == GLOBAL { GLOBAL } else { own };
+    let region = if claimed.region() == GLOBAL {
+        GLOBAL
+    } else {
+        own
+    };
     claimed.is_for(region, &[STS])?;
     let body = receive(body, service.settings.timers.request).await?;
     let principal = claimed.verify(service, head, &body)?;
@@ -101,8 +114,12 @@ fn code(error: &ApiError) -> (StatusCode, String) {
         ErrorName::MissingAuthenticationToken => forbidden("MissingAuthenticationToken"),
         ErrorName::InvalidOperation => (StatusCode::BAD_REQUEST, "InvalidAction".to_owned()),
         other => {
-            let status = StatusCode::from_u16(other.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, other.text().trim_end_matches("Exception").to_owned())
+            let status =
+                StatusCode::from_u16(other.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (
+                status,
+                other.text().trim_end_matches("Exception").to_owned(),
+            )
         }
     }
 }
@@ -111,7 +128,10 @@ fn identity(principal: &Principal, request_id: &str) -> String {
     let arn = &principal.arn;
     let account = arn.split(':').nth(4).unwrap_or_default();
     // For a session, AWS appends the session's name after a colon.
-    let session = arn.contains(":assumed-role/").then(|| arn.rsplit('/').next()).flatten();
+    let session = arn
+        .contains(":assumed-role/")
+        .then(|| arn.rsplit('/').next())
+        .flatten();
     let user_id = match session {
         Some(session) => format!("{}:{session}", principal.access_key_id),
         None => principal.access_key_id.clone(),
@@ -127,8 +147,17 @@ fn identity(principal: &Principal, request_id: &str) -> String {
     )
 }
 
-pub(super) fn refusal(status: StatusCode, code: &str, message: &str, request_id: &str) -> Response<Body> {
-    let fault = if status.is_server_error() { "Receiver" } else { "Sender" };
+pub(super) fn refusal(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    request_id: &str,
+) -> Response<Body> {
+    let fault = if status.is_server_error() {
+        "Receiver"
+    } else {
+        "Sender"
+    };
     let error = format!(
         "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>{fault}</Type><Code>{}</Code><Message>{}</Message></Error>\
          <RequestId>{}</RequestId></ErrorResponse>",
@@ -150,10 +179,13 @@ fn ec2_refusal(code: &str, message: &str, request_id: &str) -> String {
 }
 
 fn xml(status: StatusCode, document: String) -> Response<Body> {
-    let mut response =
-        Response::new(Body::from(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{document}")));
+    let mut response = Response::new(Body::from(format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{document}"
+    )));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
     response
 }
 

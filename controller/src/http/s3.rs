@@ -50,10 +50,20 @@ const READS: [&str; 9] = [
 ];
 
 /// Steps of an operation that do not change an object by themselves.
-const STEPS: [&str; 4] = ["AbortMultipartUpload", "CreateMultipartUpload", "UploadPart", "UploadPartCopy"];
+const STEPS: [&str; 4] = [
+    "AbortMultipartUpload",
+    "CreateMultipartUpload",
+    "UploadPart",
+    "UploadPartCopy",
+];
 
 /// The query parameters of requests that are signed in the query, in any version.
-const QUERY_SIGNATURES: [&str; 4] = ["X-Amz-Algorithm", "X-Amz-Signature", "Signature", "AWSAccessKeyId"];
+const QUERY_SIGNATURES: [&str; 4] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Signature",
+    "Signature",
+    "AWSAccessKeyId",
+];
 
 const FORM: &[u8] = b"multipart/form-data";
 
@@ -68,11 +78,17 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(service: &Arc<Service>, objects: Arc<Objects>) -> Self {
-        let mut builder = S3ServiceBuilder::new(folder::Folder { service: Arc::clone(service), objects });
+        let mut builder = S3ServiceBuilder::new(folder::Folder {
+            service: Arc::clone(service),
+            objects,
+        });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
         builder.set_validation(AnyName);
-        Store { service: Arc::clone(service), s3: builder.build() }
+        Store {
+            service: Arc::clone(service),
+            s3: builder.build(),
+        }
     }
 
     pub(super) async fn call(&self, request: Request<Body>) -> Response<Body> {
@@ -88,9 +104,12 @@ impl Store {
             let answer = refusal(&error).to_http_response();
             return answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
         }
-        let mut request = request.map(|body| s3s::Body::http_body_unsync(unhurried(body, patience)));
+        let mut request =
+            request.map(|body| s3s::Body::http_body_unsync(unhurried(body, patience)));
         let operation = Arc::new(OnceLock::new());
-        request.extensions_mut().insert(Admitted(Arc::clone(&operation)));
+        request
+            .extensions_mut()
+            .insert(Admitted(Arc::clone(&operation)));
         let answer = self.s3.call(request).await;
         if let Ok(answer) = &answer {
             log(operation.get(), answer);
@@ -113,14 +132,23 @@ impl Store {
                 "Signatures belong in the Authorization header: presigned requests are not accepted.",
             );
         }
-        let content = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_ascii_lowercase());
+        let content = headers
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.as_bytes().to_ascii_lowercase());
         if request.method() == Method::POST && content.is_some_and(|kind| kind.starts_with(FORM)) {
             return said("Uploads by forms are not accepted.");
         }
         let claim = Claim::read(headers)?;
-        let amazon = headers.keys().map(header::HeaderName::as_str).filter(|name| name.starts_with("x-amz-"));
+        let amazon = headers
+            .keys()
+            .map(header::HeaderName::as_str)
+            .filter(|name| name.starts_with("x-amz-"));
         claim.covers(amazon.chain([CONTENT_HASH]))?;
-        claim.is_for(&self.service.settings.partition.region, &["s3"], Timestamp::now())
+        claim.is_for(
+            &self.service.settings.partition.region,
+            &["s3"],
+            Timestamp::now(),
+        )
     }
 }
 
@@ -130,7 +158,8 @@ struct Admitted(Arc<OnceLock<String>>);
 
 /// Logs a request that changed something, and a rejected one; `operation` is that of an admitted request.
 fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
-    let is = |names: &[&str]| operation.is_some_and(|operation| names.contains(&operation.as_str()));
+    let is =
+        |names: &[&str]| operation.is_some_and(|operation| names.contains(&operation.as_str()));
     let status = answer.status();
     if status.is_client_error() || status.is_server_error() {
         let said = answer.body().bytes().unwrap_or_default();
@@ -138,7 +167,12 @@ fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
         let part = |name: &str| {
             let (_, rest) = said.split_once(&format!("<{name}>"))?;
             let (part, _) = rest.split_once("</")?;
-            Some(part.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+            Some(
+                part.replace("&quot;", "\"")
+                    .replace("&lt;", "<")
+                    .replace("&gt;", ">")
+                    .replace("&amp;", "&"),
+            )
         };
         tracing::info!(
             status = status.as_u16(),
@@ -159,13 +193,16 @@ fn unhurried(body: Body, patience: Duration) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    Body::from_stream(futures_util::stream::unfold(body.into_data_stream(), move |mut frames| async move {
-        let frame = match tokio::time::timeout(patience, frames.next()).await {
-            Ok(frame) => frame?.map_err(io::Error::other),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
-        Some((frame, frames))
-    }))
+    Body::from_stream(futures_util::stream::unfold(
+        body.into_data_stream(),
+        move |mut frames| async move {
+            let frame = match tokio::time::timeout(patience, frames.next()).await {
+                Ok(frame) => frame?.map_err(io::Error::other),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            Some((frame, frames))
+        },
+    ))
 }
 
 fn refusal(error: &ApiError) -> S3Error {
@@ -173,7 +210,9 @@ fn refusal(error: &ApiError) -> S3Error {
     let name = name.trim_end_matches("Exception");
     let code = match error.name {
         ErrorName::InvalidSignature => S3ErrorCode::SignatureDoesNotMatch,
-        ErrorName::MissingAuthenticationToken | ErrorName::IncompleteSignature => S3ErrorCode::AccessDenied,
+        ErrorName::MissingAuthenticationToken | ErrorName::IncompleteSignature => {
+            S3ErrorCode::AccessDenied
+        }
         _ => S3ErrorCode::from_bytes(name.as_bytes()).unwrap_or(S3ErrorCode::InternalError),
     };
     S3Error::with_message(code, error.message.clone())
@@ -212,7 +251,10 @@ impl Gate {
 #[async_trait::async_trait]
 impl S3Auth for Gate {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let secret = self.find(access_key, |service, _, key| Ok(key.secret(&service.vault)?));
+        let secret = self.find(
+            access_key,
+            |service, _, key| Ok(key.secret(&service.vault)?),
+        );
         Ok(SecretKey::from(secret.await?))
     }
 }
@@ -221,7 +263,12 @@ impl S3Auth for Gate {
 impl S3Access for Gate {
     /// Called after the signature is verified.
     async fn check(&self, request: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = |name: &str| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
         let Some(credentials) = request.credentials() else {
             return Err(s3_error!(AccessDenied, "The request is not signed."));
         };
@@ -258,7 +305,11 @@ impl S3Access for Gate {
             }
             Ok(())
         } else {
-            Err(s3_error!(AccessDenied, "{} is not authorized to perform s3:{operation}", principal.arn))
+            Err(s3_error!(
+                AccessDenied,
+                "{} is not authorized to perform s3:{operation}",
+                principal.arn
+            ))
         }
     }
 }

@@ -60,13 +60,15 @@ pub(super) struct Request<'a> {
 
 /// The access key that a request claims, verified or not.
 pub(super) fn claimed_key(headers: &HeaderMap) -> Option<&str> {
-    let (_, credential) = super::header_text(headers, "authorization")?.split_once("Credential=")?;
+    let (_, credential) =
+        super::header_text(headers, "authorization")?.split_once("Credential=")?;
     credential.split(['/', ',', ' ']).next()
 }
 
 /// The service that a request's signature claims.
 pub(super) fn claimed_service(headers: &HeaderMap) -> Option<&str> {
-    let (_, credential) = super::header_text(headers, "authorization")?.split_once("Credential=")?;
+    let (_, credential) =
+        super::header_text(headers, "authorization")?.split_once("Credential=")?;
     credential.split([',', ' ']).next()?.split('/').nth(3)
 }
 
@@ -85,28 +87,39 @@ impl Claim {
                  requests) are not accepted.",
             )
         })?;
-        let fields = authorization
-            .strip_prefix(ALGORITHM)
-            .ok_or_else(|| incomplete("The Authorization header does not begin with AWS4-HMAC-SHA256."))?;
+        let fields = authorization.strip_prefix(ALGORITHM).ok_or_else(|| {
+            incomplete("The Authorization header does not begin with AWS4-HMAC-SHA256.")
+        })?;
         let field = |name: &str| {
-            let mut fields = fields.split(',').filter_map(|field| field.trim().split_once('='));
+            let mut fields = fields
+                .split(',')
+                .filter_map(|field| field.trim().split_once('='));
             fields.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
-        let credential = field("Credential").ok_or_else(|| incomplete("Authorization has no Credential."))?;
+        let credential =
+            field("Credential").ok_or_else(|| incomplete("Authorization has no Credential."))?;
         let parts: Vec<&str> = credential.split('/').collect();
         let [access_key_id, date, region, service, "aws4_request"] = parts.as_slice() else {
-            return Err(incomplete("Credential is not <key>/<date>/<region>/<service>/aws4_request."));
+            return Err(incomplete(
+                "Credential is not <key>/<date>/<region>/<service>/aws4_request.",
+            ));
         };
-        let signed =
-            field("SignedHeaders").ok_or_else(|| incomplete("Authorization has no SignedHeaders."))?;
-        let signed: Vec<String> = signed.split(';').take(MAX_SIGNED + 1).map(str::to_owned).collect();
+        let signed = field("SignedHeaders")
+            .ok_or_else(|| incomplete("Authorization has no SignedHeaders."))?;
+        let signed: Vec<String> = signed
+            .split(';')
+            .take(MAX_SIGNED + 1)
+            .map(str::to_owned)
+            .collect();
         // A repeated name would copy its value that often, for a request that may be unsigned.
         if signed.len() > MAX_SIGNED || !signed.is_sorted_by(|one, next| one < next) {
-            return Err(incomplete("SignedHeaders are not header names in their order, each once."));
+            return Err(incomplete(
+                "SignedHeaders are not header names in their order, each once.",
+            ));
         }
         let signature = field("Signature").and_then(|text| hex::decode(text).ok());
-        let stamp =
-            header("x-amz-date").ok_or_else(|| incomplete("The request has no X-Amz-Date header."))?;
+        let stamp = header("x-amz-date")
+            .ok_or_else(|| incomplete("The request has no X-Amz-Date header."))?;
         let claim = Claim {
             access_key_id: (*access_key_id).to_owned(),
             time: parse(stamp)
@@ -118,17 +131,25 @@ impl Claim {
                 service: (*service).to_owned(),
             },
             signed_headers: signed,
-            signature: signature.ok_or_else(|| incomplete("Authorization has no hexadecimal Signature."))?,
+            signature: signature
+                .ok_or_else(|| incomplete("Authorization has no hexadecimal Signature."))?,
             token: header(TOKEN).map(str::to_owned),
         };
-        let sent = MUST_SIGN_IF_SENT.into_iter().filter(|name| headers.contains_key(*name));
+        let sent = MUST_SIGN_IF_SENT
+            .into_iter()
+            .filter(|name| headers.contains_key(*name));
         claim.covers(MUST_SIGN.into_iter().chain(sent))?;
         Ok(claim)
     }
 
     /// Whether the signature covers these headers, whose names are in lower case.
-    pub(super) fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), ApiError> {
-        let missing = names.into_iter().find(|name| !self.signed_headers.iter().any(|signed| signed == name));
+    pub(super) fn covers<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), ApiError> {
+        let missing = names
+            .into_iter()
+            .find(|name| !self.signed_headers.iter().any(|signed| signed == name));
         missing.map_or(Ok(()), |name| {
             let what = format!("The header {name} is not among the SignedHeaders.");
             Err(ErrorName::IncompleteSignature.because(what))
@@ -136,7 +157,12 @@ impl Claim {
     }
 
     /// Checks that the request is signed for one of `services` in `region`, and at about `now`.
-    pub(super) fn is_for(&self, region: &str, services: &[&str], now: Timestamp) -> Result<(), ApiError> {
+    pub(super) fn is_for(
+        &self,
+        region: &str,
+        services: &[&str],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
         let invalid = |what: String| Err(ErrorName::InvalidSignature.because(what));
         if self.time.since(now).max(now.since(self.time)) > MAX_SKEW {
             return invalid(format!(
@@ -183,22 +209,44 @@ impl Claim {
     }
 
     fn sign(&self, canonical: &str, secret: &str) -> hmac::Tag {
-        let Scope { date, region, service } = &self.scope;
+        let Scope {
+            date,
+            region,
+            service,
+        } = &self.scope;
         let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
-        let message = format!("{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{hash}", self.stamp);
+        let message = format!(
+            "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{hash}",
+            self.stamp
+        );
         let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
-        let key = [date.as_str(), region, service, "aws4_request"].iter().fold(first, |key, part| {
-            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
-        });
+        let key = [date.as_str(), region, service, "aws4_request"]
+            .iter()
+            .fold(first, |key, part| {
+                hmac::Key::new(
+                    hmac::HMAC_SHA256,
+                    hmac::sign(&key, part.as_bytes()).as_ref(),
+                )
+            });
         hmac::sign(&key, message.as_bytes())
     }
 
     fn canonical(&self, request: Request<'_>, body_hash: &str) -> String {
         let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').collect();
         query.sort_unstable();
-        let mut canonical = format!("{}\n{}\n{}\n", request.method, path(request.uri), query.join("&"));
+        let mut canonical = format!(
+            "{}\n{}\n{}\n",
+            request.method,
+            path(request.uri),
+            query.join("&")
+        );
         for name in &self.signed_headers {
-            let values: Vec<String> = request.headers.get_all(name.as_str()).iter().map(squeeze).collect();
+            let values: Vec<String> = request
+                .headers
+                .get_all(name.as_str())
+                .iter()
+                .map(squeeze)
+                .collect();
             canonical.push_str(&format!("{name}:{}\n", values.join(",")));
         }
         canonical.push_str(&format!("\n{}\n{body_hash}", self.signed_headers.join(";")));
@@ -223,11 +271,17 @@ fn path(uri: &Uri) -> String {
 /// A header's value without leading and trailing spaces, and with single ones inside.
 fn squeeze(value: &http::HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
-    text.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(' ')
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn parse(stamp: &str) -> Option<Timestamp> {
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let seconds = PrimitiveDateTime::parse(stamp, form).ok()?.assume_utc().unix_timestamp();
+    let seconds = PrimitiveDateTime::parse(stamp, form)
+        .ok()?
+        .assume_utc()
+        .unix_timestamp();
     Some(Timestamp::from_millis(seconds.checked_mul(1000)?))
 }

@@ -39,7 +39,11 @@ pub(super) struct Slot {
 
 impl UnauthenticatedConnections {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, waiting: Arc::default(), room: Arc::default() }
+        Self {
+            most,
+            waiting: Arc::default(),
+            room: Arc::default(),
+        }
     }
 
     /// Waits for a slot.
@@ -79,7 +83,11 @@ impl UnauthenticatedConnections {
         waiting.next += 1;
         waiting.by_age.insert(number, (now, evicted.clone()));
         drop(waiting);
-        Ok(Slot { number, others: self.clone(), evicted })
+        Ok(Slot {
+            number,
+            others: self.clone(),
+            evicted,
+        })
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {

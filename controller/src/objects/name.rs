@@ -20,17 +20,29 @@ pub(super) fn folder(key: &str) -> Option<PathBuf> {
     }
     let mut parts: Vec<String> = key.split('/').map(encode).collect();
     parts.last_mut()?.push_str(OBJECT);
-    parts.iter().all(|part| part.len() <= MAX_NAME).then(|| parts.iter().collect())
+    parts
+        .iter()
+        .all(|part| part.len() <= MAX_NAME)
+        .then(|| parts.iter().collect())
 }
 
 /// Returns the key of an object's folder; `None` for other folders.
 pub(super) fn key(folder: &Path) -> Option<String> {
     let parts: Option<Vec<&str>> = folder
         .components()
-        .map(|part| if let Component::Normal(name) = part { name.to_str() } else { None })
+        .map(|part| {
+            if let Component::Normal(name) = part {
+                name.to_str()
+            } else {
+                None
+            }
+        })
         .collect();
     let (last, parents) = parts.as_deref()?.split_last()?;
-    let mut decoded: Vec<String> = parents.iter().map(|part| decode(part)).collect::<Option<_>>()?;
+    let mut decoded: Vec<String> = parents
+        .iter()
+        .map(|part| decode(part))
+        .collect::<Option<_>>()?;
     decoded.push(decode(last.strip_suffix(OBJECT)?)?);
     Some(decoded.join("/"))
 }
@@ -43,8 +55,13 @@ fn encode(part: &str) -> String {
     let dots = part == "." || part == "..";
     let mut text = String::with_capacity(part.len());
     for byte in part.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-_+=,@~".contains(&byte) || (byte == b'.' && !dots);
-        if plain { text.push(char::from(byte)) } else { text.push_str(&format!("%{byte:02X}")) }
+        let plain =
+            byte.is_ascii_alphanumeric() || b"-_+=,@~".contains(&byte) || (byte == b'.' && !dots);
+        if plain {
+            text.push(char::from(byte))
+        } else {
+            text.push_str(&format!("%{byte:02X}"))
+        }
     }
     text
 }
@@ -77,9 +94,19 @@ mod tests {
 
     #[test]
     fn usual_keys_are_readable() {
-        assert_eq!(folder("shop/app-1.2.zip"), Some("shop/app-1.2.zip%v".into()));
+        assert_eq!(
+            folder("shop/app-1.2.zip"),
+            Some("shop/app-1.2.zip%v".into())
+        );
         assert_eq!(folder("a b"), Some("a%20b%v".into()));
-        for wrong in ["", "a\0b", "a\nb", &"x".repeat(1025), &"x".repeat(254), &"ä".repeat(100)] {
+        for wrong in [
+            "",
+            "a\0b",
+            "a\nb",
+            &"x".repeat(1025),
+            &"x".repeat(254),
+            &"ä".repeat(100),
+        ] {
             assert_eq!(folder(wrong), None, "{wrong}");
         }
     }

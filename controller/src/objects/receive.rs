@@ -26,8 +26,13 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 5] =
-        [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme, Algorithm::Sha1, Algorithm::Sha256];
+    pub const ALL: [Algorithm; 5] = [
+        Algorithm::Crc32,
+        Algorithm::Crc32c,
+        Algorithm::Crc64Nvme,
+        Algorithm::Sha1,
+        Algorithm::Sha256,
+    ];
 
     /// Its name in requests.
     pub fn name(self) -> &'static str {
@@ -137,7 +142,9 @@ pub struct Meter {
 
 impl std::fmt::Debug for Meter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Meter").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("Meter")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +160,11 @@ impl Meter {
                 Algorithm::Sha256 => hasher.sha256 = Some(Default::default()),
             }
         }
-        Meter { md5: Md5::new(), hasher, size: 0 }
+        Meter {
+            md5: Md5::new(),
+            hasher,
+            size: 0,
+        }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -172,7 +183,13 @@ impl Meter {
             sha1: found.checksum_sha1,
             sha256: found.checksum_sha256,
         };
-        Staged { file, size: self.size, etag: hex::encode(md5), md5, checksums }
+        Staged {
+            file,
+            size: self.size,
+            etag: hex::encode(md5),
+            md5,
+            checksums,
+        }
     }
 }
 
@@ -189,13 +206,21 @@ impl Objects {
     {
         let path = self.staged_path()?;
         let mut options = tokio::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path).await;
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .await;
         let mut file = file.map_err(failed(&path))?;
         let staged = Temporary(path.clone());
         let mut content = std::pin::pin!(content);
         loop {
             let late = |_| ObjectError::Incomplete(io::Error::from(io::ErrorKind::TimedOut).into());
-            let Some(bytes) = tokio::time::timeout(patience, content.next()).await.map_err(late)? else {
+            let Some(bytes) = tokio::time::timeout(patience, content.next())
+                .await
+                .map_err(late)?
+            else {
                 break;
             };
             let bytes = bytes.map_err(|error| ObjectError::Incomplete(error.into()))?;

@@ -29,7 +29,10 @@ impl Retention {
         let mut newer = 0;
         let mut expired = Vec::new();
         for (place, version) in versions.iter().enumerate() {
-            let replaced = place.checked_sub(1).and_then(|before| versions.get(before)).map(|by| by.modified);
+            let replaced = place
+                .checked_sub(1)
+                .and_then(|before| versions.get(before))
+                .map(|by| by.modified);
             let recent = |replaced| self.time.is_some_and(|time| now < replaced + time);
             let one_of_the_newest = self.versions.is_some_and(|most| newer < most);
             if replaced.is_some_and(|replaced| !one_of_the_newest && !recent(replaced)) {
@@ -59,7 +62,11 @@ mod tests {
             checksums: Checksums::default(),
         };
         let versions: Vec<_> = made.iter().map(version).collect();
-        retention.expired(&versions, day(today)).into_iter().map(|version| version.id.clone()).collect()
+        retention
+            .expired(&versions, day(today))
+            .into_iter()
+            .map(|version| version.id.clone())
+            .collect()
     }
 
     #[test]
@@ -78,16 +85,26 @@ mod tests {
             (Some(3), days(15), 1000, &["10"]),
         ] {
             let retention = Retention { versions, time };
-            assert_eq!(expired(retention, &made, today), gone, "{retention:?} on day {today}");
+            assert_eq!(
+                expired(retention, &made, today),
+                gone,
+                "{retention:?} on day {today}"
+            );
         }
     }
 
     #[test]
     fn a_deletion_counts_as_a_replacement_and_not_as_a_version() {
         let made = ["-40", "30", "20"];
-        let newest = Retention { versions: Some(1), time: None };
+        let newest = Retention {
+            versions: Some(1),
+            time: None,
+        };
         assert_eq!(expired(newest, &made, 50), ["20"]);
-        let recent = Retention { versions: None, time: Some(Duration::from_secs(15 * 86_400)) };
+        let recent = Retention {
+            versions: None,
+            time: Some(Duration::from_secs(15 * 86_400)),
+        };
         assert_eq!(expired(recent, &made, 50), ["20"]);
         assert_eq!(expired(recent, &made, 55), ["30", "20"]);
     }

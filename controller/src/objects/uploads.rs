@@ -41,11 +41,20 @@ impl Objects {
     fn upload_folder(&self, id: &str) -> Result<PathBuf, ObjectError> {
         let known = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let folder = self.folder.join(UPLOADS).join(id);
-        if known && folder.is_dir() { Ok(folder) } else { Err(ObjectError::NoSuchUpload(id.to_owned())) }
+        if known && folder.is_dir() {
+            Ok(folder)
+        } else {
+            Err(ObjectError::NoSuchUpload(id.to_owned()))
+        }
     }
 
     /// Begins an upload and returns its id.
-    pub fn begin_upload(&self, bucket: &str, key: &str, labels: Labels) -> Result<String, ObjectError> {
+    pub fn begin_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        labels: Labels,
+    ) -> Result<String, ObjectError> {
         self.bucket(bucket)?;
         name::folder(key).ok_or(ObjectError::Key)?;
         let uploads = self.folder.join(UPLOADS);
@@ -53,7 +62,11 @@ impl Objects {
         let id = hex::encode(random.map_err(|error| failed(&uploads)(io::Error::other(error)))?);
         let folder = uploads.join(&id);
         make(&folder)?;
-        let upload = Upload { bucket: bucket.to_owned(), key: key.to_owned(), labels };
+        let upload = Upload {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            labels,
+        };
         let path = folder.join(UPLOAD);
         let text = serde_json::to_vec(&upload).map_err(|error| failed(&path)(error.into()))?;
         fs::write(&path, text).map_err(failed(&path))?;
@@ -64,7 +77,8 @@ impl Objects {
     pub fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload, ObjectError> {
         let path = self.upload_folder(id)?.join(UPLOAD);
         let text = fs::read(&path).map_err(failed(&path))?;
-        let upload: Upload = serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))?;
+        let upload: Upload =
+            serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))?;
         if upload.bucket == bucket && upload.key == key {
             Ok(upload)
         } else {
@@ -78,7 +92,11 @@ impl Objects {
             return Err(ObjectError::NoSuchPart(number));
         }
         let folder = self.upload_folder(id)?;
-        let part = Part { number, etag: content.etag.clone(), size: content.size };
+        let part = Part {
+            number,
+            etag: content.etag.clone(),
+            size: content.size,
+        };
         let path = folder.join(format!("{number:05}"));
         let description = folder.join(format!("{number:05}.json"));
         let text = serde_json::to_vec(&part).map_err(|error| failed(&description)(error.into()))?;
@@ -95,7 +113,9 @@ impl Objects {
             let path = entry.map_err(failed(&folder))?.path();
             if path.extension().is_some_and(|kind| kind == "json") && !path.ends_with(UPLOAD) {
                 let text = fs::read(&path).map_err(failed(&path))?;
-                parts.push(serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))?);
+                parts.push(
+                    serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))?,
+                );
             }
         }
         parts.sort_by_key(|part: &Part| part.number);
@@ -114,15 +134,20 @@ impl Objects {
         let path = self.staged_path()?;
         let staged = Temporary(path.clone());
         let mut options = OpenOptions::new();
-        let mut whole =
-            options.write(true).create_new(true).mode(0o600).open(&path).map_err(failed(&path))?;
+        let mut whole = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed(&path))?;
         let mut of_parts = Md5::new();
         let mut buffer = vec![0; 256 * 1024];
         for (number, etag) in chosen {
             let part = parts.iter().find(|part| part.number == *number);
             let part = part.filter(|part| etag.as_ref().is_none_or(|etag| *etag == part.etag));
             let part = part.ok_or(ObjectError::NoSuchPart(*number))?;
-            of_parts.update(&hex::decode(&part.etag).map_err(|_| ObjectError::NoSuchPart(*number))?);
+            of_parts
+                .update(&hex::decode(&part.etag).map_err(|_| ObjectError::NoSuchPart(*number))?);
             let from = folder.join(format!("{number:05}"));
             let mut content = File::open(&from).map_err(failed(&from))?;
             loop {
@@ -152,9 +177,14 @@ impl Objects {
         make(&folder)?;
         for entry in fs::read_dir(&folder).map_err(failed(&folder))? {
             let entry = entry.map_err(failed(&folder))?;
-            let changed =
-                entry.metadata().and_then(|metadata| metadata.modified()).map_err(failed(&folder))?;
-            if SystemTime::now().duration_since(changed).is_ok_and(|age| age > FORGET_AFTER) {
+            let changed = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .map_err(failed(&folder))?;
+            if SystemTime::now()
+                .duration_since(changed)
+                .is_ok_and(|age| age > FORGET_AFTER)
+            {
                 fs::remove_dir_all(entry.path()).map_err(failed(&folder))?;
             }
         }

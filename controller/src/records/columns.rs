@@ -20,7 +20,10 @@ const CLASSES: [(Class, &str); 6] = [
 
 impl ToValue for Column<Class> {
     fn to_value(&self) -> Result<Value<'_>, SqlError> {
-        let name = CLASSES.iter().find(|(class, _)| *class == self.0).map_or("", |(_, name)| name);
+        let name = CLASSES
+            .iter()
+            .find(|(class, _)| *class == self.0)
+            .map_or("", |(_, name)| name);
         Ok(Value::Text(name.into()))
     }
 }
@@ -32,7 +35,9 @@ impl FromValue for Column<Class> {
             _ => "",
         };
         let found = CLASSES.iter().find(|(_, name)| *name == text);
-        found.map(|(class, _)| Column(*class)).ok_or_else(|| Unreadable("it is no class of targets".into()))
+        found
+            .map(|(class, _)| Column(*class))
+            .ok_or_else(|| Unreadable("it is no class of targets".into()))
     }
 }
 

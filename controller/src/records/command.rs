@@ -12,8 +12,7 @@ use crate::store::{Row, SqlError, Tx};
 /// The host of the commands that the service performs itself; no registered host has an empty identifier.
 pub(crate) const SERVICE: &str = "";
 
-const OFFERED_HERE: &str =
-    "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
+const OFFERED_HERE: &str = "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
 
 /// By way of the active deployments: there may be any number of older commands.
 const BEGUN_HERE: &str = "SELECT * FROM commands
@@ -45,7 +44,11 @@ impl Command {
     }
 
     /// Offers an event of a target to its host, or to the service itself, and returns the performer.
-    pub(crate) fn offer<'a>(tx: &Tx<'_>, target: &'a Target, event: usize) -> Result<&'a str, ApiError> {
+    pub(crate) fn offer<'a>(
+        tx: &Tx<'_>,
+        target: &'a Target,
+        event: usize,
+    ) -> Result<&'a str, ApiError> {
         let name = target.state.events.get(event).map(|event| &event.name);
         let host = match name {
             Some(name) if is_performed_here(name) => SERVICE,
@@ -78,13 +81,25 @@ impl Command {
     }
 
     /// Returns the next commands that wait for the service itself, in order.
-    pub(crate) fn offered_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
+    pub(crate) fn offered_here(
+        tx: &Tx<'_>,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<Command>, SqlError> {
         tx.query_all(OFFERED_HERE, (after, most), Command::read)
     }
 
     /// Returns the next commands that the service may have begun to perform itself, in order.
-    pub(crate) fn begun_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
-        tx.query_all(BEGUN_HERE, (after, most, Column(Class::Performing), SERVICE), Command::read)
+    pub(crate) fn begun_here(
+        tx: &Tx<'_>,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<Command>, SqlError> {
+        tx.query_all(
+            BEGUN_HERE,
+            (after, most, Column(Class::Performing), SERVICE),
+            Command::read,
+        )
     }
 
     /// Whether the service still has to perform a command that it began.
@@ -101,11 +116,18 @@ impl Command {
 
     /// Returns the command with an identifier, if it belongs to this host.
     pub(crate) fn of_host(tx: &Tx<'_>, host: &str, id: &str) -> Result<Option<Command>, SqlError> {
-        tx.query_opt("SELECT * FROM commands WHERE id = ?1 AND host = ?2", (id, host), Command::read)
+        tx.query_opt(
+            "SELECT * FROM commands WHERE id = ?1 AND host = ?2",
+            (id, host),
+            Command::read,
+        )
     }
 
     pub(crate) fn note_noop(&self, tx: &Tx<'_>, noop: bool) -> Result<(), SqlError> {
-        tx.execute("UPDATE commands SET noop = ?2 WHERE sequence = ?1", (self.sequence, noop))?;
+        tx.execute(
+            "UPDATE commands SET noop = ?2 WHERE sequence = ?1",
+            (self.sequence, noop),
+        )?;
         Ok(())
     }
 }
@@ -118,7 +140,10 @@ mod tests {
     #[test]
     fn no_old_command_is_looked_at_to_find_those_of_today() {
         let offered = way_of(OFFERED_HERE);
-        assert!(offered.contains("SEARCH commands USING INDEX commands_offered"), "{offered}");
+        assert!(
+            offered.contains("SEARCH commands USING INDEX commands_offered"),
+            "{offered}"
+        );
         let begun = way_of(BEGUN_HERE);
         for step in [
             "INDEX deployments_by_status (status=?)",

@@ -6,7 +6,9 @@ use codedeploy_api::codedeploy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::options::{Alarms, AutoRollback, BlueGreen, FileExists, LoadBalancers, Replacement, Style};
+use crate::options::{
+    Alarms, AutoRollback, BlueGreen, FileExists, LoadBalancers, Replacement, Style,
+};
 use crate::revision::{NotARevision, Revision};
 
 /// The contents and options of a deployment.
@@ -78,22 +80,36 @@ impl TryFrom<DeploymentInfo> for Stored {
             return Ok(Stored(None));
         }
         let is_rollback = info.creator == Some(DeploymentCreator::CodeDeployRollback);
-        let never = || AutoRollbackConfiguration { enabled: Some(false), events: None };
+        let never = || AutoRollbackConfiguration {
+            enabled: Some(false),
+            events: None,
+        };
         Ok(Stored(Some(Definition {
-            revision: info.revision.ok_or(NotADefinition::NoRevision)?.try_into()?,
+            revision: info
+                .revision
+                .ok_or(NotADefinition::NoRevision)?
+                .try_into()?,
             previous_revision: info.previous_revision.map(Revision::try_from).transpose()?,
             config_name: info.deployment_config_name.unwrap_or_default(),
             description: info.description,
-            creator: if is_rollback { Creator::Rollback } else { Creator::User },
+            creator: if is_rollback {
+                Creator::Rollback
+            } else {
+                Creator::User
+            },
             style: Style::of(info.deployment_style.as_ref()),
             restarts: info.deployment_mode == Some(DeploymentMode::Restart),
             file_exists: FileExists::of(info.file_exists_behavior.as_ref())
                 .ok_or(NotADefinition::FileExists)?,
             ignore_application_stop_failures: info.ignore_application_stop_failures == Some(true),
             update_outdated_only: info.update_outdated_instances_only == Some(true),
-            auto_rollback: AutoRollback::checked(info.auto_rollback_configuration.unwrap_or_else(never)),
+            auto_rollback: AutoRollback::checked(
+                info.auto_rollback_configuration.unwrap_or_else(never),
+            ),
             replacement: info.target_instances.map(Replacement::checked),
-            blue_green: info.blue_green_deployment_configuration.map(BlueGreen::checked),
+            blue_green: info
+                .blue_green_deployment_configuration
+                .map(BlueGreen::checked),
             load_balancers: info.load_balancer_info.map(LoadBalancers::checked),
             override_alarms: info.override_alarm_configuration.map(Alarms::checked),
             ec2_options: info.ec2_deployment_options,
@@ -126,7 +142,8 @@ impl From<Definition> for DeploymentInfo {
             load_balancer_info: definition.load_balancers.map(LoadBalancers::into_shape),
             file_exists_behavior: Some(definition.file_exists.into()),
             deployment_mode: definition.restarts.then_some(DeploymentMode::Restart),
-            deployment_status_messages: (!definition.messages.is_empty()).then_some(definition.messages),
+            deployment_status_messages: (!definition.messages.is_empty())
+                .then_some(definition.messages),
             compute_platform: Some(ComputePlatform::Server),
             override_alarm_configuration: definition.override_alarms.map(Alarms::into_shape),
             ec2_deployment_options: definition.ec2_options,
@@ -149,13 +166,19 @@ mod tests {
         }
         let Stored(definition) = serde_json::from_str(ROW).unwrap();
         let definition = definition.unwrap();
-        assert_eq!((definition.style, definition.file_exists), (Style::BlueGreen, FileExists::Retain));
+        assert_eq!(
+            (definition.style, definition.file_exists),
+            (Style::BlueGreen, FileExists::Retain)
+        );
         assert!(definition.auto_rollback.endings().on_failure && definition.update_outdated_only);
     }
 
     #[test]
     fn a_row_without_a_revision_is_damaged() {
-        for row in [r#"{"creator":"user"}"#, r#"{"revision":{"revisionType":"S3"}}"#] {
+        for row in [
+            r#"{"creator":"user"}"#,
+            r#"{"revision":{"revisionType":"S3"}}"#,
+        ] {
             assert!(serde_json::from_str::<Stored>(row).is_err(), "{row}");
         }
     }

@@ -21,7 +21,13 @@ pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<HashMap<String, He
     let rows = tx.query_all(sql, [group_id], |row| {
         let revision: Option<Json<RevisionLocation>> = row.get(2)?;
         let revision = revision.and_then(|Json(location)| Revision::try_from(location).ok());
-        Ok((row.get(0)?, Health { healthy: row.get(1)?, revision }))
+        Ok((
+            row.get(0)?,
+            Health {
+                healthy: row.get(1)?,
+                revision,
+            },
+        ))
     })?;
     Ok(rows.into_iter().collect())
 }

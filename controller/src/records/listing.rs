@@ -42,12 +42,24 @@ const BY_STATUS: &str = newest!("status = ?6 AND ");
 const OF_GROUP_BY_STATUS: &str = newest!("group_id = ?6 AND status = ?7 AND ");
 
 /// Returns the newest of the wanted deployments, at most `most`.
-pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Vec<(Made, String)>, SqlError> {
-    let Wanted { group_id, statuses, start, end, before: (created, sequence) } = *wanted;
+pub(crate) fn newest(
+    tx: &Tx<'_>,
+    wanted: &Wanted<'_>,
+    most: usize,
+) -> Result<Vec<(Made, String)>, SqlError> {
+    let Wanted {
+        group_id,
+        statuses,
+        start,
+        end,
+        before: (created, sequence),
+    } = *wanted;
     let read = |row: &Row<'_>| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
     let mut found = match group_id {
         _ if !statuses.is_empty() => Vec::new(),
-        Some(group) => tx.query_all(OF_GROUP, (start, end, created, sequence, most, group), read)?,
+        Some(group) => {
+            tx.query_all(OF_GROUP, (start, end, created, sequence, most, group), read)?
+        }
         None => tx.query_all(ALL, (start, end, created, sequence, most), read)?,
     };
     // An index orders the deployments of one status, but not those of several.
@@ -58,7 +70,11 @@ pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Ve
                 let params = (start, end, created, sequence, most, group, status);
                 tx.query_all(OF_GROUP_BY_STATUS, params, read)?
             }
-            None => tx.query_all(BY_STATUS, (start, end, created, sequence, most, status), read)?,
+            None => tx.query_all(
+                BY_STATUS,
+                (start, end, created, sequence, most, status),
+                read,
+            )?,
         });
     }
     found.sort_unstable_by(|(one, _): &(Made, String), (other, _)| other.cmp(one));
@@ -67,7 +83,11 @@ pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Ve
 }
 
 /// Returns the last deployment of a group that began on a host.
-pub(crate) fn last_on_host(tx: &Tx<'_>, group_id: &str, host: &str) -> Result<Option<String>, SqlError> {
+pub(crate) fn last_on_host(
+    tx: &Tx<'_>,
+    group_id: &str,
+    host: &str,
+) -> Result<Option<String>, SqlError> {
     tx.query_opt(
         "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
          WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
@@ -86,8 +106,14 @@ mod tests {
     fn what_is_not_listed_is_neither_read_nor_sorted() {
         for (sql, index) in [
             (ALL, "deployments_by_time (created>? AND created<?)"),
-            (OF_GROUP, "deployments_of_group (group_id=? AND created>? AND created<?)"),
-            (BY_STATUS, "deployments_by_status (status=? AND created>? AND created<?)"),
+            (
+                OF_GROUP,
+                "deployments_of_group (group_id=? AND created>? AND created<?)",
+            ),
+            (
+                BY_STATUS,
+                "deployments_by_status (status=? AND created>? AND created<?)",
+            ),
             (
                 OF_GROUP_BY_STATUS,
                 "deployments_of_group_by_status (group_id=? AND status=? AND created>? AND created<?)",

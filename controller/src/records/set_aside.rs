@@ -2,7 +2,8 @@
 //! affect others, and must not be found again with every read.
 
 use codedeploy_api::codedeploy::{
-    DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode, TargetLabel, Timestamp,
+    DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode, TargetLabel,
+    Timestamp,
 };
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_planner::deployment_state::{DeploymentState, Ending, Stage};
@@ -20,7 +21,12 @@ use crate::request::members::shorten;
 use crate::store::{FromValue, Json, Row, SqlError, Tx, named};
 
 /// Ends the deployment with an id, if it exists, because of the damage `found`. An ended one keeps its ending.
-pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> Result<(), SqlError> {
+pub(crate) fn set_aside(
+    tx: &Tx<'_>,
+    id: &str,
+    found: &str,
+    now: Timestamp,
+) -> Result<(), SqlError> {
     let found = shorten(found);
     let message = format!(
         "The record of the deployment in the controller's database is damaged ({found}): it was set aside. Deploy again."
@@ -28,7 +34,15 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
     let read = tx.query_opt("SELECT * FROM deployments WHERE id = ?1", [id], |row| {
         Ok(Salvage::read(row, &message, now))
     })?;
-    let Some(Salvage { was, was_over, progress, rules, snapshot, relations }) = read else {
+    let Some(Salvage {
+        was,
+        was_over,
+        progress,
+        rules,
+        snapshot,
+        relations,
+    }) = read
+    else {
         return Ok(());
     };
     tx.execute(
@@ -50,7 +64,10 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
         state_changes::note_deployment(tx, id, &status, now)?;
     }
     end_targets(tx, id, &rules, &message, now)?;
-    tx.execute("UPDATE commands SET offered = 0 WHERE deployment_id = ?1 AND offered = 1", [id])?;
+    tx.execute(
+        "UPDATE commands SET offered = 0 WHERE deployment_id = ?1 AND offered = 1",
+        [id],
+    )?;
     if was_over {
         tracing::error!(
             deployment_id = id,
@@ -81,10 +98,13 @@ struct Salvage {
 
 impl Salvage {
     fn read(row: &Row<'_>, message: &str, now: Timestamp) -> Self {
-        let progress: Option<DeploymentState> = column(row, "progress").map(|Json(progress)| progress);
+        let progress: Option<DeploymentState> =
+            column(row, "progress").map(|Json(progress)| progress);
         let was = DeploymentStatus::from(column::<String>(row, "status").unwrap_or_default());
-        let error =
-            ErrorInformation { code: Some(ErrorCode::InternalError), message: Some(message.to_owned()) };
+        let error = ErrorInformation {
+            code: Some(ErrorCode::InternalError),
+            message: Some(message.to_owned()),
+        };
         // If the progress is unreadable, the status shows the ending, if it had ended.
         let ending = match (&progress, &was) {
             (None, DeploymentStatus::Succeeded) => Some(Ending::Succeeded),
@@ -107,14 +127,20 @@ impl Salvage {
             was,
             was_over,
             progress,
-            rules: column(row, "rules").map(|Json(rules)| rules).unwrap_or_else(|| Rules {
-                minimum_healthy: MinimumHealthy::OneAtATime,
-                ignore_application_stop_failures: false,
-                strategy: Strategy::default(),
-                alarms: None,
-            }),
-            snapshot: column(row, "snapshot").map(|Json(stored)| stored).unwrap_or(Stored(None)),
-            relations: column(row, "relations").map(|Json(relations)| relations).unwrap_or_default(),
+            rules: column(row, "rules")
+                .map(|Json(rules)| rules)
+                .unwrap_or_else(|| Rules {
+                    minimum_healthy: MinimumHealthy::OneAtATime,
+                    ignore_application_stop_failures: false,
+                    strategy: Strategy::default(),
+                    alarms: None,
+                }),
+            snapshot: column(row, "snapshot")
+                .map(|Json(stored)| stored)
+                .unwrap_or(Stored(None)),
+            relations: column(row, "relations")
+                .map(|Json(relations)| relations)
+                .unwrap_or_default(),
         }
     }
 }
@@ -125,7 +151,13 @@ fn column<T: FromValue>(row: &Row<'_>, name: &str) -> Option<T> {
 }
 
 /// Ends the targets that have not ended, and rewrites all of them.
-fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timestamp) -> Result<(), SqlError> {
+fn end_targets(
+    tx: &Tx<'_>,
+    id: &str,
+    rules: &Rules,
+    message: &str,
+    now: Timestamp,
+) -> Result<(), SqlError> {
     let sql = "SELECT position, target_id, arn, status, label, events FROM targets WHERE deployment_id = ?1";
     let targets = tx.query_all(sql, [id], |row| {
         let label = column::<String>(row, "label").map(TargetLabel::from);
@@ -133,11 +165,20 @@ fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timesta
         let [name, arn, status]: [Option<String>; 3] =
             ["target_id", "arn", "status"].map(|name| column(row, name));
         let position: i64 = row.get("position")?;
-        Ok((position, (name, arn, status), label, events.filter(|events| !events.is_empty())))
+        Ok((
+            position,
+            (name, arn, status),
+            label,
+            events.filter(|events| !events.is_empty()),
+        ))
     })?;
     for (position, (name, arn, was), label, events) in targets {
         let label = label.filter(TargetLabel::is_known);
-        let state = TargetState { label, events: ended(events, message, now), departed: false };
+        let state = TargetState {
+            label,
+            events: ended(events, message, now),
+            departed: false,
+        };
         let status = state.status(rules);
         tx.execute(
             "UPDATE targets SET label = :label, events = :events, status = :status, class = :class,
@@ -172,14 +213,24 @@ fn ended(events: Option<Vec<Event>>, message: &str, now: Timestamp) -> Vec<Event
         log_tail: Some(String::new()),
     };
     let unknown = || {
-        let state = EventState::Failed { started: None, ended: now, diagnostics: diagnostics() };
-        vec![Event { name: LifecycleEvent::ApplicationStop, stage: Stage::default(), state }]
+        let state = EventState::Failed {
+            started: None,
+            ended: now,
+            diagnostics: diagnostics(),
+        };
+        vec![Event {
+            name: LifecycleEvent::ApplicationStop,
+            stage: Stage::default(),
+            state,
+        }]
     };
     let mut events = events.unwrap_or_else(unknown);
     for event in &mut events {
         let input = match event.state {
             EventState::Pending => EventInput::Skip,
-            _ => EventInput::Expire { diagnostics: diagnostics() },
+            _ => EventInput::Expire {
+                diagnostics: diagnostics(),
+            },
         };
         // An ended event accepts neither input.
         if let Ok(over) = event.state.next(input, now) {

@@ -25,7 +25,10 @@ pub(crate) struct ChangedTarget {
 /// Turns the noting of changes on or off.
 pub(crate) fn listen(tx: &Tx<'_>, wanted: bool) -> Result<(), SqlError> {
     if wanted {
-        tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", ())?;
+        tx.execute(
+            "INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING",
+            (),
+        )?;
     } else {
         tx.execute("DELETE FROM event_listeners", ())?;
         tx.execute("DELETE FROM state_changes", ())?;
@@ -77,20 +80,27 @@ pub(crate) fn note_target(
 
 /// Returns the oldest changes in their order.
 pub(crate) fn oldest(tx: &Tx<'_>, most: usize) -> Result<Vec<StateChange>, SqlError> {
-    tx.query_all("SELECT * FROM state_changes ORDER BY sequence LIMIT ?1", [most], |row| {
-        let id: Option<String> = row.get("target_id")?;
-        let target = id.zip(row.get("target_arn")?).map(|(id, arn)| ChangedTarget { id, arn });
-        Ok(StateChange {
-            sequence: row.get("sequence")?,
-            deployment_id: row.get("deployment_id")?,
-            target,
-            status: row.get("status")?,
-            time: row.get("time")?,
-        })
-    })
+    tx.query_all(
+        "SELECT * FROM state_changes ORDER BY sequence LIMIT ?1",
+        [most],
+        |row| {
+            let id: Option<String> = row.get("target_id")?;
+            let target = id
+                .zip(row.get("target_arn")?)
+                .map(|(id, arn)| ChangedTarget { id, arn });
+            Ok(StateChange {
+                sequence: row.get("sequence")?,
+                deployment_id: row.get("deployment_id")?,
+                target,
+                status: row.get("status")?,
+                time: row.get("time")?,
+            })
+        },
+    )
 }
 
 /// Drops a change and all earlier ones.
 pub(crate) fn drop_until(tx: &Tx<'_>, sequence: i64) -> Result<(), SqlError> {
-    tx.execute("DELETE FROM state_changes WHERE sequence <= ?1", [sequence]).map(drop)
+    tx.execute("DELETE FROM state_changes WHERE sequence <= ?1", [sequence])
+        .map(drop)
 }

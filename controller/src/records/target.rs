@@ -54,25 +54,44 @@ impl Target {
         let label = row.get::<Option<String>>("label")?.map(TargetLabel::from);
         let Json(events): Json<Vec<Event>> = row.get("events")?;
         if events.is_empty() {
-            return Err(SqlError::damaged("events", "found none, and every target has some"));
+            return Err(SqlError::damaged(
+                "events",
+                "found none, and every target has some",
+            ));
         }
         Ok(Target {
             deployment_id: row.get("deployment_id")?,
             position: row.get("position")?,
-            member: Member { name: row.get("target_id")?, arn: row.get("arn")?, host: row.get("host")? },
+            member: Member {
+                name: row.get("target_id")?,
+                arn: row.get("arn")?,
+                host: row.get("host")?,
+            },
             updated: row.get("updated")?,
-            state: TargetState { label, events, departed: row.get("departed")? },
+            state: TargetState {
+                label,
+                events,
+                departed: row.get("departed")?,
+            },
             status: TargetStatus::from(row.get::<String>("status")?),
         })
     }
 
     /// Returns all targets of a deployment, in the order of attempt.
     pub(crate) fn load_all(tx: &Tx<'_>, deployment_id: &str) -> Result<Vec<Target>, SqlError> {
-        tx.query_all(targets!("WHERE deployment_id = ?1 ORDER BY position"), [deployment_id], Target::read)
+        tx.query_all(
+            targets!("WHERE deployment_id = ?1 ORDER BY position"),
+            [deployment_id],
+            Target::read,
+        )
     }
 
     /// Whether a host is a target of a deployment.
-    pub(crate) fn is_host_of(tx: &Tx<'_>, deployment_id: &str, host: &str) -> Result<bool, SqlError> {
+    pub(crate) fn is_host_of(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        host: &str,
+    ) -> Result<bool, SqlError> {
         Ok(Target::id_of_host(tx, deployment_id, host)?.is_some())
     }
 
@@ -88,7 +107,10 @@ impl Target {
 
     /// Whether any host got a command of the deployment.
     pub(crate) fn any_attempted(tx: &Tx<'_>, deployment_id: &str) -> Result<bool, SqlError> {
-        tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1", [deployment_id])
+        tx.exists(
+            "SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1",
+            [deployment_id],
+        )
     }
 
     /// Deletes the first targets of a deployment with their commands, and returns their number.
@@ -179,15 +201,28 @@ impl Target {
     }
 
     /// Returns targets that can be cut off: no host has acknowledged a command of theirs.
-    pub(crate) fn open(tx: &Tx<'_>, deployment_id: &str, most: usize) -> Result<Vec<Target>, SqlError> {
+    pub(crate) fn open(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        most: usize,
+    ) -> Result<Vec<Target>, SqlError> {
         tx.query_all(
             OPEN,
-            (deployment_id, Column(Class::Offered), Column(Class::Waiting), most),
+            (
+                deployment_id,
+                Column(Class::Offered),
+                Column(Class::Waiting),
+                most,
+            ),
             Target::read,
         )
     }
 
-    pub(crate) fn at(tx: &Tx<'_>, deployment_id: &str, position: usize) -> Result<Option<Target>, SqlError> {
+    pub(crate) fn at(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        position: usize,
+    ) -> Result<Option<Target>, SqlError> {
         tx.query_opt(
             targets!("WHERE deployment_id = ?1 AND position = ?2"),
             (deployment_id, position),
@@ -196,7 +231,11 @@ impl Target {
     }
 
     /// Returns the target with an id or an ARN.
-    pub(crate) fn named(tx: &Tx<'_>, deployment_id: &str, name: &str) -> Result<Option<Target>, SqlError> {
+    pub(crate) fn named(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        name: &str,
+    ) -> Result<Option<Target>, SqlError> {
         // Ids are looked up by the hundred, and have an index.
         let by = if name.starts_with("arn:") {
             targets!("WHERE deployment_id = ?1 AND arn = ?2")
@@ -264,7 +303,11 @@ impl Target {
                 ":deadline": self.state.deadline(rules, timers),
             },
         )?;
-        let offered = self.state.events.iter().position(|event| event.state.is_offered());
+        let offered = self
+            .state
+            .events
+            .iter()
+            .position(|event| event.state.is_offered());
         tx.execute(
             "UPDATE commands SET offered = 0
              WHERE deployment_id = ?1 AND target = ?2 AND offered = 1 AND event IS DISTINCT FROM ?3",
@@ -312,12 +355,21 @@ mod tests {
     #[test]
     fn the_few_targets_that_matter_are_found_without_reading_or_sorting_the_others() {
         for (sql, by) in [
-            (WAITING, "deployment_id=? AND class=? AND stage=? AND label=?"),
+            (
+                WAITING,
+                "deployment_id=? AND class=? AND stage=? AND label=?",
+            ),
             (OPEN, "deployment_id=? AND class=?"),
         ] {
             let way = way_of(sql);
-            assert!(way.contains(&format!("INDEX targets_by_class ({by})")), "{way}");
-            assert!(!way.contains("SCAN targets") && !way.contains("TEMP B-TREE"), "{way}");
+            assert!(
+                way.contains(&format!("INDEX targets_by_class ({by})")),
+                "{way}"
+            );
+            assert!(
+                !way.contains("SCAN targets") && !way.contains("TEMP B-TREE"),
+                "{way}"
+            );
         }
     }
 }

@@ -65,7 +65,10 @@ mod tests {
     fn no_deployment_that_is_over_is_looked_at_to_find_those_that_are_not() {
         let way = way_of(ALL);
         for index in ["deployments_by_status (status=?)", "deployments_retiring"] {
-            assert!(way.contains(index) && !way.contains("SCAN deployments"), "{way}");
+            assert!(
+                way.contains(index) && !way.contains("SCAN deployments"),
+                "{way}"
+            );
         }
         let way = way_of(STRANGE);
         assert!(

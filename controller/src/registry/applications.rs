@@ -63,8 +63,9 @@ fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiE
 fn refuse_taken(context: &Context<'_>, name: &str) -> Result<(), ApiError> {
     match lookup(context, name)? {
         None => Ok(()),
-        Some(_) => Err(ErrorName::ApplicationAlreadyExists
-            .because(format!("An application already exists with the name: {name}"))),
+        Some(_) => Err(ErrorName::ApplicationAlreadyExists.because(format!(
+            "An application already exists with the name: {name}"
+        ))),
     }
 }
 
@@ -73,7 +74,9 @@ pub fn create(
     request: request::CreateApplication,
 ) -> Result<CreateApplicationOutput, ApiError> {
     refuse_taken(context, &request.application_name)?;
-    let count: usize = context.tx.query_one("SELECT count(*) FROM applications", (), |row| row.get(0))?;
+    let count: usize = context
+        .tx
+        .query_one("SELECT count(*) FROM applications", (), |row| row.get(0))?;
     if count >= context.quotas.applications {
         return Err(ErrorName::ApplicationLimitExceeded
             .because(format!("There are {count} applications, which is the quota (quotas.applications in the controller's configuration).")));
@@ -88,28 +91,37 @@ pub fn create(
             ":tags": Json(request.tags.unwrap_or_default().0),
         },
     )?;
-    Ok(CreateApplicationOutput { application_id: Some(id) })
+    Ok(CreateApplicationOutput {
+        application_id: Some(id),
+    })
 }
 
 pub fn get(
     context: &Context<'_>,
     request: request::GetApplication,
 ) -> Result<GetApplicationOutput, ApiError> {
-    Ok(GetApplicationOutput { application: Some(find(context, &request.application_name)?.info()) })
+    Ok(GetApplicationOutput {
+        application: Some(find(context, &request.application_name)?.info()),
+    })
 }
 
 pub fn list(
     context: &Context<'_>,
     request: request::ListApplications,
 ) -> Result<ListApplicationsOutput, ApiError> {
-    let listing = context.pages.listing("applications", request.next_token.as_deref())?;
+    let listing = context
+        .pages
+        .listing("applications", request.next_token.as_deref())?;
     let (applications, next_token) = listing.query(
         context.tx,
         "SELECT name FROM applications WHERE name > ?1 ORDER BY name",
         [listing.after_name()],
         by_name,
     )?;
-    Ok(ListApplicationsOutput { applications: Some(applications), next_token })
+    Ok(ListApplicationsOutput {
+        applications: Some(applications),
+        next_token,
+    })
 }
 
 pub fn batch_get(
@@ -117,23 +129,33 @@ pub fn batch_get(
     request: request::BatchGetApplications,
 ) -> Result<BatchGetApplicationsOutput, ApiError> {
     let names = request.application_names.0.iter();
-    let applications =
-        names.map(|name| find(context, name).map(Application::info)).collect::<Result<_, _>>()?;
-    Ok(BatchGetApplicationsOutput { applications_info: Some(applications) })
+    let applications = names
+        .map(|name| find(context, name).map(Application::info))
+        .collect::<Result<_, _>>()?;
+    Ok(BatchGetApplicationsOutput {
+        applications_info: Some(applications),
+    })
 }
 
 /// Renames an application; its identifier and its objects stay.
-pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Result<Nothing, ApiError> {
+pub fn update(
+    context: &Context<'_>,
+    request: request::UpdateApplication,
+) -> Result<Nothing, ApiError> {
     let application = find(context, &request.application_name)?;
     let renamed = request.new_application_name;
     if *renamed != application.name {
         refuse_taken(context, &renamed)?;
     }
-    context.tx.execute("UPDATE applications SET name = ?2 WHERE id = ?1", (application.id, &*renamed))?;
+    context.tx.execute(
+        "UPDATE applications SET name = ?2 WHERE id = ?1",
+        (application.id, &*renamed),
+    )?;
     Ok(Nothing {})
 }
 
 /// Deletes an application without groups, with its revisions.
 pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<(), SqlError> {
-    tx.execute("DELETE FROM applications WHERE name = ?1", [name]).map(drop)
+    tx.execute("DELETE FROM applications WHERE name = ?1", [name])
+        .map(drop)
 }

@@ -37,7 +37,10 @@ pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Resu
 
 /// Returns the changes that are not logged yet. The caller logs them once this is on disk.
 pub fn take(context: &Context<'_>) -> Result<Vec<AuditEntry>, ApiError> {
-    if !context.tx.exists("SELECT 1 FROM administration LIMIT 1", ())? {
+    if !context
+        .tx
+        .exists("SELECT 1 FROM administration LIMIT 1", ())?
+    {
         return Ok(Vec::new());
     }
     let entries = context.tx.query_all(
@@ -58,9 +61,21 @@ pub fn take(context: &Context<'_>) -> Result<Vec<AuditEntry>, ApiError> {
 
 impl AuditEntry {
     pub fn log(&self) {
-        let AuditEntry { command, resource, by, .. } = self;
+        let AuditEntry {
+            command,
+            resource,
+            by,
+            ..
+        } = self;
         // A service that was down logs it later.
-        let done = rfc3339(OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(self.done.millis()));
-        tracing::info!(by, operation = command, resource, done, "changed at the command line");
+        let done =
+            rfc3339(OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(self.done.millis()));
+        tracing::info!(
+            by,
+            operation = command,
+            resource,
+            done,
+            "changed at the command line"
+        );
     }
 }

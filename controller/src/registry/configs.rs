@@ -51,28 +51,42 @@ impl Custom {
 fn present(minimum: MinimumHealthy) -> MinimumHealthyHosts {
     let (kind, value) = match minimum {
         MinimumHealthy::HostCount(count) => (MinimumHealthyHostsType::HostCount, i64::from(count)),
-        MinimumHealthy::FleetPercent(percent) => (MinimumHealthyHostsType::FleetPercent, i64::from(percent)),
+        MinimumHealthy::FleetPercent(percent) => {
+            (MinimumHealthyHostsType::FleetPercent, i64::from(percent))
+        }
         MinimumHealthy::HalfAtATime => (MinimumHealthyHostsType::FleetPercent, 50),
         // AWS reports a type that is missing from its model's enumerations.
-        MinimumHealthy::OneAtATime => (MinimumHealthyHostsType::Other("MOST_CONCURRENCY".into()), 1),
+        MinimumHealthy::OneAtATime => {
+            (MinimumHealthyHostsType::Other("MOST_CONCURRENCY".into()), 1)
+        }
     };
-    MinimumHealthyHosts { kind: Some(kind), value: Some(value) }
+    MinimumHealthyHosts {
+        kind: Some(kind),
+        value: Some(value),
+    }
 }
 
 fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Custom>, ApiError> {
-    Ok(context.tx.query_opt("SELECT * FROM deployment_configs WHERE name = ?1", [name], Custom::read)?)
+    Ok(context.tx.query_opt(
+        "SELECT * FROM deployment_configs WHERE name = ?1",
+        [name],
+        Custom::read,
+    )?)
 }
 
 fn does_not_exist(name: &str) -> ApiError {
-    ErrorName::DeploymentConfigDoesNotExist
-        .because(format!("No deployment configuration found for name: {name}"))
+    ErrorName::DeploymentConfigDoesNotExist.because(format!(
+        "No deployment configuration found for name: {name}"
+    ))
 }
 
 fn minimum_healthy(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
     if let Some(minimum) = predefined::minimum(name) {
         return Ok(minimum);
     }
-    Ok(lookup(context, name)?.ok_or_else(|| does_not_exist(name))?.minimum)
+    Ok(lookup(context, name)?
+        .ok_or_else(|| does_not_exist(name))?
+        .minimum)
 }
 
 /// Returns the minimum that a group's or a deployment's configuration requires. Configurations of other platforms are
@@ -92,11 +106,16 @@ pub fn create(
 ) -> Result<CreateDeploymentConfigOutput, ApiError> {
     let name = request.deployment_config_name.0;
     if lookup(context, &name)?.is_some() {
-        return Err(ErrorName::DeploymentConfigAlreadyExists
-            .because(format!("A deployment configuration already exists with the name: {name}")));
+        return Err(ErrorName::DeploymentConfigAlreadyExists.because(format!(
+            "A deployment configuration already exists with the name: {name}"
+        )));
     }
     let count: usize =
-        context.tx.query_one("SELECT count(*) FROM deployment_configs", (), |row| row.get(0))?;
+        context
+            .tx
+            .query_one("SELECT count(*) FROM deployment_configs", (), |row| {
+                row.get(0)
+            })?;
     if count >= context.quotas.deployment_configs {
         return Err(ErrorName::DeploymentConfigLimitExceeded.because(format!(
             "There are {count} custom deployment configurations, which is the quota \
@@ -115,7 +134,9 @@ pub fn create(
             ":zonal": request.zonal_config.map(Json),
         },
     )?;
-    Ok(CreateDeploymentConfigOutput { deployment_config_id: Some(id) })
+    Ok(CreateDeploymentConfigOutput {
+        deployment_config_id: Some(id),
+    })
 }
 
 pub fn get(
@@ -125,9 +146,13 @@ pub fn get(
     let name = request.deployment_config_name;
     let info = match predefined::info(&name) {
         Some(info) => info,
-        None => lookup(context, &name)?.ok_or_else(|| does_not_exist(&name))?.info(),
+        None => lookup(context, &name)?
+            .ok_or_else(|| does_not_exist(&name))?
+            .info(),
     };
-    Ok(GetDeploymentConfigOutput { deployment_config_info: Some(info) })
+    Ok(GetDeploymentConfigOutput {
+        deployment_config_info: Some(info),
+    })
 }
 
 /// Lists the predefined ones and the others, by name.
@@ -135,7 +160,9 @@ pub fn list(
     context: &Context<'_>,
     request: request::ListDeploymentConfigs,
 ) -> Result<ListDeploymentConfigsOutput, ApiError> {
-    let listing = context.pages.listing("configs", request.next_token.as_deref())?;
+    let listing = context
+        .pages
+        .listing("configs", request.next_token.as_deref())?;
     let after = listing.after_name();
     // At most the quota.
     let mut names = context.tx.query_all(
@@ -143,18 +170,29 @@ pub fn list(
         [&after],
         |row| Ok((row.get(0)?, row.get(0)?)),
     )?;
-    names.extend(predefined::names().filter(|name| *name > after).map(|name| (name.clone(), name)));
+    names.extend(
+        predefined::names()
+            .filter(|name| *name > after)
+            .map(|name| (name.clone(), name)),
+    );
     names.sort_unstable();
     let (names, next_token) = listing.page(names.into_iter().map(Ok::<_, ApiError>))?;
-    Ok(ListDeploymentConfigsOutput { deployment_configs_list: Some(names), next_token })
+    Ok(ListDeploymentConfigsOutput {
+        deployment_configs_list: Some(names),
+        next_token,
+    })
 }
 
 /// Deletes a configuration that no group uses; a missing one counts as deleted.
-pub fn delete(context: &Context<'_>, request: request::DeleteDeploymentConfig) -> Result<Nothing, ApiError> {
+pub fn delete(
+    context: &Context<'_>,
+    request: request::DeleteDeploymentConfig,
+) -> Result<Nothing, ApiError> {
     let name = request.deployment_config_name;
     if predefined::platform(&name).is_some() {
-        return Err(ErrorName::InvalidOperation
-            .because(format!("The deployment configuration {name} is predefined and cannot be deleted.")));
+        return Err(ErrorName::InvalidOperation.because(format!(
+            "The deployment configuration {name} is predefined and cannot be deleted."
+        )));
     }
     let user: Option<String> = context.tx.query_opt(
         "SELECT g.name || ' of the application ' || a.name
@@ -168,6 +206,8 @@ pub fn delete(context: &Context<'_>, request: request::DeleteDeploymentConfig) -
             "The deployment configuration {name} is in use by the deployment group {user}."
         )));
     }
-    context.tx.execute("DELETE FROM deployment_configs WHERE name = ?1", [&*name])?;
+    context
+        .tx
+        .execute("DELETE FROM deployment_configs WHERE name = ?1", [&*name])?;
     Ok(Nothing {})
 }

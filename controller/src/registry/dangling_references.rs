@@ -37,7 +37,8 @@ impl fmt::Display for DanglingReference {
                 near
             }
         };
-        near.as_ref().map_or(f.write_str("."), |near| write!(f, ": did you mean {near}?"))
+        near.as_ref()
+            .map_or(f.write_str("."), |near| write!(f, ": did you mean {near}?"))
     }
 }
 
@@ -80,7 +81,9 @@ pub(crate) fn report(
     let found = find(known, references);
     match found.first() {
         Some(first) if known.strict => return Err(first.refusal()),
-        _ => found.iter().for_each(|reference| reference.warn(application, deployment_group)),
+        _ => found
+            .iter()
+            .for_each(|reference| reference.warn(application, deployment_group)),
     }
     Ok(found)
 }
@@ -114,19 +117,35 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
 }
 
 fn find(known: &KnownNames, References { alarms, topics }: &References) -> Vec<DanglingReference> {
-    let alarms = alarms.iter().filter(|name| !known.alarms.contains(*name)).map(|name| {
-        let near = nearest(name, &known.alarms);
-        DanglingReference::Alarm { name: name.clone(), near }
-    });
-    let topics = topics.iter().filter(|arn| !known.topics.contains(*arn)).map(|arn| {
-        let near = nearest(arn, &known.topics);
-        DanglingReference::Topic { arn: arn.clone(), near }
-    });
+    let alarms = alarms
+        .iter()
+        .filter(|name| !known.alarms.contains(*name))
+        .map(|name| {
+            let near = nearest(name, &known.alarms);
+            DanglingReference::Alarm {
+                name: name.clone(),
+                near,
+            }
+        });
+    let topics = topics
+        .iter()
+        .filter(|arn| !known.topics.contains(*arn))
+        .map(|arn| {
+            let near = nearest(arn, &known.topics);
+            DanglingReference::Topic {
+                arn: arn.clone(),
+                near,
+            }
+        });
     alarms.chain(topics).collect()
 }
 
 /// Returns the name that was probably meant.
 fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
-    let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));
-    near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known.clone())
+    let near = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known, name), known));
+    near.filter(|(far, _)| *far <= 2)
+        .min()
+        .map(|(_, known)| known.clone())
 }

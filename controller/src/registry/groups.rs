@@ -31,7 +31,9 @@ impl Group {
             application_id: row.get("application_id")?,
             name: row.get("name")?,
             settings: row.get::<Json<_>>("settings")?.0,
-            target_revision: row.get::<Option<Json<_>>>("target_revision")?.map(|json| json.0),
+            target_revision: row
+                .get::<Option<Json<_>>>("target_revision")?
+                .map(|json| json.0),
             last_attempted: row.get("last_attempted")?,
             last_successful: row.get("last_successful")?,
         })
@@ -41,14 +43,19 @@ impl Group {
         self.settings.config_name().unwrap_or(configs::DEFAULT)
     }
 
-    fn info(self, context: &Context<'_>, application: Application) -> Result<DeploymentGroupInfo, ApiError> {
+    fn info(
+        self,
+        context: &Context<'_>,
+        application: Application,
+    ) -> Result<DeploymentGroupInfo, ApiError> {
         let last = |id: &Option<String>| match id {
             Some(id) => Record::last_info(context.tx, id),
             None => Ok(None),
         };
         let style = self.settings.style();
         let config_name = self.config_name().to_owned();
-        let (last_successful, last_attempted) = (last(&self.last_successful)?, last(&self.last_attempted)?);
+        let (last_successful, last_attempted) =
+            (last(&self.last_successful)?, last(&self.last_attempted)?);
         let settings = DeploymentGroupSettings::from(self.settings);
         // Filters are returned in the form in which they were set; without any, as empty flat lists.
         let flat = |flat: Option<Vec<TagFilter>>, has_set: bool| flat.or((!has_set).then(Vec::new));
@@ -86,7 +93,11 @@ impl Group {
 }
 
 /// Returns the group that a request names.
-pub(crate) fn find(context: &Context<'_>, application: &Application, name: &str) -> Result<Group, ApiError> {
+pub(crate) fn find(
+    context: &Context<'_>,
+    application: &Application,
+    name: &str,
+) -> Result<Group, ApiError> {
     lookup(context, application, name)?.ok_or_else(|| does_not_exist(application, name))
 }
 
@@ -97,7 +108,11 @@ pub(super) fn does_not_exist(application: &Application, name: &str) -> ApiError 
     ))
 }
 
-fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Result<Option<Group>, ApiError> {
+fn lookup(
+    context: &Context<'_>,
+    application: &Application,
+    name: &str,
+) -> Result<Option<Group>, ApiError> {
     Ok(context.tx.query_opt(
         "SELECT * FROM deployment_groups WHERE application_id = ?1 AND name = ?2",
         (&application.id, name),
@@ -106,11 +121,19 @@ fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Resul
 }
 
 pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, ApiError> {
-    Ok(context.tx.query_opt("SELECT * FROM deployment_groups WHERE id = ?1", [id], Group::read)?)
+    Ok(context.tx.query_opt(
+        "SELECT * FROM deployment_groups WHERE id = ?1",
+        [id],
+        Group::read,
+    )?)
 }
 
 /// Returns the id of the group of this name, if there is one.
-pub(crate) fn id_of(tx: &Tx<'_>, application: &str, name: &str) -> Result<Option<String>, SqlError> {
+pub(crate) fn id_of(
+    tx: &Tx<'_>,
+    application: &str,
+    name: &str,
+) -> Result<Option<String>, SqlError> {
     tx.query_opt(
         "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
          WHERE a.name = ?1 AND g.name = ?2",
@@ -131,7 +154,8 @@ pub(crate) fn ids_of(tx: &Tx<'_>, application: &str) -> Result<Vec<String>, SqlE
 
 /// Deletes a group without deployments.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str) -> Result<(), SqlError> {
-    tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id]).map(drop)
+    tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])
+        .map(drop)
 }
 
 /// Notes the last deployment of a group, and the revision that its hosts are to have.
@@ -150,11 +174,18 @@ pub(crate) fn note_attempt(
 
 /// Notes the last successful deployment of a group.
 pub(crate) fn note_success(tx: &Tx<'_>, id: &str, deployment_id: &str) -> Result<(), SqlError> {
-    tx.execute("UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1", (id, deployment_id))?;
+    tx.execute(
+        "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
+        (id, deployment_id),
+    )?;
     Ok(())
 }
 
-fn refuse_taken(context: &Context<'_>, application: &Application, name: &str) -> Result<(), ApiError> {
+fn refuse_taken(
+    context: &Context<'_>,
+    application: &Application,
+    name: &str,
+) -> Result<(), ApiError> {
     match lookup(context, application, name)? {
         None => Ok(()),
         Some(_) => Err(ErrorName::DeploymentGroupAlreadyExists.because(format!(
@@ -170,7 +201,10 @@ fn refuse_foreign_topics(
     References { topics, .. }: &References,
 ) -> Result<(), ApiError> {
     let region = context.partition.region.as_str();
-    match topics.iter().find(|arn| arn.split(':').nth(3) != Some(region)) {
+    match topics
+        .iter()
+        .find(|arn| arn.split(':').nth(3) != Some(region))
+    {
         None => Ok(()),
         Some(arn) => Err(ErrorName::InvalidTriggerConfig.because(format!(
             "The target {:?} of a trigger is not valid: it is in another region than {region}.",
@@ -218,7 +252,9 @@ pub fn create(
             ":tags": Json(request.tags.unwrap_or_default().0),
         },
     )?;
-    Ok(CreateDeploymentGroupOutput { deployment_group_id: Some(id) })
+    Ok(CreateDeploymentGroupOutput {
+        deployment_group_id: Some(id),
+    })
 }
 
 pub fn get(
@@ -227,7 +263,9 @@ pub fn get(
 ) -> Result<GetDeploymentGroupOutput, ApiError> {
     let application = applications::find(context, &request.application_name)?;
     let group = find(context, &application, &request.deployment_group_name)?;
-    Ok(GetDeploymentGroupOutput { deployment_group_info: Some(group.info(context, application)?) })
+    Ok(GetDeploymentGroupOutput {
+        deployment_group_info: Some(group.info(context, application)?),
+    })
 }
 
 /// Groups that do not exist are left out, and named in the message.
@@ -279,11 +317,17 @@ pub fn update(
     request: request::UpdateDeploymentGroup,
 ) -> Result<UpdateDeploymentGroupOutput, ApiError> {
     let application = applications::find(context, &request.application_name)?;
-    let group = find(context, &application, &request.current_deployment_group_name)?;
+    let group = find(
+        context,
+        &application,
+        &request.current_deployment_group_name,
+    )?;
     if let Some(name) = request.settings.config_name() {
         configs::for_server(context, name)?;
     }
-    let name = request.new_deployment_group_name.map_or_else(|| group.name.clone(), String::from);
+    let name = request
+        .new_deployment_group_name
+        .map_or_else(|| group.name.clone(), String::from);
     if name != group.name {
         refuse_taken(context, &application, &name)?;
     }
@@ -295,5 +339,7 @@ pub fn update(
         "UPDATE deployment_groups SET name = ?2, settings = ?3, config_name = ?4 WHERE id = ?1",
         (group.id, name, Json(&settings), settings.config_name()),
     )?;
-    Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
+    Ok(UpdateDeploymentGroupOutput {
+        hooks_not_cleaned_up: Some(Vec::new()),
+    })
 }

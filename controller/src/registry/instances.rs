@@ -41,8 +41,11 @@ impl Instance {
 
     fn info(self) -> InstanceInfo {
         let session = Identity::session(&self.principal).is_some();
-        let (iam_session_arn, iam_user_arn) =
-            if session { (Some(self.principal), None) } else { (None, Some(self.principal)) };
+        let (iam_session_arn, iam_user_arn) = if session {
+            (Some(self.principal), None)
+        } else {
+            (None, Some(self.principal))
+        };
         InstanceInfo {
             instance_name: Some(self.name),
             iam_session_arn,
@@ -82,7 +85,9 @@ pub(crate) fn note_deregistered(tx: &Tx<'_>, name: &str, now: Timestamp) -> Resu
 }
 
 fn not_registered(name: &str) -> ApiError {
-    ErrorName::InstanceNotRegistered.because(format!("The on-premises instance {name} is not registered."))
+    ErrorName::InstanceNotRegistered.because(format!(
+        "The on-premises instance {name} is not registered."
+    ))
 }
 
 pub fn register(
@@ -90,7 +95,14 @@ pub fn register(
     request: request::RegisterOnPremisesInstance,
 ) -> Result<Nothing, ApiError> {
     let (tx, partition, now) = (context.tx, context.partition, context.now);
-    enroll(tx, partition, now, &request.instance_name, &request.identity, &[])?;
+    enroll(
+        tx,
+        partition,
+        now,
+        &request.instance_name,
+        &request.identity,
+        &[],
+    )?;
     Ok(Nothing {})
 }
 
@@ -105,8 +117,9 @@ pub fn enroll(
 ) -> Result<(), ApiError> {
     let name: &str = name;
     if registered(tx, name)?.is_some() {
-        return Err(ErrorName::InstanceNameAlreadyRegistered
-            .because(format!("The on-premises instance name {name} is already registered.")));
+        return Err(ErrorName::InstanceNameAlreadyRegistered.because(format!(
+            "The on-premises instance name {name} is already registered."
+        )));
     }
     if let Some(other) = crate::fleet::instance_of_host(tx, identity.arn())? {
         let taken = match identity {
@@ -118,7 +131,10 @@ pub fn enroll(
              session ARN."
         )));
     }
-    let suffix = random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", 10)?;
+    let suffix = random_text(
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+        10,
+    )?;
     let (region, account) = (&partition.region, &partition.account_id);
     tx.execute(
         "INSERT INTO instances (arn, name, principal, registered, tags)
@@ -191,7 +207,9 @@ pub fn get(
 ) -> Result<GetOnPremisesInstanceOutput, ApiError> {
     let name = request.instance_name;
     let instance = lookup(context.tx, &name)?.ok_or_else(|| not_registered(&name))?;
-    Ok(GetOnPremisesInstanceOutput { instance_info: Some(instance.info()) })
+    Ok(GetOnPremisesInstanceOutput {
+        instance_info: Some(instance.info()),
+    })
 }
 
 /// Names that were never registered are left out.
@@ -203,7 +221,9 @@ pub fn batch_get(
     for name in request.instance_names.0 {
         infos.extend(lookup(context.tx, &name)?.map(Instance::info));
     }
-    Ok(BatchGetOnPremisesInstancesOutput { instance_infos: Some(infos) })
+    Ok(BatchGetOnPremisesInstancesOutput {
+        instance_infos: Some(infos),
+    })
 }
 
 /// The present instance counts for a name that was used before.
@@ -224,22 +244,28 @@ pub fn list(
     let name = format!("instances {status:?} {tests:?}");
     let listing = context.pages.listing(name, request.next_token.as_deref())?;
     let mut previous = None;
-    let (names, next_token) = listing.query(context.tx, BY_NAME, [listing.after_name()], |row| {
-        let instance = Instance::read(row)?;
-        if previous.as_ref() == Some(&instance.name) {
-            return Ok(None);
-        }
-        previous = Some(instance.name.clone());
-        Ok(wanted(&instance).then(|| (instance.name.clone(), instance.name)))
-    })?;
-    Ok(ListOnPremisesInstancesOutput { instance_names: Some(names), next_token })
+    let (names, next_token) =
+        listing.query(context.tx, BY_NAME, [listing.after_name()], |row| {
+            let instance = Instance::read(row)?;
+            if previous.as_ref() == Some(&instance.name) {
+                return Ok(None);
+            }
+            previous = Some(instance.name.clone());
+            Ok(wanted(&instance).then(|| (instance.name.clone(), instance.name)))
+        })?;
+    Ok(ListOnPremisesInstancesOutput {
+        instance_names: Some(names),
+        next_token,
+    })
 }
 
 pub fn add_tags(
     context: &Context<'_>,
     request: request::AddTagsToOnPremisesInstances,
 ) -> Result<Nothing, ApiError> {
-    change_tags(context, &request.instance_names.0, |name, present| merge(name, present, &request.tags.0))
+    change_tags(context, &request.instance_names.0, |name, present| {
+        merge(name, present, &request.tags.0)
+    })
 }
 
 /// Removes the tags whose key and value match; a tag without a value matches by its key.
@@ -265,7 +291,10 @@ fn change_tags(
     for name in names {
         let instance = registered(context.tx, name)?.ok_or_else(|| not_registered(name))?;
         let tags = change(name, instance.tags)?;
-        context.tx.execute("UPDATE instances SET tags = ?2 WHERE arn = ?1", (instance.arn, Json(tags)))?;
+        context.tx.execute(
+            "UPDATE instances SET tags = ?2 WHERE arn = ?1",
+            (instance.arn, Json(tags)),
+        )?;
     }
     Ok(Nothing {})
 }
@@ -277,7 +306,10 @@ fn merge(name: &str, mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, A
         let value = Some(tag.value.clone().unwrap_or_default());
         match present.iter_mut().find(|present| present.key == tag.key) {
             Some(same) => same.value = value,
-            None => present.push(Tag { key: tag.key.clone(), value }),
+            None => present.push(Tag {
+                key: tag.key.clone(),
+                value,
+            }),
         }
     }
     if present.len() > MAX_TAGS {

@@ -19,7 +19,10 @@ pub enum PartitionError {
 /// Returns the partition that a database was first used with, if any.
 pub fn of(tx: &Tx<'_>) -> Result<Option<Partition>, SqlError> {
     tx.query_opt("SELECT region, account_id FROM own_partition", (), |row| {
-        Ok(Partition { region: row.get(0)?, account_id: row.get(1)? })
+        Ok(Partition {
+            region: row.get(0)?,
+            account_id: row.get(1)?,
+        })
     })
 }
 
@@ -33,7 +36,10 @@ pub fn claim(tx: &Tx<'_>, wanted: &Partition) -> Result<(), PartitionError> {
     if let Some(found) = of(tx)?.filter(|found| found != wanted) {
         let used = "SELECT EXISTS (SELECT 1 FROM credentials) OR EXISTS (SELECT 1 FROM instances)";
         if tx.query_one(used, (), |row| row.get(0))? {
-            return Err(PartitionError::Foreign { found, wanted: wanted.clone() });
+            return Err(PartitionError::Foreign {
+                found,
+                wanted: wanted.clone(),
+            });
         }
     }
     let replace = "INSERT INTO own_partition (id, region, account_id) VALUES (1, ?1, ?2)

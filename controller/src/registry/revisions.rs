@@ -55,7 +55,11 @@ pub(crate) fn mark_used(
 
 /// Returns the versions of an object that are the revision of an active deployment, or that a deployment group has as
 /// its target or may be rolled back to.
-pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<BTreeSet<String>, ApiError> {
+pub(crate) fn needed(
+    context: &Context<'_>,
+    bucket: &str,
+    key: &str,
+) -> Result<BTreeSet<String>, ApiError> {
     let revisions = context.tx.query_all(
         "SELECT target_revision FROM deployment_groups WHERE target_revision IS NOT NULL
          UNION ALL SELECT d.revision FROM deployment_groups g JOIN deployments d ON d.id = g.last_successful
@@ -64,11 +68,15 @@ pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<B
         (),
         |row| row.get(0),
     )?;
-    let versions = revisions.into_iter().filter_map(|Json(revision): Json<Option<RevisionLocation>>| {
-        let object = revision?.s3_location?;
-        let is_it = object.bucket.as_deref() == Some(bucket) && object.key.as_deref() == Some(key);
-        object.version.filter(|_| is_it)
-    });
+    let versions =
+        revisions
+            .into_iter()
+            .filter_map(|Json(revision): Json<Option<RevisionLocation>>| {
+                let object = revision?.s3_location?;
+                let is_it =
+                    object.bucket.as_deref() == Some(bucket) && object.key.as_deref() == Some(key);
+                object.version.filter(|_| is_it)
+            });
     Ok(versions.collect())
 }
 
@@ -95,7 +103,10 @@ fn info(
         return Ok(None);
     };
     let groups = groups_targeting(context, application, revision)?;
-    Ok(Some(GenericRevisionInfo { deployment_groups: Some(groups), ..info }))
+    Ok(Some(GenericRevisionInfo {
+        deployment_groups: Some(groups),
+        ..info
+    }))
 }
 
 pub fn get(
@@ -169,13 +180,18 @@ pub fn list(
         ApplicationRevisionSortBy::LastUsedTime => "coalesce(last_used, 0)",
         _ => "registered",
     };
-    let (beyond, order, start) =
-        if request.descending { ("<", "DESC", i64::MAX) } else { (">", "ASC", i64::MIN) };
+    let (beyond, order, start) = if request.descending {
+        ("<", "DESC", i64::MAX)
+    } else {
+        (">", "ASC", i64::MIN)
+    };
     let name = format!(
         "revisions of {} by {time} {order}, {:?} {:?}",
         application.id, request.place, request.deployed
     );
-    let listing = context.pages.listing::<(i64, i64)>(name, request.next_token.as_deref())?;
+    let listing = context
+        .pages
+        .listing::<(i64, i64)>(name, request.next_token.as_deref())?;
     let after = listing.after().copied().unwrap_or((start, start));
     let sql = format!(
         "SELECT location, {time}, sequence, EXISTS (
@@ -184,20 +200,37 @@ pub fn list(
          WHERE application_id = ?1 AND {time} {beyond}= ?2 AND ({time}, sequence) {beyond} (?2, ?3)
          ORDER BY {time} {order}, sequence {order}"
     );
-    let (revisions, next_token) =
-        listing.query(context.tx, &sql, (&application.id, after.0, after.1), |row| {
+    let (revisions, next_token) = listing.query(
+        context.tx,
+        &sql,
+        (&application.id, after.0, after.1),
+        |row| {
             let Json(location) = row.get::<Json<RevisionLocation>>(0)?;
             let deployed: bool = row.get(3)?;
             let admitted = request.deployed.is_none_or(|wanted| wanted == deployed)
-                && request.place.as_ref().is_none_or(|place| is_at(&location, place));
-            Ok(if admitted { Some(((row.get(1)?, row.get(2)?), location)) } else { None })
-        })?;
-    Ok(ListApplicationRevisionsOutput { revisions: Some(revisions), next_token })
+                && request
+                    .place
+                    .as_ref()
+                    .is_none_or(|place| is_at(&location, place));
+            Ok(if admitted {
+                Some(((row.get(1)?, row.get(2)?), location))
+            } else {
+                None
+            })
+        },
+    )?;
+    Ok(ListApplicationRevisionsOutput {
+        revisions: Some(revisions),
+        next_token,
+    })
 }
 
 fn is_at(location: &RevisionLocation, (bucket, prefix): &(String, String)) -> bool {
     location.s3_location.as_ref().is_some_and(|s3| {
         s3.bucket.as_ref() == Some(bucket)
-            && s3.key.as_ref().is_some_and(|key| key.starts_with(prefix.as_str()))
+            && s3
+                .key
+                .as_ref()
+                .is_some_and(|key| key.starts_with(prefix.as_str()))
     })
 }

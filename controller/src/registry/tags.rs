@@ -33,15 +33,23 @@ impl Tagged {
         let (table, owner, name) = match resource {
             Resource::Application(name) => ("applications", "", name),
             Resource::Config(name) => ("deployment_configs", "", name),
-            Resource::Group { application, name } => ("deployment_groups", application.as_str(), name),
+            Resource::Group { application, name } => {
+                ("deployment_groups", application.as_str(), name)
+            }
         };
         let of_owner = match resource {
-            Resource::Group { .. } => "application_id = (SELECT id FROM applications WHERE name = ?2)",
+            Resource::Group { .. } => {
+                "application_id = (SELECT id FROM applications WHERE name = ?2)"
+            }
             Resource::Application(_) | Resource::Config(_) => "?2 = ''",
         };
         let sql = format!("SELECT id, tags FROM {table} WHERE name = ?1 AND {of_owner}");
         let found = context.tx.query_opt(&sql, (name, owner), |row| {
-            Ok(Tagged { table, id: row.get(0)?, tags: row.get::<Json<_>>(1)?.0 })
+            Ok(Tagged {
+                table,
+                id: row.get(0)?,
+                tags: row.get::<Json<_>>(1)?.0,
+            })
         })?;
         Ok(found)
     }
@@ -56,8 +64,9 @@ impl Tagged {
                 let application = applications::find(context, application)?;
                 groups::does_not_exist(&application, name)
             }
-            Resource::Config(name) => ErrorName::DeploymentConfigDoesNotExist
-                .because(format!("No deployment configuration that can be tagged found for name: {name}")),
+            Resource::Config(name) => ErrorName::DeploymentConfigDoesNotExist.because(format!(
+                "No deployment configuration that can be tagged found for name: {name}"
+            )),
         })
     }
 
@@ -72,7 +81,11 @@ impl Tagged {
 pub fn tag(context: &Context<'_>, request: request::TagResource) -> Result<Empty, ApiError> {
     let mut tagged = Tagged::demand(context, &request.resource_arn)?;
     for tag in request.tags.0 {
-        match tagged.tags.iter_mut().find(|present| present.key == tag.key) {
+        match tagged
+            .tags
+            .iter_mut()
+            .find(|present| present.key == tag.key)
+        {
             Some(same) => same.value = tag.value,
             None => tagged.tags.push(tag),
         }
@@ -89,7 +102,13 @@ pub fn tag(context: &Context<'_>, request: request::TagResource) -> Result<Empty
 /// Removing a missing tag succeeds.
 pub fn untag(context: &Context<'_>, request: request::UntagResource) -> Result<Empty, ApiError> {
     let mut tagged = Tagged::demand(context, &request.resource_arn)?;
-    tagged.tags.retain(|tag| !request.tag_keys.0.iter().any(|key| tag.key.as_ref() == Some(key)));
+    tagged.tags.retain(|tag| {
+        !request
+            .tag_keys
+            .0
+            .iter()
+            .any(|key| tag.key.as_ref() == Some(key))
+    });
     tagged.save(context)
 }
 
@@ -99,5 +118,8 @@ pub fn list(
     request: request::ListTagsForResource,
 ) -> Result<ListTagsForResourceOutput, ApiError> {
     let tags = Tagged::find(context, &request.resource_arn)?.map(|tagged| tagged.tags);
-    Ok(ListTagsForResourceOutput { tags: Some(tags.unwrap_or_default()), next_token: None })
+    Ok(ListTagsForResourceOutput {
+        tags: Some(tags.unwrap_or_default()),
+        next_token: None,
+    })
 }

@@ -73,13 +73,19 @@ pub enum TokenError {
         "{0:?} is not the name of a GitHub account: expected 1 to 39 letters, digits, hyphens and underscores"
     )]
     Account(String),
-    #[error("there is a GitHub token {0:?} already: choose another name, or give --replace to replace it")]
+    #[error(
+        "there is a GitHub token {0:?} already: choose another name, or give --replace to replace it"
+    )]
     Exists(String),
-    #[error("there is no GitHub token {0:?}; `codedeploy-controller github-token list` lists all tokens")]
+    #[error(
+        "there is no GitHub token {0:?}; `codedeploy-controller github-token list` lists all tokens"
+    )]
     Unknown(String),
     #[error("there are already {MOST} GitHub tokens, which is the maximum: remove one first")]
     TooMany,
-    #[error("there is no application {0:?}: create it first, or see `aws deploy list-applications`")]
+    #[error(
+        "there is no application {0:?}: create it first, or see `aws deploy list-applications`"
+    )]
     Application(String),
     #[error("the database refused a statement")]
     Database(#[from] SqlError),
@@ -91,7 +97,10 @@ impl Token {
     /// Reads a token to the end; surrounding white space does not count.
     pub fn read(source: impl Read) -> Result<Self, TokenError> {
         let mut bytes = Vec::new();
-        source.take(LONGEST + 2).read_to_end(&mut bytes).map_err(TokenError::Read)?;
+        source
+            .take(LONGEST + 2)
+            .read_to_end(&mut bytes)
+            .map_err(TokenError::Read)?;
         let token = bytes.trim_ascii();
         if token.is_empty() {
             return Err(TokenError::Empty);
@@ -99,7 +108,9 @@ impl Token {
         // It becomes part of a header.
         let fits = token.len() as u64 <= LONGEST && token.iter().all(u8::is_ascii_graphic);
         let token = std::str::from_utf8(token).ok().filter(|_| fits);
-        token.map(|token| Token(token.to_owned())).ok_or(TokenError::NotAToken)
+        token
+            .map(|token| Token(token.to_owned()))
+            .ok_or(TokenError::NotAToken)
     }
 
     /// The secret, for the one document that contains it.
@@ -128,7 +139,13 @@ fn owner(name: &str) -> String {
 
 /// Stores a token and links applications to it, as a whole or not at all.
 pub fn add(tx: &Tx<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError> {
-    let NewToken { name, account, token, applications, replace } = new;
+    let NewToken {
+        name,
+        account,
+        token,
+        applications,
+        replace,
+    } = new;
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !(1..=39).contains(&account.len()) || !account.chars().all(allowed) {
         return Err(TokenError::Account(account.clone()));
@@ -170,7 +187,11 @@ pub fn unlink(tx: &Tx<'_>, applications: &[String]) -> Result<(), TokenError> {
 
 fn set(tx: &Tx<'_>, token: Option<&str>, applications: &[String]) -> Result<(), TokenError> {
     for name in applications {
-        if tx.execute("UPDATE applications SET github_token = ?2 WHERE name = ?1", (name, token))? == 0 {
+        if tx.execute(
+            "UPDATE applications SET github_token = ?2 WHERE name = ?1",
+            (name, token),
+        )? == 0
+        {
             return Err(TokenError::Application(name.clone()));
         }
     }
@@ -188,16 +209,25 @@ fn exists(tx: &Tx<'_>, name: &str) -> Result<bool, SqlError> {
 
 /// Returns every token with its linked applications, by name.
 pub fn all(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
-    tx.query_all("SELECT name, account, created FROM github_tokens ORDER BY name", (), |row| {
-        let name: String = row.get(0)?;
-        let applications = tx.query_all(
-            "SELECT name FROM applications WHERE github_token = ?1 ORDER BY name",
-            [&name],
-            |row| row.get(0),
-        )?;
-        let created = row.get(2)?;
-        Ok(Listed { name, account: row.get(1)?, created, applications })
-    })
+    tx.query_all(
+        "SELECT name, account, created FROM github_tokens ORDER BY name",
+        (),
+        |row| {
+            let name: String = row.get(0)?;
+            let applications = tx.query_all(
+                "SELECT name FROM applications WHERE github_token = ?1 ORDER BY name",
+                [&name],
+                |row| row.get(0),
+            )?;
+            let created = row.get(2)?;
+            Ok(Listed {
+                name,
+                account: row.get(1)?,
+                created,
+                applications,
+            })
+        },
+    )
 }
 
 /// Returns the token that the application of a deployment group is linked to.
@@ -208,7 +238,12 @@ pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<Kept>, SqlE
          JOIN github_tokens t ON t.name = a.github_token
          WHERE g.id = ?1",
         [group_id],
-        |row| Ok(Kept { name: row.get(0)?, sealed: row.get(1)? }),
+        |row| {
+            Ok(Kept {
+                name: row.get(0)?,
+                sealed: row.get(1)?,
+            })
+        },
     )
 }
 
@@ -216,14 +251,19 @@ pub fn list(
     context: &Context<'_>,
     request: request::ListGitHubAccountTokenNames,
 ) -> Result<ListGitHubAccountTokenNamesOutput, ApiError> {
-    let listing = context.pages.listing("tokens", request.next_token.as_deref())?;
+    let listing = context
+        .pages
+        .listing("tokens", request.next_token.as_deref())?;
     let (names, next_token) = listing.query(
         context.tx,
         "SELECT name FROM github_tokens WHERE name > ?1 ORDER BY name",
         [listing.after_name()],
         by_name,
     )?;
-    Ok(ListGitHubAccountTokenNamesOutput { token_name_list: Some(names), next_token })
+    Ok(ListGitHubAccountTokenNamesOutput {
+        token_name_list: Some(names),
+        next_token,
+    })
 }
 
 pub fn delete(
@@ -231,10 +271,14 @@ pub fn delete(
     request: request::DeleteGitHubAccountToken,
 ) -> Result<DeleteGitHubAccountTokenOutput, ApiError> {
     if !remove(context.tx, &request.token_name)? {
-        return Err(ErrorName::GitHubAccountTokenDoesNotExist
-            .because(format!("No GitHub account token found for name: {}", request.token_name)));
+        return Err(ErrorName::GitHubAccountTokenDoesNotExist.because(format!(
+            "No GitHub account token found for name: {}",
+            request.token_name
+        )));
     }
-    Ok(DeleteGitHubAccountTokenOutput { token_name: Some(request.token_name.into()) })
+    Ok(DeleteGitHubAccountTokenOutput {
+        token_name: Some(request.token_name.into()),
+    })
 }
 
 #[cfg(test)]
@@ -247,7 +291,12 @@ mod tests {
         assert_eq!(token, Token("ghp_abc".into()));
         assert!(!format!("{token:?}").contains("ghp_abc"));
         assert!(matches!(Token::read(&b" \n"[..]), Err(TokenError::Empty)));
-        for wrong in [&b"ghp_abc\nghp_def"[..], b"ghp abc", b"ghp_\xff", &[b'x'; 5000]] {
+        for wrong in [
+            &b"ghp_abc\nghp_def"[..],
+            b"ghp abc",
+            b"ghp_\xff",
+            &[b'x'; 5000],
+        ] {
             assert!(matches!(Token::read(wrong), Err(TokenError::NotAToken)));
         }
         assert!(Token::read(&[b'x'; 4096][..]).is_ok());

@@ -64,7 +64,9 @@ impl Member for TargetFilters {
         for (name, values) in raw {
             match name.as_str() {
                 "TargetStatus" => filters.statuses = once_each(Member::check(read_all(values))?),
-                "ServerInstanceLabel" => filters.labels = once_each(Member::check(read_all(values))?),
+                "ServerInstanceLabel" => {
+                    filters.labels = once_each(Member::check(read_all(values))?)
+                }
                 other => {
                     return Err(ErrorName::InvalidTargetFilterName.because(format!(
                         "The target filter name {:?} is not one of TargetStatus and ServerInstanceLabel.",
@@ -99,7 +101,9 @@ impl Request for ListDeployments {
             (None, None) => None,
             (application, group) => {
                 let together = |missing: ApiError| {
-                    missing.name.because("Give applicationName and deploymentGroupName together, or neither.")
+                    missing.name.because(
+                        "Give applicationName and deploymentGroupName together, or neither.",
+                    )
                 };
                 ApplicationName::demand(&application).map_err(together)?;
                 GroupName::demand(&group).map_err(together)?;
@@ -180,7 +184,9 @@ impl CreateDeployment {
             (_, true) => "updateOutdatedInstancesOnly",
             (false, false) => return Ok(()),
         };
-        Err(ErrorName::InvalidInput.because(format!("{what} does not go with the deployment mode RESTART.")))
+        Err(ErrorName::InvalidInput.because(format!(
+            "{what} does not go with the deployment mode RESTART."
+        )))
     }
 }
 
@@ -218,11 +224,15 @@ impl Request for CreateDeployment {
             deployment_group_name,
             source: match revision {
                 Some(revision) if !restarts => Source::Revision(revision),
-                revision => Source::LastSuccessful { has_revision: revision.is_some() },
+                revision => Source::LastSuccessful {
+                    has_revision: revision.is_some(),
+                },
             },
             deployment_config_name: Field::read(input.deployment_config_name)?,
             description: Field::read(input.description)?,
-            ignore_application_stop_failures: input.ignore_application_stop_failures.unwrap_or(false),
+            ignore_application_stop_failures: input
+                .ignore_application_stop_failures
+                .unwrap_or(false),
             replacement: Field::read(input.target_instances)?,
             auto_rollback: Field::read(input.auto_rollback_configuration)?,
             update_outdated_only: input.update_outdated_instances_only.unwrap_or(false),

@@ -76,7 +76,8 @@ impl Request for RegisterOnPremisesInstance {
         NewInstanceName::demand(&input.instance_name)?;
         let given = |arn: Option<String>| arn.filter(|arn| !arn.is_empty());
         let (user, session) = (given(input.iam_user_arn), given(input.iam_session_arn));
-        let missing = || ErrorName::IamArnRequired.because("Give an IAM user ARN or an IAM session ARN.");
+        let missing =
+            || ErrorName::IamArnRequired.because("Give an IAM user ARN or an IAM session ARN.");
         if user.is_none() && session.is_none() {
             return Err(missing());
         }
@@ -100,10 +101,16 @@ impl Request for RegisterOnPremisesInstance {
                 ))
             })?,
         };
-        Ok(RegisterOnPremisesInstance { instance_name, identity })
+        Ok(RegisterOnPremisesInstance {
+            instance_name,
+            identity,
+        })
     }
 
     fn subject(&self) -> Option<Subject> {
-        Some(Subject { instances: vec![self.instance_name.to_string()], ..Subject::default() })
+        Some(Subject {
+            instances: vec![self.instance_name.to_string()],
+            ..Subject::default()
+        })
     }
 }

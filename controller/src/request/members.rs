@@ -151,11 +151,15 @@ fn is_name(text: &str) -> bool {
 fn is_deployment_id(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
     text.len() <= 64
-        && text.strip_prefix("d-").is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed))
+        && text
+            .strip_prefix("d-")
+            .is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed))
 }
 
 fn is_target_id(text: &str) -> bool {
-    let resource = text.strip_prefix("arn:").and_then(|arn| arn.split_once(":instance/"));
+    let resource = text
+        .strip_prefix("arn:")
+        .and_then(|arn| arn.split_once(":instance/"));
     resource.map_or_else(
         || is_name(text),
         |(_, name)| text.len() <= 1024 && !name.is_empty() && !name.contains('/'),
@@ -226,7 +230,13 @@ impl<M: Member> Member for Vec<M> {
     }
 
     fn check(raw: Vec<M::Raw>) -> Result<Self, ApiError> {
-        let read = |one: M::Raw| if M::is_given(&one) { M::check(one) } else { Err(M::missing()) };
+        let read = |one: M::Raw| {
+            if M::is_given(&one) {
+                M::check(one)
+            } else {
+                Err(M::missing())
+            }
+        };
         raw.into_iter().map(read).collect()
     }
 }
@@ -242,11 +252,18 @@ pub(crate) fn once_each<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     once
 }
 
-fn refuse_more_than<M: Member>(most: usize, given: usize, refusal: ErrorName) -> Result<(), ApiError> {
+fn refuse_more_than<M: Member>(
+    most: usize,
+    given: usize,
+    refusal: ErrorName,
+) -> Result<(), ApiError> {
     if given <= most {
         return Ok(());
     }
-    Err(refusal.because(format!("{given} {}s were given; at most {most} can be given at once.", M::WHAT)))
+    Err(refusal.because(format!(
+        "{given} {}s were given; at most {most} can be given at once.",
+        M::WHAT
+    )))
 }
 
 /// The names or ids of a batch operation; at most `MOST`.
@@ -347,7 +364,9 @@ impl Member for Period {
 
     fn check(TimeRange { start, end }: TimeRange) -> Result<Self, ApiError> {
         if start.zip(end).is_some_and(|(start, end)| start > end) {
-            return Err(ErrorName::InvalidTimeRange.because("The time range ends before it starts."));
+            return Err(
+                ErrorName::InvalidTimeRange.because("The time range ends before it starts.")
+            );
         }
         Ok(Period { start, end })
     }
@@ -357,7 +376,8 @@ impl Member for TagTest {
     type Raw = TagFilter;
 
     fn check(raw: TagFilter) -> Result<Self, ApiError> {
-        TagTest::read(&raw).map_err(|invalid| ErrorName::InvalidTagFilter.because(invalid.to_string()))
+        TagTest::read(&raw)
+            .map_err(|invalid| ErrorName::InvalidTagFilter.because(invalid.to_string()))
     }
 }
 
@@ -368,25 +388,41 @@ mod tests {
 
     #[test]
     fn names_and_ids() {
-        let name =
-            |text: Option<&str>| ApplicationName::read(text.map(Into::into)).map_err(|refused| refused.name);
+        let name = |text: Option<&str>| {
+            ApplicationName::read(text.map(Into::into)).map_err(|refused| refused.name)
+        };
         assert!(name(Some("shop+=,.@_-1")).is_ok());
         assert_eq!(name(None), Err(ErrorName::ApplicationNameRequired));
         assert_eq!(name(Some("")), Err(ErrorName::ApplicationNameRequired));
         for text in ["bad name", "a/b", "ä", &"x".repeat(101)] {
-            assert_eq!(name(Some(text)), Err(ErrorName::InvalidApplicationName), "{text}");
+            assert_eq!(
+                name(Some(text)),
+                Err(ErrorName::InvalidApplicationName),
+                "{text}"
+            );
         }
         assert!(is_deployment_id("d-A1B2C3D4E"));
-        for text in ["A1B2C3D4E", "d-", "d-a1b2c3d4e", "d-../X", &format!("d-{}", "A".repeat(63))] {
+        for text in [
+            "A1B2C3D4E",
+            "d-",
+            "d-a1b2c3d4e",
+            "d-../X",
+            &format!("d-{}", "A".repeat(63)),
+        ] {
             assert!(!is_deployment_id(text), "{text}");
         }
-        assert!(is_target_id("i-0123") && is_target_id("arn:aws:codedeploy:r:1:instance/box1_Ab3dE6gH9k"));
+        assert!(
+            is_target_id("i-0123")
+                && is_target_id("arn:aws:codedeploy:r:1:instance/box1_Ab3dE6gH9k")
+        );
         assert!(!is_target_id("a b") && !is_target_id("arn:aws:s3:::x"));
     }
 
     #[test]
     fn batches_are_limited_and_name_what_they_lack() {
-        let batch = |count: usize| Batch::<InstanceName>::read(Some(vec!["a".to_owned(); count])).map(|_| ());
+        let batch = |count: usize| {
+            Batch::<InstanceName>::read(Some(vec!["a".to_owned(); count])).map(|_| ())
+        };
         assert!(batch(100).is_ok());
         assert_eq!(batch(101).unwrap_err().name, ErrorName::BatchLimitExceeded);
         assert_eq!(batch(0).unwrap_err().name, ErrorName::InstanceNameRequired);

@@ -21,7 +21,8 @@ const MAX_TRIGGER_NAME: usize = 256;
 const MAX_ARN: usize = 1024;
 
 /// An instance must match a filter of every group, and an empty group matches nothing.
-pub(super) const EMPTY_TAG_GROUP: &str = "A tag group is empty: give each group at least one filter.";
+pub(super) const EMPTY_TAG_GROUP: &str =
+    "A tag group is empty: give each group at least one filter.";
 
 /// The ARN of a role.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,9 @@ impl Member for Role {
         let parts: Vec<&str> = raw.splitn(6, ':').collect();
         if let &["arn", partition, "iam", "", account, resource] = parts.as_slice() {
             let numbered = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-            let named = resource.strip_prefix("role/").is_some_and(|name| !name.is_empty());
+            let named = resource
+                .strip_prefix("role/")
+                .is_some_and(|name| !name.is_empty());
             if partition.starts_with("aws") && numbered && named && raw.len() <= MAX_ARN {
                 return Ok(Role);
             }
@@ -135,10 +138,14 @@ impl Member for Alarms {
         let raw = in_full(raw);
         match (raw.enabled, &raw.alarms) {
             (Some(true), None) => {
-                return invalid("The alarm configuration is enabled, but its list of alarms is null.");
+                return invalid(
+                    "The alarm configuration is enabled, but its list of alarms is null.",
+                );
             }
             (Some(true), Some(alarms)) if alarms.is_empty() => {
-                return invalid("The alarm configuration is enabled, but its list of alarms is empty.");
+                return invalid(
+                    "The alarm configuration is enabled, but its list of alarms is empty.",
+                );
             }
             _ => {}
         }
@@ -154,8 +161,10 @@ impl Member for Alarms {
             }
         }
         if alarms.len() > MAX_LISTED {
-            return Err(ErrorName::AlarmsLimitExceeded
-                .because(format!("{} alarms were given; at most {MAX_LISTED} are allowed.", alarms.len())));
+            return Err(ErrorName::AlarmsLimitExceeded.because(format!(
+                "{} alarms were given; at most {MAX_LISTED} are allowed.",
+                alarms.len()
+            )));
         }
         Ok(Alarms::checked(raw))
     }
@@ -186,13 +195,18 @@ impl Member for Ec2DeploymentOptions {
     type Raw = Ec2DeploymentOptions;
 
     fn check(raw: Ec2DeploymentOptions) -> Result<Self, ApiError> {
-        let processes = raw.auto_scaling_group_processes_to_suspend.clone().unwrap_or_default();
+        let processes = raw
+            .auto_scaling_group_processes_to_suspend
+            .clone()
+            .unwrap_or_default();
         if processes.len() > AutoScalingGroupProcess::KNOWN.len() {
-            return Err(ErrorName::InvalidAutoScalingGroupProcessToSuspend.because(format!(
-                "{} Auto Scaling group processes were given; there are {}.",
-                processes.len(),
-                AutoScalingGroupProcess::KNOWN.len()
-            )));
+            return Err(
+                ErrorName::InvalidAutoScalingGroupProcessToSuspend.because(format!(
+                    "{} Auto Scaling group processes were given; there are {}.",
+                    processes.len(),
+                    AutoScalingGroupProcess::KNOWN.len()
+                )),
+            );
         }
         Vec::<AutoScalingGroupProcess>::check(processes)?;
         Ok(raw)
@@ -204,22 +218,35 @@ impl Member for LoadBalancers {
 
     fn check(raw: LoadBalancerInfo) -> Result<Self, ApiError> {
         let invalid = |message: &str| Err(ErrorName::InvalidLoadBalancerInfo.because(message));
-        let pairs = raw.target_group_pair_info_list.as_deref().unwrap_or_default();
+        let pairs = raw
+            .target_group_pair_info_list
+            .as_deref()
+            .unwrap_or_default();
         let lengths = [
             raw.elb_info_list.as_ref().map_or(0, Vec::len),
             raw.target_group_info_list.as_ref().map_or(0, Vec::len),
             pairs.len(),
         ];
         if lengths.iter().any(|length| *length > MAX_LISTED) {
-            return invalid("At most 10 load balancers, 10 target groups and 10 pairs of them can be given.");
+            return invalid(
+                "At most 10 load balancers, 10 target groups and 10 pairs of them can be given.",
+            );
         }
-        if pairs.iter().any(|pair| pair.target_groups.as_ref().is_none_or(Vec::is_empty)) {
+        if pairs
+            .iter()
+            .any(|pair| pair.target_groups.as_ref().is_none_or(Vec::is_empty))
+        {
             return invalid("A pair of target groups has none in targetGroups.");
         }
         let listed = |pair: &TargetGroupPairInfo| {
-            let routes = pair.prod_traffic_route.iter().chain(&pair.test_traffic_route);
+            let routes = pair
+                .prod_traffic_route
+                .iter()
+                .chain(&pair.test_traffic_route);
             let arns = routes.flat_map(|route| route.listener_arns.iter());
-            pair.target_groups.as_ref().is_none_or(|groups| groups.len() <= MAX_LISTED)
+            pair.target_groups
+                .as_ref()
+                .is_none_or(|groups| groups.len() <= MAX_LISTED)
                 && arns.clone().all(|arns| arns.len() <= MAX_LISTED)
                 && arns.flatten().all(|arn| fits(arn, MAX_ARN))
         };
@@ -228,9 +255,12 @@ impl Member for LoadBalancers {
                 "A pair of target groups has at most 10 targetGroups and 10 listenerArns of 1024 characters each.",
             );
         }
-        let usable = |name: Option<&str>| name.is_some_and(|name| (1..=32).contains(&name.chars().count()));
+        let usable =
+            |name: Option<&str>| name.is_some_and(|name| (1..=32).contains(&name.chars().count()));
         if !names(&raw).all(usable) {
-            return invalid("A load balancer or target group is given by its name, of 1 to 32 characters.");
+            return invalid(
+                "A load balancer or target group is given by its name, of 1 to 32 characters.",
+            );
         }
         Ok(LoadBalancers::checked(raw))
     }
@@ -283,8 +313,14 @@ impl Member for DeploymentStyle {
     type Raw = DeploymentStyle;
 
     fn check(raw: DeploymentStyle) -> Result<Self, ApiError> {
-        let known = raw.deployment_type.as_ref().is_none_or(DeploymentType::is_known)
-            && raw.deployment_option.as_ref().is_none_or(DeploymentOption::is_known);
+        let known = raw
+            .deployment_type
+            .as_ref()
+            .is_none_or(DeploymentType::is_known)
+            && raw
+                .deployment_option
+                .as_ref()
+                .is_none_or(DeploymentOption::is_known);
         if known {
             return Ok(raw);
         }
@@ -300,8 +336,9 @@ impl Member for BlueGreen {
     type Raw = BlueGreenDeploymentConfiguration;
 
     fn check(raw: BlueGreenDeploymentConfiguration) -> Result<Self, ApiError> {
-        let invalid =
-            |message: &str| Err(ErrorName::InvalidBlueGreenDeploymentConfiguration.because(message));
+        let invalid = |message: &str| {
+            Err(ErrorName::InvalidBlueGreenDeploymentConfiguration.because(message))
+        };
         let Some(ready) = &raw.deployment_ready_option else {
             return invalid("deploymentReadyOption is null.");
         };
@@ -315,7 +352,11 @@ impl Member for BlueGreen {
         {
             return invalid("A wait time must be 0 to 2880 minutes, which are two days.");
         }
-        if termination.action.as_ref().is_some_and(|action| !action.is_known()) {
+        if termination
+            .action
+            .as_ref()
+            .is_some_and(|action| !action.is_known())
+        {
             return invalid("The action for blue instances must be TERMINATE or KEEP_ALIVE.");
         }
         match &ready.action_on_timeout {
@@ -326,18 +367,23 @@ impl Member for BlueGreen {
                 return invalid("CONTINUE_DEPLOYMENT takes no wait time.");
             }
             Some(DeploymentReadyAction::Other(_)) => {
-                return invalid("The action on timeout must be CONTINUE_DEPLOYMENT or STOP_DEPLOYMENT.");
+                return invalid(
+                    "The action on timeout must be CONTINUE_DEPLOYMENT or STOP_DEPLOYMENT.",
+                );
             }
             _ => {}
         }
-        let green = raw.green_fleet_provisioning_option.as_ref().and_then(|green| green.action.as_ref());
+        let green = raw
+            .green_fleet_provisioning_option
+            .as_ref()
+            .and_then(|green| green.action.as_ref());
         match green {
             Some(GreenFleetProvisioningAction::CopyAutoScalingGroup) => invalid(
                 "COPY_AUTO_SCALING_GROUP needs exactly one Auto Scaling group, and this service knows none.",
             ),
-            Some(GreenFleetProvisioningAction::Other(_)) => {
-                invalid("The green fleet action must be DISCOVER_EXISTING or COPY_AUTO_SCALING_GROUP.")
-            }
+            Some(GreenFleetProvisioningAction::Other(_)) => invalid(
+                "The green fleet action must be DISCOVER_EXISTING or COPY_AUTO_SCALING_GROUP.",
+            ),
             _ => Ok(BlueGreen::checked(raw)),
         }
     }
@@ -348,13 +394,21 @@ impl Member for Replacement {
 
     fn check(mut raw: TargetInstances) -> Result<Self, ApiError> {
         let invalid = |message: String| Err(ErrorName::InvalidTargetInstances.because(message));
-        if raw.auto_scaling_groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
+        if raw
+            .auto_scaling_groups
+            .as_ref()
+            .is_some_and(|groups| !groups.is_empty())
+        {
             return invalid(
                 "This service knows no Auto Scaling groups: give the tags of the instances.".into(),
             );
         }
         let flat = raw.tag_filters.iter();
-        let sets = || raw.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
+        let sets = || {
+            raw.ec2_tag_set
+                .iter()
+                .flat_map(|set| set.ec2_tag_set_list.iter().flatten())
+        };
         if sets().count() > MAX_TAG_GROUPS {
             return invalid(format!(
                 "The tag set has {} groups; at most {MAX_TAG_GROUPS} are allowed.",
@@ -366,14 +420,19 @@ impl Member for Replacement {
         }
         for list in flat.chain(sets()) {
             if list.len() > MAX_LISTED {
-                return invalid(format!("{} tags were given; at most {MAX_LISTED} are allowed.", list.len()));
+                return invalid(format!(
+                    "{} tags were given; at most {MAX_LISTED} are allowed.",
+                    list.len()
+                ));
             }
             if let Some(refused) = list.iter().find_map(|filter| TagTest::read(filter).err()) {
                 return invalid(refused.to_string());
             }
         }
         raw.tag_filters.complete();
-        raw.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
+        raw.ec2_tag_set
+            .iter_mut()
+            .for_each(|set| set.ec2_tag_set_list.complete());
         Ok(Replacement::checked(raw))
     }
 }

@@ -80,7 +80,11 @@ impl Request for CreateDeploymentConfig {
     /// Configurations of other platforms have other members, and do not need this one's.
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         NewConfigName::demand(&input.deployment_config_name)?;
-        if input.compute_platform.as_ref().is_none_or(|platform| *platform == ComputePlatform::Server) {
+        if input
+            .compute_platform
+            .as_ref()
+            .is_none_or(|platform| *platform == ComputePlatform::Server)
+        {
             MinimumHealthy::demand(&input.minimum_healthy_hosts)?;
         }
         let deployment_config_name = Field::read(input.deployment_config_name)?;
@@ -88,12 +92,19 @@ impl Request for CreateDeploymentConfig {
         let minimum_healthy_hosts = Field::read(input.minimum_healthy_hosts)?;
         let _: Option<NoTrafficRouting> = Field::read(input.traffic_routing_config)?;
         let zonal_config = Field::read(input.zonal_config)?;
-        Ok(CreateDeploymentConfig { deployment_config_name, minimum_healthy_hosts, zonal_config })
+        Ok(CreateDeploymentConfig {
+            deployment_config_name,
+            minimum_healthy_hosts,
+            zonal_config,
+        })
     }
 
     fn subject(&self) -> Option<Subject> {
         let NewConfigName(name) = &self.deployment_config_name;
-        Some(Subject { deployment_config: Some(name.to_string()), ..Subject::default() })
+        Some(Subject {
+            deployment_config: Some(name.to_string()),
+            ..Subject::default()
+        })
     }
 }
 
@@ -159,7 +170,10 @@ impl Request for UpdateDeploymentGroup {
             application: Some(self.application_name.to_string()),
             deployment_group: Some(self.current_deployment_group_name.to_string()),
             deployment_config: self.settings.config_name().map(str::to_owned),
-            new_name: self.new_deployment_group_name.as_ref().map(ToString::to_string),
+            new_name: self
+                .new_deployment_group_name
+                .as_ref()
+                .map(ToString::to_string),
             ..Subject::default()
         })
     }
@@ -199,13 +213,13 @@ impl Request for ListApplicationRevisions {
                 return Err(ErrorName::InvalidKeyPrefixFilter.because("s3KeyPrefix is empty."));
             }
             (_, Some(prefix)) if prefix.len() > MAX_KEY => {
-                return Err(ErrorName::InvalidKeyPrefixFilter
-                    .because(format!("s3KeyPrefix has more than {MAX_KEY} bytes, as no key has.")));
+                return Err(ErrorName::InvalidKeyPrefixFilter.because(format!(
+                    "s3KeyPrefix has more than {MAX_KEY} bytes, as no key has."
+                )));
             }
             (None, Some(_)) => {
-                return Err(
-                    ErrorName::BucketNameFilterRequired.because("s3KeyPrefix needs s3Bucket beside it.")
-                );
+                return Err(ErrorName::BucketNameFilterRequired
+                    .because("s3KeyPrefix needs s3Bucket beside it."));
             }
             (Some(bucket), prefix) => Some((bucket, prefix.unwrap_or_default())),
         };
@@ -268,19 +282,23 @@ impl Member for MinimumHealthy {
 
     fn check(raw: MinimumHealthyHosts) -> Result<Self, ApiError> {
         use MinimumHealthyHostsType::{FleetPercent, HostCount};
-        let invalid = |message: String| Err(ErrorName::InvalidMinimumHealthyHostValue.because(message));
+        let invalid =
+            |message: String| Err(ErrorName::InvalidMinimumHealthyHostValue.because(message));
         match (raw.kind, raw.value) {
             (Some(HostCount), Some(value)) => match u32::try_from(value) {
                 Ok(count) if value <= MAX_HOST_COUNT => Ok(MinimumHealthy::HostCount(count)),
-                _ => invalid(format!("A HOST_COUNT must be 0 to {MAX_HOST_COUNT}, not {value}.")),
+                _ => invalid(format!(
+                    "A HOST_COUNT must be 0 to {MAX_HOST_COUNT}, not {value}."
+                )),
             },
             (Some(FleetPercent), Some(value)) => match u8::try_from(value) {
                 Ok(percent) if percent < 100 => Ok(MinimumHealthy::FleetPercent(percent)),
                 _ => invalid(format!("A FLEET_PERCENT must be 0 to 99, not {value}.")),
             },
-            (Some(MinimumHealthyHostsType::Other(text)), _) => {
-                invalid(format!("The type {:?} is not one of HOST_COUNT and FLEET_PERCENT.", shorten(&text)))
-            }
+            (Some(MinimumHealthyHostsType::Other(text)), _) => invalid(format!(
+                "The type {:?} is not one of HOST_COUNT and FLEET_PERCENT.",
+                shorten(&text)
+            )),
             (None, _) | (_, None) => Err(Self::missing()),
         }
     }
@@ -304,8 +322,12 @@ impl Member for ZonalConfig {
     type Raw = ZonalConfig;
 
     fn check(raw: ZonalConfig) -> Result<Self, ApiError> {
-        let invalid = |message: &str| Err(ErrorName::InvalidZonalDeploymentConfiguration.because(message));
-        let durations = [raw.first_zone_monitor_duration_in_seconds, raw.monitor_duration_in_seconds];
+        let invalid =
+            |message: &str| Err(ErrorName::InvalidZonalDeploymentConfiguration.because(message));
+        let durations = [
+            raw.first_zone_monitor_duration_in_seconds,
+            raw.monitor_duration_in_seconds,
+        ];
         if durations.into_iter().flatten().any(|seconds| seconds < 0) {
             return invalid("The monitor durations of zonalConfig must be 0 seconds or more.");
         }

@@ -33,12 +33,20 @@ impl Settings {
             deployment_style: DeploymentStyle,
         }
         check_filters(&given)?;
-        if given.auto_scaling_groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
+        if given
+            .auto_scaling_groups
+            .as_ref()
+            .is_some_and(|groups| !groups.is_empty())
+        {
             return Err(ErrorName::InvalidAutoScalingGroup.because(
                 "This service knows no Auto Scaling groups: register hosts as on-premises instances.",
             ));
         }
-        if given.ecs_services.as_ref().is_some_and(|services| !services.is_empty()) {
+        if given
+            .ecs_services
+            .as_ref()
+            .is_some_and(|services| !services.is_empty())
+        {
             return Err(ErrorName::InvalidECSService
                 .because("ECS services do not go with the Server compute platform."));
         }
@@ -68,26 +76,38 @@ impl Settings {
         refuse_both_forms(&given)?;
         let has_filters =
             |given: &Option<Vec<TagFilter>>| given.as_ref().is_some_and(|list| !list.is_empty());
-        let ec2_set = given.ec2_tag_set.iter().any(|set| groups(&set.ec2_tag_set_list) > 0);
-        let on_premises_set =
-            given.on_premises_tag_set.iter().any(|set| groups(&set.on_premises_tag_set_list) > 0);
+        let ec2_set = given
+            .ec2_tag_set
+            .iter()
+            .any(|set| groups(&set.ec2_tag_set_list) > 0);
+        let on_premises_set = given
+            .on_premises_tag_set
+            .iter()
+            .any(|set| groups(&set.on_premises_tag_set_list) > 0);
         // The two forms of a filter replace each other.
         let other = |replaced: bool, stored| if replaced { None } else { stored };
         let complete = DeploymentGroupSettings {
-            ec2_tag_set: given
+            ec2_tag_set: given.ec2_tag_set.or(stored
                 .ec2_tag_set
-                .or(stored.ec2_tag_set.filter(|_| !has_filters(&given.ec2_tag_filters))),
-            ec2_tag_filters: given.ec2_tag_filters.or(other(ec2_set, stored.ec2_tag_filters)),
+                .filter(|_| !has_filters(&given.ec2_tag_filters))),
+            ec2_tag_filters: given
+                .ec2_tag_filters
+                .or(other(ec2_set, stored.ec2_tag_filters)),
             on_premises_tag_set: given.on_premises_tag_set.or(stored
                 .on_premises_tag_set
                 .filter(|_| !has_filters(&given.on_premises_instance_tag_filters))),
-            on_premises_instance_tag_filters: given
-                .on_premises_instance_tag_filters
-                .or(other(on_premises_set, stored.on_premises_instance_tag_filters)),
-            deployment_config_name: given.deployment_config_name.or(stored.deployment_config_name),
+            on_premises_instance_tag_filters: given.on_premises_instance_tag_filters.or(other(
+                on_premises_set,
+                stored.on_premises_instance_tag_filters,
+            )),
+            deployment_config_name: given
+                .deployment_config_name
+                .or(stored.deployment_config_name),
             auto_scaling_groups: given.auto_scaling_groups.or(stored.auto_scaling_groups),
             service_role_arn: given.service_role_arn.or(stored.service_role_arn),
-            trigger_configurations: given.trigger_configurations.or(stored.trigger_configurations),
+            trigger_configurations: given
+                .trigger_configurations
+                .or(stored.trigger_configurations),
             alarm_configuration: given.alarm_configuration.or(stored.alarm_configuration),
             auto_rollback_configuration: given
                 .auto_rollback_configuration
@@ -101,8 +121,12 @@ impl Settings {
                 .or(stored.blue_green_deployment_configuration),
             load_balancer_info: given.load_balancer_info.or(stored.load_balancer_info),
             ecs_services: None,
-            ec2_deployment_options: given.ec2_deployment_options.or(stored.ec2_deployment_options),
-            termination_hook_enabled: given.termination_hook_enabled.or(stored.termination_hook_enabled),
+            ec2_deployment_options: given
+                .ec2_deployment_options
+                .or(stored.ec2_deployment_options),
+            termination_hook_enabled: given
+                .termination_hook_enabled
+                .or(stored.termination_hook_enabled),
         };
         check_together(&complete)?;
         Ok(GroupSettings(complete))
@@ -117,13 +141,24 @@ pub struct GroupSettings(DeploymentGroupSettings);
 /// Omitted fields are returned with their defaults, which clients expect.
 impl From<DeploymentGroupSettings> for GroupSettings {
     fn from(mut stored: DeploymentGroupSettings) -> Self {
-        stored.load_balancer_info.take_if(|info| options::names(info).flatten().next().is_none());
-        stored.auto_rollback_configuration.get_or_insert_default().complete();
+        stored
+            .load_balancer_info
+            .take_if(|info| options::names(info).flatten().next().is_none());
+        stored
+            .auto_rollback_configuration
+            .get_or_insert_default()
+            .complete();
         stored.alarm_configuration.complete();
         stored.ec2_tag_filters.complete();
         stored.on_premises_instance_tag_filters.complete();
-        stored.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
-        stored.on_premises_tag_set.iter_mut().for_each(|set| set.on_premises_tag_set_list.complete());
+        stored
+            .ec2_tag_set
+            .iter_mut()
+            .for_each(|set| set.ec2_tag_set_list.complete());
+        stored
+            .on_premises_tag_set
+            .iter_mut()
+            .for_each(|set| set.on_premises_tag_set_list.complete());
         GroupSettings(stored)
     }
 }
@@ -154,20 +189,35 @@ impl GroupSettings {
     }
 
     pub(crate) fn auto_rollback(&self) -> AutoRollback {
-        AutoRollback::checked(self.0.auto_rollback_configuration.clone().unwrap_or_default())
+        AutoRollback::checked(
+            self.0
+                .auto_rollback_configuration
+                .clone()
+                .unwrap_or_default(),
+        )
     }
 
     pub(crate) fn load_balancers(&self) -> Option<LoadBalancers> {
-        self.0.load_balancer_info.clone().map(LoadBalancers::checked)
+        self.0
+            .load_balancer_info
+            .clone()
+            .map(LoadBalancers::checked)
     }
 
     pub(crate) fn blue_green(&self) -> Option<BlueGreen> {
-        self.0.blue_green_deployment_configuration.clone().map(BlueGreen::checked)
+        self.0
+            .blue_green_deployment_configuration
+            .clone()
+            .map(BlueGreen::checked)
     }
 
     /// The receivers of the group's events.
     pub(crate) fn triggers(&self) -> impl Iterator<Item = Trigger<'_>> {
-        self.0.trigger_configurations.iter().flatten().filter_map(Trigger::of)
+        self.0
+            .trigger_configurations
+            .iter()
+            .flatten()
+            .filter_map(Trigger::of)
     }
 
     /// The names that refer to the service's configuration.
@@ -207,8 +257,14 @@ impl References {
         let alarms = settings.alarm_configuration.clone().map(Alarms::checked);
         let triggers = settings.trigger_configurations.iter().flatten();
         References {
-            alarms: alarms.iter().flat_map(Alarms::names).map(str::to_owned).collect(),
-            topics: triggers.filter_map(|trigger| trigger.trigger_target_arn.clone()).collect(),
+            alarms: alarms
+                .iter()
+                .flat_map(Alarms::names)
+                .map(str::to_owned)
+                .collect(),
+            topics: triggers
+                .filter_map(|trigger| trigger.trigger_target_arn.clone())
+                .collect(),
         }
     }
 }
@@ -226,32 +282,49 @@ fn check_together(settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
             .because("BLUE_GREEN deployments are not supported WITHOUT_TRAFFIC_CONTROL."));
     }
     if shifts_traffic
-        && !settings.load_balancer_info.iter().any(|info| options::names(info).flatten().next().is_some())
+        && !settings
+            .load_balancer_info
+            .iter()
+            .any(|info| options::names(info).flatten().next().is_some())
     {
-        return Err(ErrorName::InvalidLoadBalancerInfo
-            .because("WITH_TRAFFIC_CONTROL needs a load balancer or a target group in loadBalancerInfo."));
+        return Err(ErrorName::InvalidLoadBalancerInfo.because(
+            "WITH_TRAFFIC_CONTROL needs a load balancer or a target group in loadBalancerInfo.",
+        ));
     }
     Ok(())
 }
 
 /// The filters for instances on EC2.
 fn ec2_filters(given: &DeploymentGroupSettings) -> Filters<'_> {
-    let set = given.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_deref());
+    let set = given
+        .ec2_tag_set
+        .as_ref()
+        .and_then(|set| set.ec2_tag_set_list.as_deref());
     let flat = given.ec2_tag_filters.as_deref();
-    Filters { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
+    Filters {
+        flat: flat.unwrap_or_default(),
+        set: set.unwrap_or_default(),
+    }
 }
 
 /// The filters for on-premises instances.
 fn on_premises_filters(given: &DeploymentGroupSettings) -> Filters<'_> {
-    let set = given.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_deref());
+    let set = given
+        .on_premises_tag_set
+        .as_ref()
+        .and_then(|set| set.on_premises_tag_set_list.as_deref());
     let flat = given.on_premises_instance_tag_filters.as_deref();
-    Filters { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
+    Filters {
+        flat: flat.unwrap_or_default(),
+        set: set.unwrap_or_default(),
+    }
 }
 
 fn refuse_both_forms(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
     let are_both_given = |Filters { flat, set }: Filters<'_>| !flat.is_empty() && !set.is_empty();
     if are_both_given(ec2_filters(given)) {
-        return Err(ErrorName::InvalidEC2TagCombination.because("Give ec2TagFilters or ec2TagSet, not both."));
+        return Err(ErrorName::InvalidEC2TagCombination
+            .because("Give ec2TagFilters or ec2TagSet, not both."));
     }
     if are_both_given(on_premises_filters(given)) {
         return Err(ErrorName::InvalidOnPremisesTagCombination
@@ -300,12 +373,18 @@ mod tests {
     fn refusals_by_name() {
         let table = [
             (r#"{"serviceRoleArn":"role"}"#, "InvalidInputException"),
-            (r#"{"deploymentConfigName":"no such"}"#, "InvalidDeploymentConfigNameException"),
+            (
+                r#"{"deploymentConfigName":"no such"}"#,
+                "InvalidDeploymentConfigNameException",
+            ),
             (
                 r#"{"onPremisesInstanceTagFilters":[{"Key":"a","Value":"b","Type":"KEY_ONLY"}]}"#,
                 "InvalidTagException",
             ),
-            (r#"{"ec2TagFilters":[{"Value":"b","Key":"a","Type":"VALUE_ONLY"}]}"#, "InvalidEC2TagException"),
+            (
+                r#"{"ec2TagFilters":[{"Value":"b","Key":"a","Type":"VALUE_ONLY"}]}"#,
+                "InvalidEC2TagException",
+            ),
             (
                 r#"{"ec2TagFilters":[{"Key":"a"}],"ec2TagSet":{"ec2TagSetList":[[{"Key":"a"}]]}}"#,
                 "InvalidEC2TagCombinationException",
@@ -318,15 +397,30 @@ mod tests {
                 r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[],[],[],[]]}}"#,
                 "TagSetListLimitExceededException",
             ),
-            (r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"a"}],[]]}}"#, "InvalidTagException"),
-            (r#"{"ec2TagSet":{"ec2TagSetList":[[]]}}"#, "InvalidEC2TagException"),
-            (r#"{"alarmConfiguration":{"enabled":true}}"#, "InvalidAlarmConfigException"),
-            (r#"{"alarmConfiguration":{"alarms":[null]}}"#, "InvalidAlarmConfigException"),
+            (
+                r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"a"}],[]]}}"#,
+                "InvalidTagException",
+            ),
+            (
+                r#"{"ec2TagSet":{"ec2TagSetList":[[]]}}"#,
+                "InvalidEC2TagException",
+            ),
+            (
+                r#"{"alarmConfiguration":{"enabled":true}}"#,
+                "InvalidAlarmConfigException",
+            ),
+            (
+                r#"{"alarmConfiguration":{"alarms":[null]}}"#,
+                "InvalidAlarmConfigException",
+            ),
             (
                 r#"{"deploymentStyle":{"deploymentType":"IN_PLACE","deploymentOption":"WITH_TRAFFIC_CONTROL"},"loadBalancerInfo":{"targetGroupPairInfoList":[{}]}}"#,
                 "InvalidLoadBalancerInfoException",
             ),
-            (r#"{"autoRollbackConfiguration":{"enabled":true}}"#, "InvalidAutoRollbackConfigException"),
+            (
+                r#"{"autoRollbackConfiguration":{"enabled":true}}"#,
+                "InvalidAutoRollbackConfigException",
+            ),
             (
                 r#"{"deploymentStyle":{"deploymentType":"BLUE_GREEN","deploymentOption":"WITHOUT_TRAFFIC_CONTROL"}}"#,
                 "InvalidDeploymentStyleException",
@@ -339,28 +433,47 @@ mod tests {
                 r#"{"blueGreenDeploymentConfiguration":{}}"#,
                 "InvalidBlueGreenDeploymentConfigurationException",
             ),
-            (r#"{"triggerConfigurations":[{"triggerName":"t"}]}"#, "InvalidTriggerConfigException"),
-            (r#"{"outdatedInstancesStrategy":"X"}"#, "InvalidInputException"),
+            (
+                r#"{"triggerConfigurations":[{"triggerName":"t"}]}"#,
+                "InvalidTriggerConfigException",
+            ),
+            (
+                r#"{"outdatedInstancesStrategy":"X"}"#,
+                "InvalidInputException",
+            ),
         ];
         for (json, expected) in table {
             let settings: DeploymentGroupSettings = serde_json::from_str(json).unwrap();
-            let refused = Settings::check(settings).and_then(Settings::complete).unwrap_err();
+            let refused = Settings::check(settings)
+                .and_then(Settings::complete)
+                .unwrap_err();
             assert_eq!(refused.name.text(), expected, "{json}");
         }
         // Terraform sends this to clear settings.
         let cleared = r#"{"alarmConfiguration":{"enabled":false,"alarms":[]},"autoRollbackConfiguration":{"enabled":false,"events":[]}}"#;
         let settings: DeploymentGroupSettings = serde_json::from_str(cleared).unwrap();
-        assert!(Settings::check(settings).and_then(Settings::complete).is_ok());
+        assert!(
+            Settings::check(settings)
+                .and_then(Settings::complete)
+                .is_ok()
+        );
     }
 
     fn tags(pairs: &[(&str, &str)]) -> Vec<Tag> {
-        let tag = |&(key, value): &(&str, &str)| Tag { key: Some(key.into()), value: Some(value.into()) };
+        let tag = |&(key, value): &(&str, &str)| Tag {
+            key: Some(key.into()),
+            value: Some(value.into()),
+        };
         pairs.iter().map(tag).collect()
     }
 
     #[test]
     fn a_tag_set_needs_a_match_in_every_list_and_a_group_has_the_hosts_of_both_kinds_of_filters() {
-        let membership = |json: &str| serde_json::from_str::<GroupSettings>(json).unwrap().membership();
+        let membership = |json: &str| {
+            serde_json::from_str::<GroupSettings>(json)
+                .unwrap()
+                .membership()
+        };
         let both = membership(
             r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"env","Value":"prod"},{"Key":"env","Value":"test"}],[{"Key":"tier"}]]}}"#,
         );

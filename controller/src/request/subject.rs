@@ -48,7 +48,9 @@ macro_rules! name {
         $subject.instances.push($value.to_string());
     };
     ($subject:ident, instance_names, $value:expr) => {
-        $subject.instances.extend($value.0.iter().map(ToString::to_string));
+        $subject
+            .instances
+            .extend($value.0.iter().map(ToString::to_string));
     };
     ($subject:ident, token_name, $value:expr) => {
         $subject.token = Some($value.to_string());

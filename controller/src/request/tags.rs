@@ -62,9 +62,10 @@ impl Member for ResourceArn {
             ("codedeploy", "application") => Resource::Application(name.into()),
             ("codedeploy", "deploymentconfig") => Resource::Config(name.into()),
             ("codedeploy", "deploymentgroup") => match name.split_once('/') {
-                Some((application, name)) if !application.is_empty() => {
-                    Resource::Group { application: application.into(), name: name.into() }
-                }
+                Some((application, name)) if !application.is_empty() => Resource::Group {
+                    application: application.into(),
+                    name: name.into(),
+                },
                 _ => return Err(invalid_arn(&raw)),
             },
             _ => return Err(not_supported()),
@@ -73,7 +74,12 @@ impl Member for ResourceArn {
             return Err(invalid_arn(&raw));
         }
         let (region, account_id) = (region.into(), account_id.into());
-        Ok(ResourceArn { region, account_id, resource, text: raw })
+        Ok(ResourceArn {
+            region,
+            account_id,
+            resource,
+            text: raw,
+        })
     }
 }
 
@@ -142,10 +148,16 @@ impl Member for ResourceTags {
             )));
         }
         check_tags(&raw, ErrorName::InvalidTagsToAdd)?;
-        match raw.iter().filter_map(|tag| tag.key.as_deref()).find(|key| key.starts_with("aws:")) {
+        match raw
+            .iter()
+            .filter_map(|tag| tag.key.as_deref())
+            .find(|key| key.starts_with("aws:"))
+        {
             None => Ok(ResourceTags(raw)),
-            Some(key) => Err(ErrorName::InvalidTagsToAdd
-                .because(format!("The tag key {:?} starts with aws:, which is reserved.", shorten(key)))),
+            Some(key) => Err(ErrorName::InvalidTagsToAdd.because(format!(
+                "The tag key {:?} starts with aws:, which is reserved.",
+                shorten(key)
+            ))),
         }
     }
 }
@@ -176,7 +188,9 @@ pub(crate) fn check_tags(tags: &[Tag], refusal: ErrorName) -> Result<(), ApiErro
     let mut keys = BTreeSet::new();
     for tag in tags {
         let Some(key) = tag.key.as_deref() else {
-            return Err(refusal.because(r#"A tag has no key; a tag is {"Key": ..., "Value": ...}."#));
+            return Err(
+                refusal.because(r#"A tag has no key; a tag is {"Key": ..., "Value": ...}."#)
+            );
         };
         if key.is_empty() || key.chars().count() > MAX_KEY {
             return Err(refusal.because(format!(
@@ -208,11 +222,17 @@ mod tests {
             read.map(|arn| arn.resource).map_err(|refused| refused.name)
         };
         let arn = |resource: &str| format!("arn:aws:codedeploy:us-east-1:123456789012:{resource}");
-        assert_eq!(read(&arn("application:shop")), Ok(Resource::Application("shop".into())));
+        assert_eq!(
+            read(&arn("application:shop")),
+            Ok(Resource::Application("shop".into()))
+        );
         // From Terraform without an account.
         assert_eq!(
             read("arn:aws:codedeploy:us-east-1::deploymentgroup:shop/web"),
-            Ok(Resource::Group { application: "shop".into(), name: "web".into() })
+            Ok(Resource::Group {
+                application: "shop".into(),
+                name: "web".into()
+            })
         );
         for (arn, expected) in [
             ("notanarn".to_owned(), ErrorName::InvalidArn),

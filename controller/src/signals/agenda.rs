@@ -19,7 +19,9 @@ pub struct Agenda {
 impl Agenda {
     /// Takes over the requests of a decision. Returns whether the earliest time has moved forward.
     pub fn hear(&mut self, outcome: &Effects) -> bool {
-        let mut earlier = outcome.again_at.is_some_and(|at| self.look_at(&outcome.deployment_id, at));
+        let mut earlier = outcome
+            .again_at
+            .is_some_and(|at| self.look_at(&outcome.deployment_id, at));
         for id in &outcome.recheck {
             earlier |= self.look_now(id);
         }
@@ -69,6 +71,10 @@ impl Agenda {
     /// The time until a deployment is due; `None` if there is none.
     pub fn idle(&self, now: Timestamp) -> Option<Duration> {
         let first = self.by_time.first().map(|(at, _)| at.since(now));
-        if self.now.is_empty() { first } else { Some(Duration::ZERO) }
+        if self.now.is_empty() {
+            first
+        } else {
+            Some(Duration::ZERO)
+        }
     }
 }

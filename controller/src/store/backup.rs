@@ -17,13 +17,19 @@ pub enum BackupError {
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot copy the database to {}", path.display())]
-    Copy { path: PathBuf, source: rusqlite::Error },
+    Copy {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
     #[error(transparent)]
     Output(#[from] NewFileError),
     #[error("cannot read the backup {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the backup {} is not a database of this service", path.display())]
-    NotABackup { path: PathBuf, source: rusqlite::Error },
+    NotABackup {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
     #[error("the backup {} has schema version {found}, not one of 1 to {}: is it of a newer version, or of another program?", path.display(), sqlite::VERSION)]
     Version { path: PathBuf, found: i64 },
     #[error(transparent)]
@@ -40,12 +46,18 @@ pub fn backup(database: &Path, to: &OpenFile) -> Result<(), BackupError> {
     }
     let staged = beside(database, &format!("backup-{}", std::process::id()));
     let copied = copy(database, &staged).and_then(|()| {
-        File::open(&staged).map_err(|source| BackupError::Read { path: staged.clone(), source })
+        File::open(&staged).map_err(|source| BackupError::Read {
+            path: staged.clone(),
+            source,
+        })
     });
     // It stays readable while it is open.
     let removed = std::fs::remove_file(&staged);
     let content = copied?;
-    removed.map_err(|source| BackupError::Write { path: staged, source })?;
+    removed.map_err(|source| BackupError::Write {
+        path: staged,
+        source,
+    })?;
     Ok(to.write(content)?)
 }
 
@@ -57,14 +69,25 @@ pub(super) fn copy(database: &Path, to: &Path) -> Result<(), BackupError> {
         connection.busy_timeout(sqlite::PATIENCE)?;
         connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])
     };
-    copying().map_err(|source| BackupError::Copy { path: to.to_owned(), source })?;
-    let synced = File::open(to).and_then(|file| file.sync_all()).and_then(|()| sync_folder_of(to));
-    synced.map_err(|source| BackupError::Write { path: to.to_owned(), source })
+    copying().map_err(|source| BackupError::Copy {
+        path: to.to_owned(),
+        source,
+    })?;
+    let synced = File::open(to)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| sync_folder_of(to));
+    synced.map_err(|source| BackupError::Write {
+        path: to.to_owned(),
+        source,
+    })
 }
 
 /// Keeps a copy of the database beside it, and replaces an earlier one of the same name.
 pub(super) fn keep(database: &Path, name: &str) -> Result<(), BackupError> {
-    let (staged, kept) = (beside(database, &format!("{name}.new")), beside(database, name));
+    let (staged, kept) = (
+        beside(database, &format!("{name}.new")),
+        beside(database, name),
+    );
     copy(database, &staged)?;
     std::fs::rename(&staged, &kept)
         .and_then(|()| sync_folder_of(&kept))
@@ -97,11 +120,17 @@ pub enum Revocations {
 
 impl Backup {
     pub fn open(path: &Path) -> Result<Self, BackupError> {
-        let unreadable = |source| BackupError::Read { path: path.to_owned(), source };
+        let unreadable = |source| BackupError::Read {
+            path: path.to_owned(),
+            source,
+        };
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(unreadable(io::Error::other("it is not a regular file")));
         }
-        Ok(Backup { path: path.to_owned(), content: File::open(path).map_err(unreadable)? })
+        Ok(Backup {
+            path: path.to_owned(),
+            content: File::open(path).map_err(unreadable)?,
+        })
     }
 
     /// Replaces the database by the backup, and keeps the old one beside it.
@@ -115,40 +144,61 @@ impl Backup {
             let _ = std::fs::remove_file(&incomplete);
         }
         let connection = staged?;
-        let foreign = |source| BackupError::NotABackup { path: self.path.clone(), source };
+        let foreign = |source| BackupError::NotABackup {
+            path: self.path.clone(),
+            source,
+        };
         let carried = carry_over(&connection, database);
         let revocations = match carried {
             Ok(kept) => kept,
-            Err(_) => Revocations::Unknown { good: good_keys(&connection).map_err(foreign)? },
+            Err(_) => Revocations::Unknown {
+                good: good_keys(&connection).map_err(foreign)?,
+            },
         };
         drop(connection);
         let staged = beside(database, STAGED);
-        let failed = |source| BackupError::Write { path: database.to_owned(), source };
+        let failed = |source| BackupError::Write {
+            path: database.to_owned(),
+            source,
+        };
         File::open(&incomplete)
             .and_then(|file| file.sync_all())
             .and_then(|()| std::fs::rename(&incomplete, &staged))
             .and_then(|()| sync_folder_of(database))
             .map_err(failed)?;
         let kept = set_aside(database).map_err(failed)?;
-        std::fs::rename(&staged, database).and_then(|()| sync_folder_of(database)).map_err(failed)?;
+        std::fs::rename(&staged, database)
+            .and_then(|()| sync_folder_of(database))
+            .map_err(failed)?;
         Ok(Restored { kept, revocations })
     }
 
     /// Copies it into a file, checks that it is a complete database that this program can use, and opens it.
     fn stage(&self, to: &Path) -> Result<Connection, BackupError> {
         let mut file = private(to)?;
-        io::copy(&mut &self.content, &mut file)
-            .map_err(|source| BackupError::Write { path: to.to_owned(), source })?;
-        let foreign = |source| BackupError::NotABackup { path: self.path.clone(), source };
+        io::copy(&mut &self.content, &mut file).map_err(|source| BackupError::Write {
+            path: to.to_owned(),
+            source,
+        })?;
+        let foreign = |source| BackupError::NotABackup {
+            path: self.path.clone(),
+            source,
+        };
         let connection = open(to).map_err(foreign)?;
-        let found: i64 =
-            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(foreign)?;
+        let found: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(foreign)?;
         if !(1..=sqlite::VERSION).contains(&found) {
-            return Err(BackupError::Version { path: self.path.clone(), found });
+            return Err(BackupError::Version {
+                path: self.path.clone(),
+                found,
+            });
         }
         sqlite::check(&connection, &self.path)?;
         // One file, without a journal beside it.
-        connection.pragma_update(None, "journal_mode", "DELETE").map_err(foreign)?;
+        connection
+            .pragma_update(None, "journal_mode", "DELETE")
+            .map_err(foreign)?;
         Ok(connection)
     }
 }
@@ -171,7 +221,8 @@ pub fn unfinished(database: &Path) -> Option<PathBuf> {
 /// Renames the database and its journal, so that the database's name is free at once.
 fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
     // The journal belongs to the kept database. A damaged database is kept with its journal.
-    let _ = open(database).and_then(|connection| connection.pragma_update(None, "journal_mode", "DELETE"));
+    let _ = open(database)
+        .and_then(|connection| connection.pragma_update(None, "journal_mode", "DELETE"));
     let [journal, index] = ["-wal", "-shm"].map(|suffix| with_suffix(database, suffix));
     if !database.exists() && !journal.exists() {
         return Ok(None);
@@ -259,7 +310,10 @@ fn private(path: &Path) -> Result<File, BackupError> {
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .map_err(|source| BackupError::Write { path: path.to_owned(), source })
+        .map_err(|source| BackupError::Write {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn beside(database: &Path, what: &str) -> PathBuf {

@@ -48,41 +48,70 @@ pub(super) fn open_current(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path)?;
     match missing(&connection, path)? {
         (_, []) => Ok(connection),
-        (found, _) => Err(StoreError::Older { path: path.to_owned(), found }),
+        (found, _) => Err(StoreError::Older {
+            path: path.to_owned(),
+            found,
+        }),
     }
 }
 
 /// Opens a database unchanged; a new one is empty.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
-    make_private(path).map_err(|source| StoreError::Private { path: path.to_owned(), source })?;
-    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
+    make_private(path).map_err(|source| StoreError::Private {
+        path: path.to_owned(),
+        source,
+    })?;
+    let failed = |source| {
+        broken(path, source, |path, source| StoreError::Open {
+            path,
+            source,
+        })
+    };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(PATIENCE).map_err(failed)?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .map_err(failed)?;
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(failed)?;
     prepare(connection).map_err(failed)
 }
 
 /// Opens a database read-only.
 pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let failed = |source| {
+        broken(path, source, |path, source| StoreError::Open {
+            path,
+            source,
+        })
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
+    connection
+        .pragma_update(None, "cache_size", -READER_CACHE_KIB)
+        .map_err(failed)?;
     Ok(connection)
 }
 
 pub(super) fn in_memory() -> Result<Connection, StoreError> {
     let path = Path::new(":memory:");
     let connection = Connection::open_in_memory().and_then(prepare);
-    migrated(connection.map_err(|source| StoreError::Open { path: path.to_owned(), source })?, path)
+    migrated(
+        connection.map_err(|source| StoreError::Open {
+            path: path.to_owned(),
+            source,
+        })?,
+        path,
+    )
 }
 
 fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
@@ -95,22 +124,49 @@ fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
 /// Makes the file, if it is missing, and removes all permissions but its owner's. SQLite gives its journals the same
 /// mode.
 fn make_private(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
     let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        file.set_permissions(Permissions::from_mode(mode & 0o700))
+    }
 }
 
 /// Reads every page, and rejects an inconsistent database.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
+    let failed = |source| {
+        broken(path, source, |path, source| StoreError::Open {
+            path,
+            source,
+        })
+    };
     // None of the pages is needed again soon.
-    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
-    let mut statement = connection.prepare("PRAGMA quick_check(5)").map_err(failed)?;
+    connection
+        .pragma_update(None, "cache_size", -READER_CACHE_KIB)
+        .map_err(failed)?;
+    let mut statement = connection
+        .prepare("PRAGMA quick_check(5)")
+        .map_err(failed)?;
     let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
     let found: Vec<String> = rows.collect::<Result<_, _>>().map_err(failed)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(failed)?;
+    connection
+        .pragma_update(None, "cache_size", -CACHE_KIB)
+        .map_err(failed)?;
     let found = found.join("; ");
-    if found == "ok" { Ok(()) } else { Err(StoreError::Damaged { path: path.to_owned(), found }) }
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged {
+            path: path.to_owned(),
+            found,
+        })
+    }
 }
 
 /// All of SQLite's errors about a damaged file become one error.
@@ -124,42 +180,73 @@ fn broken(
     match source.sqlite_error_code() {
         Some(DiskFull) => StoreError::Full(path.to_owned()),
         // The journal's index is a file, too, with its final size from the start.
-        Some(_) if source.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) => {
+        Some(_)
+            if source
+                .sqlite_error()
+                .is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) =>
+        {
             StoreError::Full(path.to_owned())
         }
-        Some(DatabaseCorrupt | NotADatabase) => {
-            StoreError::Damaged { path: path.to_owned(), found: source.to_string() }
-        }
+        Some(DatabaseCorrupt | NotADatabase) => StoreError::Damaged {
+            path: path.to_owned(),
+            found: source.to_string(),
+        },
         _ => otherwise(path.to_owned(), source),
     }
 }
 
 /// Returns the schema version of a database, and the scripts that it lacks.
-fn missing(connection: &Connection, path: &Path) -> Result<(i64, &'static [&'static str]), StoreError> {
-    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    match usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) {
+fn missing(
+    connection: &Connection,
+    path: &Path,
+) -> Result<(i64, &'static [&'static str]), StoreError> {
+    let failed = |source| {
+        broken(path, source, |path, source| StoreError::Open {
+            path,
+            source,
+        })
+    };
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed)?;
+    match usize::try_from(found)
+        .ok()
+        .and_then(|found| MIGRATIONS.get(found..))
+    {
         Some(missing) => Ok((found, missing)),
-        None => Err(StoreError::Newer { path: path.to_owned(), found }),
+        None => Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
     }
 }
 
 /// Returns the database with the schema of this program. A copy from before is kept beside it.
 pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| broken(path, source, |path, source| StoreError::Migrate { path, source });
+    let failed = |source| {
+        broken(path, source, |path, source| StoreError::Migrate {
+            path,
+            source,
+        })
+    };
     if let (1.., [_, ..]) = missing(&connection, path)? {
         backup::keep(path, &format!("before-v{VERSION}"))
             .map_err(|error| StoreError::Copy(Box::new(error)))?;
     }
     // Some tables are created anew in place of tables that others refer to. Enforcement cannot be turned off within a
     // transaction.
-    let enforce = |connection: &Connection, on: bool| connection.pragma_update(None, "foreign_keys", on);
+    let enforce =
+        |connection: &Connection, on: bool| connection.pragma_update(None, "foreign_keys", on);
     enforce(&connection, false).map_err(failed)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
     for script in missing(&transaction, path)?.1 {
         transaction.execute_batch(script).map_err(failed)?;
     }
-    transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
+    transaction
+        .pragma_update(None, "user_version", VERSION)
+        .map_err(failed)?;
     transaction.commit().map_err(failed)?;
     enforce(&connection, true).map_err(failed)?;
     Ok(connection)
@@ -174,8 +261,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let connection = Connection::open(&path).unwrap();
-        connection.query_row("PRAGMA max_page_count = 2", [], |_| Ok(())).unwrap();
+        connection
+            .query_row("PRAGMA max_page_count = 2", [], |_| Ok(()))
+            .unwrap();
         let text = migrated(connection, &path).unwrap_err().to_string();
-        assert!(text.contains("no room is left") && text.contains(path.to_str().unwrap()), "{text}");
+        assert!(
+            text.contains("no room is left") && text.contains(path.to_str().unwrap()),
+            "{text}"
+        );
     }
 }

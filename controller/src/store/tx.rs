@@ -52,7 +52,10 @@ pub struct EngineError(#[from] rusqlite::Error);
 impl SqlError {
     /// The contents of a row are inconsistent, although each column is readable.
     pub(crate) fn damaged(column: &str, reason: impl Into<String>) -> Self {
-        SqlError::Damaged { column: column.to_owned(), reason: Unreadable(reason.into()) }
+        SqlError::Damaged {
+            column: column.to_owned(),
+            reason: Unreadable(reason.into()),
+        }
     }
 
     /// Whether it concerns a row's contents, and not the database as a whole.
@@ -90,18 +93,27 @@ impl Row<'_> {
         value.and_then(T::from_value).map_err(|reason| {
             let number = column.idx(self.0.as_ref()).unwrap_or_default();
             let name = self.0.as_ref().column_name(number).unwrap_or("a column");
-            SqlError::Damaged { column: name.to_owned(), reason }
+            SqlError::Damaged {
+                column: name.to_owned(),
+                reason,
+            }
         })
     }
 }
 
 impl Tx<'_> {
     pub(super) fn new(connection: &Connection) -> Tx<'_> {
-        Tx { connection, is_readonly: false }
+        Tx {
+            connection,
+            is_readonly: false,
+        }
     }
 
     pub(super) fn for_reading(connection: &Connection) -> Tx<'_> {
-        Tx { connection, is_readonly: true }
+        Tx {
+            connection,
+            is_readonly: true,
+        }
     }
 
     /// Whether the transaction is read-only.
@@ -176,7 +188,9 @@ impl Tx<'_> {
     /// Returns the engine's query plan of a statement, independent of its values.
     #[cfg(test)]
     pub(super) fn explain(&self, sql: &str) -> Result<Vec<String>, SqlError> {
-        let mut statement = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+        let mut statement = self
+            .connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
         let mut rows = statement.raw_query();
         let mut steps = Vec::new();
         while let Some(row) = rows.next()? {
@@ -187,10 +201,17 @@ impl Tx<'_> {
 
     fn prepare(&self, sql: &str, params: &impl Params) -> Result<CachedStatement<'_>, SqlError> {
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut binder = Binder { statement: &mut statement, given: 0 };
+        let mut binder = Binder {
+            statement: &mut statement,
+            given: 0,
+        };
         params.bind(&mut binder)?;
         let (given, expected) = (binder.given, statement.parameter_count());
-        if given == expected { Ok(statement) } else { Err(SqlError::Parameters { expected, given }) }
+        if given == expected {
+            Ok(statement)
+        } else {
+            Err(SqlError::Parameters { expected, given })
+        }
     }
 }
 
@@ -211,7 +232,8 @@ impl Binder<'_, '_> {
         self.given += 1;
         // The count is compared afterwards, with a clearer error.
         if self.given <= self.statement.parameter_count() {
-            self.statement.raw_bind_parameter(self.given, Parameter(value.to_value()?))?;
+            self.statement
+                .raw_bind_parameter(self.given, Parameter(value.to_value()?))?;
         }
         Ok(())
     }
@@ -220,7 +242,9 @@ impl Binder<'_, '_> {
         let number = self.statement.parameter_index(name)?;
         let number = number.ok_or_else(|| SqlError::NoParameter(name.to_owned()))?;
         self.given += 1;
-        Ok(self.statement.raw_bind_parameter(number, Parameter(value.to_value()?))?)
+        Ok(self
+            .statement
+            .raw_bind_parameter(number, Parameter(value.to_value()?))?)
     }
 }
 
@@ -274,13 +298,17 @@ pub struct Named<'a>(pub &'a [(&'a str, &'a dyn ToValue)]);
 
 impl fmt::Debug for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
     }
 }
 
 impl Params for Named<'_> {
     fn bind(&self, binder: &mut Binder<'_, '_>) -> Result<(), SqlError> {
-        self.0.iter().try_for_each(|(name, value)| binder.named(name, *value))
+        self.0
+            .iter()
+            .try_for_each(|(name, value)| binder.named(name, *value))
     }
 }
 

@@ -62,7 +62,11 @@ impl<T: ToValue> ToValue for Option<T> {
 
 impl<T: FromValue> FromValue for Option<T> {
     fn from_value(value: Value<'_>) -> Result<Self, Unreadable> {
-        if value == Value::Null { Ok(None) } else { T::from_value(value).map(Some) }
+        if value == Value::Null {
+            Ok(None)
+        } else {
+            T::from_value(value).map(Some)
+        }
     }
 }
 
@@ -160,16 +164,18 @@ pub struct Json<T>(pub T);
 
 impl<T: Serialize> ToValue for Json<T> {
     fn to_value(&self) -> Result<Value<'_>, SqlError> {
-        serde_json::to_string(&self.0).map(|text| Value::Text(text.into())).map_err(SqlError::Json)
+        serde_json::to_string(&self.0)
+            .map(|text| Value::Text(text.into()))
+            .map_err(SqlError::Json)
     }
 }
 
 impl<T: DeserializeOwned> FromValue for Json<T> {
     fn from_value(value: Value<'_>) -> Result<Self, Unreadable> {
         match value {
-            Value::Text(text) => {
-                serde_json::from_str(&text).map(Json).map_err(|error| Unreadable(error.to_string()))
-            }
+            Value::Text(text) => serde_json::from_str(&text)
+                .map(Json)
+                .map_err(|error| Unreadable(error.to_string())),
             other => Err(other.unlike("JSON")),
         }
     }

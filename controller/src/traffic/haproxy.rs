@@ -24,7 +24,10 @@ const LOOK: Duration = Duration::from_millis(200);
 
 impl Haproxy {
     pub(super) fn new(settings: Settings) -> Self {
-        Haproxy { settings, runtime: Runtime::default() }
+        Haproxy {
+            settings,
+            runtime: Runtime::default(),
+        }
     }
 
     /// Returns a remark, if there is one.
@@ -33,7 +36,11 @@ impl Haproxy {
         direction: Direction,
         instance: &str,
     ) -> Result<Option<String>, Arc<HaproxyError>> {
-        let server = self.settings.servers.get(instance).map_or(instance, String::as_str);
+        let server = self
+            .settings
+            .servers
+            .get(instance)
+            .map_or(instance, String::as_str);
         match direction {
             Direction::Block => self.drain(server).await,
             Direction::Allow => self.make_ready(server).await.map(|()| None),
@@ -45,7 +52,10 @@ impl Haproxy {
         let mut told = self.set(server, "drain").await?;
         let until = Instant::now() + self.settings.drain;
         loop {
-            let seen = self.runtime.look(&self.settings.socket, &self.settings.backend, server, told).await?;
+            let seen = self
+                .runtime
+                .look(&self.settings.socket, &self.settings.backend, server, told)
+                .await?;
             told = Instant::now();
             if !seen.is_taken_out() {
                 // A restarted HAProxy has lost the state, and does not show it for a server that is down.
@@ -55,7 +65,10 @@ impl Haproxy {
                 return Ok(None);
             }
             if !seen.takes_traffic() && told >= until {
-                let shutdown = format!("shutdown sessions server {}/{server}", self.settings.backend);
+                let shutdown = format!(
+                    "shutdown sessions server {}/{server}",
+                    self.settings.backend
+                );
                 self.runtime.tell(&self.settings.socket, &shutdown).await?;
                 return Ok(Some(format!(
                     "{} sessions of {}/{server} had not ended after {} s and were closed.",
@@ -72,7 +85,10 @@ impl Haproxy {
     async fn make_ready(&self, server: &str) -> Result<(), Arc<HaproxyError>> {
         let mut told = self.set(server, "ready").await?;
         loop {
-            let seen = self.runtime.look(&self.settings.socket, &self.settings.backend, server, told).await?;
+            let seen = self
+                .runtime
+                .look(&self.settings.socket, &self.settings.backend, server, told)
+                .await?;
             told = Instant::now();
             if seen.takes_traffic() {
                 return Ok(());
@@ -86,11 +102,18 @@ impl Haproxy {
 
     /// Returns the time of the change: later states reflect it, unless HAProxy has lost it.
     async fn set(&self, server: &str, state: &str) -> Result<Instant, Arc<HaproxyError>> {
-        let command = format!("set server {}/{server} state {state}", self.settings.backend);
+        let command = format!(
+            "set server {}/{server} state {state}",
+            self.settings.backend
+        );
         let answer = self.runtime.tell(&self.settings.socket, &command).await?;
         if answer.trim().is_empty() {
             return Ok(Instant::now());
         }
-        Err(HaproxyError::Refused { command, answer: answer.trim().chars().take(200).collect() }.into())
+        Err(HaproxyError::Refused {
+            command,
+            answer: answer.trim().chars().take(200).collect(),
+        }
+        .into())
     }
 }

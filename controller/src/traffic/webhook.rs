@@ -25,7 +25,11 @@ pub(super) enum WebhookError {
         "the load balancer {name:?} at {place} answered {status}: expected 200 or 204 when it is done, 202 when it is \
          under way"
     )]
-    Refused { name: String, place: String, status: u16 },
+    Refused {
+        name: String,
+        place: String,
+        status: u16,
+    },
 }
 
 /// The interval of repeated requests to one that is not done, or does not respond.
@@ -35,7 +39,10 @@ const PATIENCE: u32 = 5;
 
 impl Webhook {
     pub(super) fn new(url: String) -> Self {
-        Webhook { url, calls: Semaphore::new(CALLS) }
+        Webhook {
+            url,
+            calls: Semaphore::new(CALLS),
+        }
     }
 
     pub(super) async fn perform(
@@ -56,7 +63,9 @@ impl Webhook {
         loop {
             let answer = {
                 let _call = self.calls.acquire().await;
-                outgoing.post(&self.url, "application/json", body.to_string().into_bytes()).await
+                outgoing
+                    .post(&self.url, "application/json", body.to_string().into_bytes())
+                    .await
             };
             match answer {
                 Ok(answer) => match answer.status {
@@ -66,9 +75,18 @@ impl Webhook {
                     status => {
                         // It may contain text that users of the API must not read.
                         let text: String = answer.text().chars().take(200).collect();
-                        tracing::info!(load_balancer = name, status, text, "a load balancer refused");
+                        tracing::info!(
+                            load_balancer = name,
+                            status,
+                            text,
+                            "a load balancer refused"
+                        );
                         let (name, place) = (name.to_owned(), outgoing::place(&self.url));
-                        return Err(WebhookError::Refused { name, place, status });
+                        return Err(WebhookError::Refused {
+                            name,
+                            place,
+                            status,
+                        });
                     }
                 },
                 Err(error) if failures >= PATIENCE => return Err(error.into()),

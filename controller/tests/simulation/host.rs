@@ -81,9 +81,23 @@ pub(crate) enum Deed {
 }
 
 impl Host {
-    pub(crate) fn new(name: String, identifier: String, temper: Temper, polls_unasked: bool) -> Host {
+    pub(crate) fn new(
+        name: String,
+        identifier: String,
+        temper: Temper,
+        polls_unasked: bool,
+    ) -> Host {
         let (held, past) = (Vec::new(), Vec::new());
-        Host { name, identifier, temper, held, past, steps: 0, woken: true, polls_unasked }
+        Host {
+            name,
+            identifier,
+            temper,
+            held,
+            past,
+            steps: 0,
+            woken: true,
+            polls_unasked,
+        }
     }
 
     pub(crate) fn next(&mut self, rng: &mut Rng, foreign: Option<&String>) -> Deed {
@@ -96,14 +110,21 @@ impl Host {
                 let own = self.past.last();
                 if let Some(command) = if rng.bool() { foreign } else { own } {
                     let (acknowledge, succeeded) = (rng.bool(), rng.bool());
-                    return Deed::Lie { command: command.clone(), acknowledge, succeeded };
+                    return Deed::Lie {
+                        command: command.clone(),
+                        acknowledge,
+                        succeeded,
+                    };
                 }
             }
             Temper::Forgetful if !self.held.is_empty() && rng.u32(0..6) == 0 => {
                 return Deed::Forget(rng.usize(0..self.held.len()));
             }
             Temper::Crashing if !self.held.is_empty() && rng.u32(0..12) == 0 => {
-                return Deed::Complete { held: rng.usize(0..self.held.len()), succeeded: false };
+                return Deed::Complete {
+                    held: rng.usize(0..self.held.len()),
+                    succeeded: false,
+                };
             }
             _ => {}
         }
@@ -117,7 +138,10 @@ impl Host {
             _ if !self.held[held].acknowledged && rng.u32(0..8) > 0 => Deed::Acknowledge(held),
             _ => {
                 let fails = self.temper == Temper::Failing && rng.u32(0..8) == 0;
-                Deed::Complete { held, succeeded: !fails }
+                Deed::Complete {
+                    held,
+                    succeeded: !fails,
+                }
             }
         }
     }

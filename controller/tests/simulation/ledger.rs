@@ -30,15 +30,22 @@ pub(crate) struct Ledger {
 }
 
 fn seconds(time: &Value) -> Option<i64> {
-    time.as_f64().map(|seconds| (seconds * 1000.0).round() as i64)
+    time.as_f64()
+        .map(|seconds| (seconds * 1000.0).round() as i64)
 }
 
 fn is_attempted(target: &Target) -> bool {
-    target.events().iter().any(|event| !event["started"].is_null() || !event["diagnostics"].is_null())
+    target
+        .events()
+        .iter()
+        .any(|event| !event["started"].is_null() || !event["diagnostics"].is_null())
 }
 
 fn had_traffic(target: &Target) -> bool {
-    target.events().iter().any(|event| event["name"] == "AllowTraffic" && !event["started"].is_null())
+    target
+        .events()
+        .iter()
+        .any(|event| event["name"] == "AllowTraffic" && !event["started"].is_null())
 }
 
 fn is_blue(target: &Target) -> bool {
@@ -52,11 +59,16 @@ fn differs<T: std::fmt::Debug + PartialEq>(what: &str, found: T, expected: T) ->
 /// The registered instances with all of these tags.
 fn members(tx: &Tx<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
     let sql = "SELECT name, tags FROM instances WHERE deregistered IS NULL";
-    let rows = tx.query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows = tx
+        .query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
     rows.into_iter()
         .filter(|(_, has): &(String, String)| {
             let has: Vec<Value> = serde_json::from_str(has).unwrap();
-            tags.iter().all(|(key, value)| has.iter().any(|tag| tag["Key"] == *key && tag["Value"] == *value))
+            tags.iter().all(|(key, value)| {
+                has.iter()
+                    .any(|tag| tag["Key"] == *key && tag["Value"] == *value)
+            })
         })
         .map(|(name, _)| name)
         .collect()
@@ -64,7 +76,10 @@ fn members(tx: &Tx<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
 
 impl Ledger {
     pub(crate) fn note_stop(&mut self, id: &str, rollback: Option<Value>) {
-        let asked = self.stops.entry(id.to_owned()).or_insert_with(|| rollback.clone());
+        let asked = self
+            .stops
+            .entry(id.to_owned())
+            .or_insert_with(|| rollback.clone());
         // The last choice about the rollback counts.
         if !matches!(rollback, Some(Value::Null)) {
             *asked = rollback;
@@ -97,15 +112,28 @@ impl Ledger {
             return None;
         }
         let names = |wanted: &dyn Fn(&&Target) -> bool| -> Vec<String> {
-            targets.iter().filter(wanted).map(|target| target.name.clone()).collect()
+            targets
+                .iter()
+                .filter(wanted)
+                .map(|target| target.name.clone())
+                .collect()
         };
         let (blue, deployed) = (names(&|t| is_blue(t)), names(&|t| !is_blue(t)));
         if let Some(undone) = undone {
             let of = |wanted: &dyn Fn(&&Target) -> bool| -> Vec<String> {
-                undone.iter().filter(wanted).map(|target| target.name.clone()).collect()
+                undone
+                    .iter()
+                    .filter(wanted)
+                    .map(|target| target.name.clone())
+                    .collect()
             };
-            return differs("original instances", blue, of(&|t| is_blue(t)))
-                .or_else(|| differs("replacements", deployed, of(&|t| !is_blue(t) && had_traffic(t))));
+            return differs("original instances", blue, of(&|t| is_blue(t))).or_else(|| {
+                differs(
+                    "replacements",
+                    deployed,
+                    of(&|t| !is_blue(t) && had_traffic(t)),
+                )
+            });
         }
         let snapshot = &deployment.snapshot;
         let own = members(tx, &[("env", "prod")]);
@@ -124,11 +152,18 @@ impl Ledger {
         let outdated_only = snapshot["updateOutdatedInstancesOnly"] == true;
         let is_current = |name: &str| outdated_only && self.has(group, name, &snapshot["revision"]);
         let short = targets.iter().find(|target| {
-            let deploys = target.events().iter().any(|event| event["name"] == "Install");
+            let deploys = target
+                .events()
+                .iter()
+                .any(|event| event["name"] == "Install");
             !is_blue(target) && deploys == is_current(&target.name)
         });
         if let Some(target) = short {
-            return Some(format!("{} has {} events", target.name, target.events().len()));
+            return Some(format!(
+                "{} has {} events",
+                target.name,
+                target.events().len()
+            ));
         }
         if green.is_none() {
             expected.retain(|name| !is_current(name));
@@ -145,7 +180,11 @@ impl Ledger {
     }
 
     /// Checks a deployment that has just ended: its rollback, and its effect on the group.
-    pub(crate) fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
+    pub(crate) fn look_at_end(
+        &mut self,
+        deployment: &Deployment,
+        targets: &[Target],
+    ) -> Option<String> {
         let rollback = &deployment.relations["rollback"];
         let wanted = self.asks_for_rollback(deployment);
         let has_good = self.good.contains_key(&deployment.group);
@@ -157,7 +196,9 @@ impl Ledger {
         let undone = rollback["rollbackDeploymentId"].is_string();
         if !is_rollback && let Some(wanted) = wanted {
             if undone != (wanted && can_be_undone) {
-                return Some(format!("asks for a rollback: {wanted}, can: {can_be_undone}, has: {undone}"));
+                return Some(format!(
+                    "asks for a rollback: {wanted}, can: {can_be_undone}, has: {undone}"
+                ));
             }
             if wanted && rollback["rollbackMessage"].is_null() {
                 return Some("nobody says why it is not rolled back".into());
@@ -166,18 +207,32 @@ impl Ledger {
         let revision = &deployment.snapshot["revision"];
         if deployment.strategy() != "BlueGreenRollback" {
             let good = self.revision_of_group(&deployment.group).cloned();
-            for target in targets.iter().filter(|target| is_attempted(target) && !is_blue(target)) {
+            for target in targets
+                .iter()
+                .filter(|target| is_attempted(target) && !is_blue(target))
+            {
                 let key = (deployment.group.clone(), target.name.clone());
-                let before = self.health.get(&key).and_then(|(_, revision)| revision.clone());
+                let before = self
+                    .health
+                    .get(&key)
+                    .and_then(|(_, revision)| revision.clone());
                 let now = match target.status.as_str() {
                     "Succeeded" => (true, Some(revision.clone())),
-                    _ => (false, before.filter(|revision| Some(revision) != good.as_ref())),
+                    _ => (
+                        false,
+                        before.filter(|revision| Some(revision) != good.as_ref()),
+                    ),
                 };
                 self.health.insert(key, now);
             }
         }
-        if deployment.status == "Succeeded" && (deployment.strategy() != "BlueGreenRollback" || has_good) {
-            self.good.insert(deployment.group.clone(), (deployment.id.clone(), revision.clone()));
+        if deployment.status == "Succeeded"
+            && (deployment.strategy() != "BlueGreenRollback" || has_good)
+        {
+            self.good.insert(
+                deployment.group.clone(),
+                (deployment.id.clone(), revision.clone()),
+            );
         }
         None
     }
@@ -231,16 +286,28 @@ impl Ledger {
         }
         let at = self.retiring.remove(id)?;
         if now < at {
-            return Some(format!("deregistered its original instances at {now}, before {at}"));
+            return Some(format!(
+                "deregistered its original instances at {now}, before {at}"
+            ));
         }
         let serves = |target: &&Target| match deployment_stage(target) {
             Some(stage) => stage != "Block",
             None => false,
         };
-        let later: Vec<Target> = later.iter().flat_map(|later| oracle::targets(tx, &later.id)).collect();
-        let serving: HashSet<&str> = later.iter().filter(serves).map(|target| target.arn.as_str()).collect();
+        let later: Vec<Target> = later
+            .iter()
+            .flat_map(|later| oracle::targets(tx, &later.id))
+            .collect();
+        let serving: HashSet<&str> = later
+            .iter()
+            .filter(serves)
+            .map(|target| target.arn.as_str())
+            .collect();
         let now_registered = registered(tx);
-        for target in oracle::targets(tx, id).iter().filter(|target| is_blue(target)) {
+        for target in oracle::targets(tx, id)
+            .iter()
+            .filter(|target| is_blue(target))
+        {
             let is_registered = now_registered.contains(&target.arn);
             let was_registered = self.registered.contains(&target.arn);
             if is_registered != (was_registered && serving.contains(target.arn.as_str())) {
@@ -251,14 +318,21 @@ impl Ledger {
     }
 
     /// Checks the service's records of its groups.
-    pub(crate) fn look_at_groups(&mut self, tx: &Tx<'_>, deployments: &[Deployment]) -> Option<String> {
+    pub(crate) fn look_at_groups(
+        &mut self,
+        tx: &Tx<'_>,
+        deployments: &[Deployment],
+    ) -> Option<String> {
         self.registered = registered(tx);
         let mut found = BTreeMap::new();
         let sql = "SELECT group_id, target_id, healthy, revision FROM health";
         let rows = tx
             .query_all(sql, (), |row| {
                 let revision: Option<Json<Value>> = row.get(3)?;
-                Ok(((row.get(0)?, row.get(1)?), (row.get(2)?, revision.map(|json| json.0))))
+                Ok((
+                    (row.get(0)?, row.get(1)?),
+                    (row.get(2)?, revision.map(|json| json.0)),
+                ))
             })
             .unwrap();
         found.extend(rows);
@@ -266,19 +340,27 @@ impl Ledger {
             return Some(wrong);
         }
         let sql = "SELECT id, last_successful, target_revision FROM deployment_groups";
-        let groups: Vec<(String, Option<String>, Option<Json<Value>>)> =
-            tx.query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        let groups: Vec<(String, Option<String>, Option<Json<Value>>)> = tx
+            .query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap();
         for (group, good, target) in groups {
             let expected = self.good.get(&group).map(|(id, _)| id.clone());
             if let Some(wrong) = differs("last successful deployment", good, expected) {
                 return Some(wrong);
             }
             let target = target.map(|json| json.0);
-            let expected =
-                deployments.iter().rfind(|deployment| deployment.group == group).and_then(|last| {
+            let expected = deployments
+                .iter()
+                .rfind(|deployment| deployment.group == group)
+                .and_then(|last| {
                     let is_rollback = last.snapshot["creator"] == "codeDeployRollback";
                     let attempted = Some(&last.snapshot["revision"]);
-                    if is_rollback { self.revision_of_group(&group) } else { attempted }.cloned()
+                    if is_rollback {
+                        self.revision_of_group(&group)
+                    } else {
+                        attempted
+                    }
+                    .cloned()
                 });
             if let Some(wrong) = differs("target revision", target, expected) {
                 return Some(wrong);
@@ -290,10 +372,16 @@ impl Ledger {
 
 /// The stage of a target's last event, which shows why it became a target.
 fn deployment_stage(target: &Target) -> Option<&str> {
-    target.events().last().and_then(|event| event["stage"].as_str())
+    target
+        .events()
+        .last()
+        .and_then(|event| event["stage"].as_str())
 }
 
 fn registered(tx: &Tx<'_>) -> BTreeSet<String> {
     let sql = "SELECT arn FROM instances WHERE deregistered IS NULL";
-    tx.query_all(sql, (), |row| row.get(0)).unwrap().into_iter().collect()
+    tx.query_all(sql, (), |row| row.get(0))
+        .unwrap()
+        .into_iter()
+        .collect()
 }

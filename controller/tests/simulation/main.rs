@@ -2,8 +2,15 @@
 //!
 //! A world depends only on its seed, and plays the same every time: `SIMULATION_SEED=17` replays one and prints its
 //! events, `SIMULATION_SECONDS=600` searches for failures for that time.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "the environment says how long to look")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the environment says how long to look"
+)]
 
 mod host;
 mod ledger;
@@ -57,7 +64,9 @@ fn fleets_that_misbehave_are_deployed_to_within_the_rules() {
 fn play(store: &Store, seed: u64) {
     let mut world = World::new(store.clone(), seed);
     if let Err(failure) = catch_unwind(AssertUnwindSafe(|| world.play())) {
-        eprintln!("the fleet of seed {seed} failed; replay it with SIMULATION_SEED={seed}. What happened:");
+        eprintln!(
+            "the fleet of seed {seed} failed; replay it with SIMULATION_SEED={seed}. What happened:"
+        );
         for line in world.trace() {
             eprintln!("  {line}");
         }

@@ -146,7 +146,9 @@ fn budget(rules: &Value, targets: usize) -> usize {
         Value::String(name) if name == "OneAtATime" => targets - 1,
         Value::String(_) if targets == 1 => 0,
         Value::String(_) => targets - targets / 2,
-        numbered if numbered["HostCount"].is_u64() => numbered["HostCount"].as_u64().unwrap() as usize,
+        numbered if numbered["HostCount"].is_u64() => {
+            numbered["HostCount"].as_u64().unwrap() as usize
+        }
         numbered => (targets * numbered["FleetPercent"].as_u64().unwrap() as usize).div_ceil(100),
     };
     targets.saturating_sub(minimum)
@@ -155,14 +157,20 @@ fn budget(rules: &Value, targets: usize) -> usize {
 /// Whether too few hosts are left for success.
 fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
     let count = |fleet: Option<&str>, status: &str| {
-        targets.iter().filter(|target| target.label.as_deref() == fleet && target.status == status).count()
+        targets
+            .iter()
+            .filter(|target| target.label.as_deref() == fleet && target.status == status)
+            .count()
     };
     let (fleet, other) = match deployment.strategy() {
         "BlueGreen" => (Some("Green"), Some("Blue")),
         "BlueGreenRollback" => (Some("Blue"), Some("Green")),
         _ => (None, Some("nobody")),
     };
-    let size = targets.iter().filter(|target| target.label.as_deref() == fleet).count();
+    let size = targets
+        .iter()
+        .filter(|target| target.label.as_deref() == fleet)
+        .count();
     let failed = count(fleet, "Failed");
     let too_many = failed > 0 && failed >= budget(&deployment.rules, size);
     too_many || count(fleet, "Succeeded") == 0 || count(other, "Failed") > 0
@@ -172,7 +180,9 @@ impl Memory {
     /// Checks everything. Returns the first violation.
     pub(crate) fn look(&mut self, tx: &Tx<'_>, now: i64) -> Option<String> {
         let deployments = deployments(tx);
-        let runs = |deployment: &&Deployment| ["Created", "InProgress"].contains(&deployment.status.as_str());
+        let runs = |deployment: &&Deployment| {
+            ["Created", "InProgress"].contains(&deployment.status.as_str())
+        };
         self.running = deployments.iter().filter(runs).count();
         let mut active: BTreeMap<&str, &str> = BTreeMap::new();
         for (number, deployment) in deployments.iter().enumerate() {
@@ -212,7 +222,10 @@ impl Memory {
         let undone = undone.map(|id| self::targets(tx, id));
         let is_active = ACTIVE.contains(&deployment.status.as_str());
         let wrong = wrong
-            .or_else(|| self.ledger.look_at_start(tx, deployment, &targets, undone.as_deref()))
+            .or_else(|| {
+                self.ledger
+                    .look_at_start(tx, deployment, &targets, undone.as_deref())
+            })
             .or_else(|| self.ledger.look_at_waits(deployment, now))
             .or_else(|| self.look_at(deployment, &targets, is_active));
         if wrong.is_some() || is_active {
@@ -222,7 +235,12 @@ impl Memory {
         self.ledger.look_at_end(deployment, &targets)
     }
 
-    fn look_at(&mut self, deployment: &Deployment, targets: &[Target], is_active: bool) -> Option<String> {
+    fn look_at(
+        &mut self,
+        deployment: &Deployment,
+        targets: &[Target],
+        is_active: bool,
+    ) -> Option<String> {
         for target in targets {
             if let Some(wrong) = self.look_at_target(deployment, target) {
                 return Some(format!("target {}: {wrong}", target.position));
@@ -230,21 +248,37 @@ impl Memory {
         }
         let unavailable = |target: &&Target| {
             let deploys = target.label.as_deref() != Some("Blue");
-            let begun = target.events().iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
-            let mut installing = target.events().iter().filter(|event| event["stage"] == "Deploy");
-            let done = installing.all(|event| state(event) == "Succeeded" || deployment.forgives(event));
+            let begun = target
+                .events()
+                .iter()
+                .any(|event| !["Pending", "Skipped"].contains(&state(event)));
+            let mut installing = target
+                .events()
+                .iter()
+                .filter(|event| event["stage"] == "Deploy");
+            let done =
+                installing.all(|event| state(event) == "Succeeded" || deployment.forgives(event));
             deploys && begun && !done
         };
         let in_place = ["InPlace", "InPlaceBehindLoadBalancer"].contains(&deployment.strategy());
-        let green = targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).count();
+        let green = targets
+            .iter()
+            .filter(|target| target.label.as_deref() != Some("Blue"))
+            .count();
         let out = targets.iter().filter(unavailable).count();
         let deploying = deployment.progress["stage"] == "Deploy" || deployment.status == "Ready";
-        if (in_place || deploying) && is_active && green > 0 && out > budget(&deployment.rules, green) {
+        if (in_place || deploying)
+            && is_active
+            && green > 0
+            && out > budget(&deployment.rules, green)
+        {
             return Some(format!("{out} of {green} hosts unavailable"));
         }
         // Traffic is taken from one fleet only after the other has it.
         let events = |label: &str, wanted: &'static str| -> Vec<String> {
-            let of_fleet = targets.iter().filter(|target| target.label.as_deref() == Some(label));
+            let of_fleet = targets
+                .iter()
+                .filter(|target| target.label.as_deref() == Some(label));
             of_fleet
                 .flat_map(|target| target.events())
                 .filter(|event| event["name"] == wanted)
@@ -253,7 +287,9 @@ impl Memory {
         };
         for (gains, loses) in [("Green", "Blue"), ("Blue", "Green")] {
             let allowed = events(gains, "AllowTraffic");
-            let blocking = events(loses, "BlockTraffic").iter().any(|s| s != "Pending" && s != "Skipped");
+            let blocking = events(loses, "BlockTraffic")
+                .iter()
+                .any(|s| s != "Pending" && s != "Skipped");
             let has_traffic = allowed.iter().any(|s| s == "Succeeded");
             if blocking && !allowed.is_empty() && !has_traffic {
                 return Some(format!("{loses} loses its traffic and {gains} has none"));
@@ -271,7 +307,10 @@ impl Memory {
         for (index, event) in target.events().iter().enumerate() {
             let begun = !["Pending", "Skipped"].contains(&state(event));
             if begun && earlier_open {
-                return Some(format!("event {index} before its turn: {:?}", target.events()));
+                return Some(format!(
+                    "event {index} before its turn: {:?}",
+                    target.events()
+                ));
             }
             earlier_open |= state(event) != "Succeeded" && !deployment.forgives(event);
             out += usize::from(is_out(event));
@@ -289,12 +328,25 @@ impl Memory {
 
     fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
         let left = |event: &Value| is_out(event) || state(event) == "Pending";
-        if let Some(target) = targets.iter().find(|target| target.events().iter().any(left)) {
-            return Some(format!("ended with something left on target {}", target.position));
+        if let Some(target) = targets
+            .iter()
+            .find(|target| target.events().iter().any(left))
+        {
+            return Some(format!(
+                "ended with something left on target {}",
+                target.position
+            ));
         }
-        let deployed: Vec<_> =
-            targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).collect();
-        let count = |status: &str| deployed.iter().filter(|target| target.status == status).count();
+        let deployed: Vec<_> = targets
+            .iter()
+            .filter(|target| target.label.as_deref() != Some("Blue"))
+            .collect();
+        let count = |status: &str| {
+            deployed
+                .iter()
+                .filter(|target| target.status == status)
+                .count()
+        };
         let reroutes = deployment.strategy() == "BlueGreenRollback";
         if deployment.status == "Succeeded" && !targets.is_empty() && !reroutes {
             if count("Succeeded") == 0 || count("Succeeded") + count("Failed") != deployed.len() {
@@ -303,7 +355,10 @@ impl Memory {
             if count("Failed") > budget(&deployment.rules, deployed.len()) {
                 return Some(format!("a success with {} failures", count("Failed")));
             }
-            if targets.iter().any(|t| t.label.as_deref() == Some("Blue") && t.status != "Succeeded") {
+            if targets
+                .iter()
+                .any(|t| t.label.as_deref() == Some("Blue") && t.status != "Succeeded")
+            {
                 return Some("a success with original instances that may have traffic".into());
             }
         }
@@ -311,8 +366,12 @@ impl Memory {
         if code == "HEALTH_CONSTRAINTS" && !has_lost_too_many(deployment, targets) {
             return Some("a failure of a fleet that is well enough".into());
         }
-        let nobody_could_begin = !deployed.is_empty() && budget(&deployment.rules, deployed.len()) == 0;
-        if !reroutes && (code == "HEALTH_CONSTRAINTS_INVALID") != nobody_could_begin && started(deployment) {
+        let nobody_could_begin =
+            !deployed.is_empty() && budget(&deployment.rules, deployed.len()) == 0;
+        if !reroutes
+            && (code == "HEALTH_CONSTRAINTS_INVALID") != nobody_could_begin
+            && started(deployment)
+        {
             return Some(format!("{code} of {} hosts", deployed.len()));
         }
         let excused = nobody_could_begin
@@ -321,7 +380,8 @@ impl Memory {
         if self.calm && deployment.status != "Succeeded" && !excused {
             return Some("good hosts, and nobody interfered".into());
         }
-        if code == "HEALTH_CONSTRAINTS" && targets.iter().all(|target| target.status == "Succeeded") {
+        if code == "HEALTH_CONSTRAINTS" && targets.iter().all(|target| target.status == "Succeeded")
+        {
             return Some("a failure without a failed target".into());
         }
         None
@@ -354,9 +414,14 @@ fn rollbacks(deployments: &[Deployment]) -> Option<String> {
         }
         if let Some(of) = of {
             if let Some(other) = undone.insert(of, &deployment.id) {
-                return Some(format!("{of} was rolled back by {other} and {}", deployment.id));
+                return Some(format!(
+                    "{of} was rolled back by {other} and {}",
+                    deployment.id
+                ));
             }
-            let answer = by_id.get(of).map(|d| &d.relations["rollback"]["rollbackDeploymentId"]);
+            let answer = by_id
+                .get(of)
+                .map(|d| &d.relations["rollback"]["rollbackDeploymentId"]);
             if answer.and_then(|id| id.as_str()) != Some(deployment.id.as_str()) {
                 return Some(format!("{of} does not know its rollback {}", deployment.id));
             }

@@ -47,9 +47,18 @@ static SETTINGS: LazyLock<(Partition, Quotas, Balancers, Pages, Vault)> = LazyLo
     let balancers = json!({"lb": {"webhook": {"url": "http://[::1]/"}}});
     let partition = Partition::new(None, None).unwrap();
     let balancers = serde_json::from_value(balancers).unwrap();
-    let vault =
-        Vault::open(&Keys::of(tempfile::tempdir().unwrap().path(), &Store::in_memory().unwrap())).unwrap();
-    (partition, Quotas::default(), balancers, Pages::new(b"simulation"), vault)
+    let vault = Vault::open(&Keys::of(
+        tempfile::tempdir().unwrap().path(),
+        &Store::in_memory().unwrap(),
+    ))
+    .unwrap();
+    (
+        partition,
+        Quotas::default(),
+        balancers,
+        Pages::new(b"simulation"),
+        vault,
+    )
 });
 
 /// More steps than any fleet needs.
@@ -101,14 +110,25 @@ enum Fate {
 impl World {
     pub(crate) fn new(store: Store, seed: u64) -> World {
         let mut rng = Rng::with_seed(seed);
-        let style = *rng.choice(&[Style::InPlace, Style::InPlace, Style::Traffic, Style::BlueGreen]).unwrap();
+        let style = *rng
+            .choice(&[
+                Style::InPlace,
+                Style::InPlace,
+                Style::Traffic,
+                Style::BlueGreen,
+            ])
+            .unwrap();
         let all_good = rng.u32(0..3) == 0;
         let calm = all_good && rng.bool();
         let hosts: Vec<_> = (0..rng.usize(1..7))
             .map(|number| {
                 let name = format!("box{number}");
                 let identifier = format!("arn:aws:iam::123456789012:user/{name}");
-                let temper = if all_good { Temper::Good } else { Temper::draw(&mut rng) };
+                let temper = if all_good {
+                    Temper::Good
+                } else {
+                    Temper::draw(&mut rng)
+                };
                 Host::new(name, identifier, temper, !calm)
             })
             .collect();
@@ -150,7 +170,10 @@ impl World {
     }
 
     fn say(&mut self, what: String) {
-        let line = format!("{:>9.3} {what}", (self.now - 1_800_000_000_000) as f64 / 1000.0);
+        let line = format!(
+            "{:>9.3} {what}",
+            (self.now - 1_800_000_000_000) as f64 / 1000.0
+        );
         if self.tells {
             println!("{line}");
         }
@@ -159,7 +182,10 @@ impl World {
 
     fn name(&mut self, id: &str) -> String {
         let number = self.names.len() + 1;
-        self.names.entry(id.to_owned()).or_insert_with(|| format!("d{number}")).clone()
+        self.names
+            .entry(id.to_owned())
+            .or_insert_with(|| format!("d{number}"))
+            .clone()
     }
 
     fn transact<T: Send + 'static>(
@@ -170,7 +196,17 @@ impl World {
         let (partition, quotas, balancers, pages, vault) = &*SETTINGS;
         self.store.transact_blocking(move |tx| {
             let known = &KnownNames::default();
-            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, known, pages, vault })
+            work(&Context {
+                tx,
+                now,
+                partition,
+                quotas,
+                timers: &TIMERS,
+                balancers,
+                known,
+                pages,
+                vault,
+            })
         })
     }
 
@@ -189,7 +225,11 @@ impl World {
         let dies_before = matches!(fate, Fate::DiesBefore);
         let done = self.transact(move |context| {
             let done = work(context)?;
-            if dies_before { Err(ErrorName::InternalFailure.because("the power failed")) } else { Ok(done) }
+            if dies_before {
+                Err(ErrorName::InternalFailure.because("the power failed"))
+            } else {
+                Ok(done)
+            }
         });
         if !matches!(fate, Fate::Lives) {
             self.restart();
@@ -218,13 +258,22 @@ impl World {
         self.say("the controller dies and starts again".into());
         self.agenda = Agenda::default();
         self.due.clear();
-        self.jobs = self.transact(|context| traffic::begun(context, 0)).unwrap().jobs;
+        self.jobs = self
+            .transact(|context| traffic::begun(context, 0))
+            .unwrap()
+            .jobs;
         (self.traffic, self.alarms) = (true, true);
-        for id in self.transact(|context| Ok(unfinished::all(context.tx)?)).unwrap() {
+        for id in self
+            .transact(|context| Ok(unfinished::all(context.tx)?))
+            .unwrap()
+        {
             let given = id.clone();
-            self.transact(move |context| resume(context, &given, context.now)).unwrap();
+            self.transact(move |context| resume(context, &given, context.now))
+                .unwrap();
             self.agenda.look_now(&id);
-            let (_, outcome) = self.transact(move |context| resume(context, &id, context.now)).unwrap();
+            let (_, outcome) = self
+                .transact(move |context| resume(context, &id, context.now))
+                .unwrap();
             self.hear(&outcome);
         }
         // The crash broke their connections.
@@ -245,7 +294,10 @@ impl World {
             // Only the controller's own memory may end a deployment of silent hosts.
             let remembered = !self.due.is_empty() || self.agenda.idle(self.time()).is_some();
             let idle = !remembered && !self.traffic && !self.alarms && self.jobs.is_empty();
-            assert!(self.active == 0 || !idle, "a deployment nobody will look at");
+            assert!(
+                self.active == 0 || !idle,
+                "a deployment nobody will look at"
+            );
             assert!(
                 !self.calm || self.memory.running == 0 || !self.nothing_follows(),
                 "a deployment that hangs"
@@ -264,7 +316,10 @@ impl World {
             && !self.traffic
             && !self.alarms
             && self.jobs.is_empty()
-            && self.hosts.iter().all(|host| !host.woken && host.held.is_empty())
+            && self
+                .hosts
+                .iter()
+                .all(|host| !host.woken && host.held.is_empty())
     }
 
     fn look(&mut self) {
@@ -349,8 +404,9 @@ impl World {
     fn balance(&mut self) {
         if self.traffic {
             self.traffic = false;
-            let take =
-                |context: &Context<'_>| traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes));
+            let take = |context: &Context<'_>| {
+                traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes))
+            };
             if let Some(taken) = self.act(take) {
                 self.jobs.extend(taken.unwrap());
             }
@@ -364,9 +420,13 @@ impl World {
             job.instance,
             if fails { "fails" } else { "is done" }
         ));
-        let result = if fails { Err("no route to host".into()) } else { Ok(String::new()) };
-        if let Some(done) =
-            self.act(move |context| Ok(((), vec![traffic::complete(context, &job.command, result)?])))
+        let result = if fails {
+            Err("no route to host".into())
+        } else {
+            Ok(String::new())
+        };
+        if let Some(done) = self
+            .act(move |context| Ok(((), vec![traffic::complete(context, &job.command, result)?])))
         {
             done.unwrap();
         }
@@ -378,10 +438,18 @@ impl World {
         for watched in watched {
             let active = !self.calm && self.rng.u32(0..25) == 0;
             let name = self.name(&watched.deployment_id);
-            self.say(format!("the alarm of {name} is {}", if active { "active" } else { "quiet" }));
+            self.say(format!(
+                "the alarm of {name} is {}",
+                if active { "active" } else { "quiet" }
+            ));
             let id = watched.deployment_id.clone();
-            let sight = if active { Sight::Active("too-hot".into()) } else { Sight::Quiet };
-            let reported = self.act(move |context| Ok(((), vec![alarm::report(context, &id, sight)?])));
+            let sight = if active {
+                Sight::Active("too-hot".into())
+            } else {
+                Sight::Quiet
+            };
+            let reported =
+                self.act(move |context| Ok(((), vec![alarm::report(context, &id, sight)?])));
             if let Some(reported) = reported {
                 reported.unwrap();
                 if active {

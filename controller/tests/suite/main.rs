@@ -1,5 +1,9 @@
 //! The controller from outside: the real program, real clients, and scripted agents.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod support;
 

@@ -15,7 +15,9 @@ use aws_credential_types::Credentials;
 use aws_sdk_codedeploy::Client;
 use aws_sdk_codedeploy::config::retry::RetryConfig;
 use aws_sdk_codedeploy::config::{BehaviorVersion, Region};
-use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign,
+};
 use aws_sigv4::sign::v4;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -24,12 +26,16 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 /// Timeouts short enough for tests, and long enough for a slow machine.
-pub(crate) const QUICK: &str = "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
+pub(crate) const QUICK: &str =
+    "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
 
 /// A file in a controller's folder with its whole log.
 const LOG: &str = "log";
 
-#[allow(clippy::disallowed_methods, reason = "tests run the program and its oracles as processes")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests run the program and its oracles as processes"
+)]
 pub(crate) fn command(program: &str) -> Command {
     Command::new(program)
 }
@@ -61,7 +67,11 @@ impl Controller {
         prepare(&data);
         std::fs::write(folder.path().join("controller.yml"), config).unwrap();
         let (child, address) = spawn(&folder);
-        Controller { folder, child, address }
+        Controller {
+            folder,
+            child,
+            address,
+        }
     }
 
     /// Starts it with a limited number of open files.
@@ -70,7 +80,9 @@ impl Controller {
         controller.child.kill().unwrap();
         controller.child.wait().unwrap();
         let mut limited = command("prlimit");
-        limited.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_codedeploy-controller"));
+        limited
+            .arg(format!("--nofile={files}:{files}"))
+            .arg(env!("CARGO_BIN_EXE_codedeploy-controller"));
         (controller.child, controller.address) = spawn_by(limited, &controller.folder);
         controller
     }
@@ -108,13 +120,21 @@ impl Controller {
     /// The lines that it has logged with this message.
     pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(self.folder.path().join(LOG)).unwrap();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["message"] == message).collect()
     }
 
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.id().to_string();
-        assert!(command("kill").args(["-s", name, &pid]).status().unwrap().success());
+        assert!(
+            command("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Asks the process to end, and returns the time that it took.
@@ -127,13 +147,20 @@ impl Controller {
 
     pub(crate) fn admin(&self, args: &[&str]) -> Output {
         let mut command = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
-        command.args(args).arg("--data-dir").arg(self.folder.path().join("data"));
+        command
+            .args(args)
+            .arg("--data-dir")
+            .arg(self.folder.path().join("data"));
         command.output().unwrap()
     }
 
     pub(crate) fn admin_json(&self, args: &[&str]) -> Value {
         let output = self.admin(args);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -214,7 +241,11 @@ fn spawn_by(mut command: Command, folder: &tempfile::TempDir) -> (Child, SocketA
         .unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (ready, address) = mpsc::channel();
-    let mut log = std::fs::File::options().append(true).create(true).open(folder.path().join(LOG)).unwrap();
+    let mut log = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(folder.path().join(LOG))
+        .unwrap();
     std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
             eprintln!("{line}");
@@ -225,12 +256,17 @@ fn spawn_by(mut command: Command, folder: &tempfile::TempDir) -> (Child, SocketA
             }
         }
     });
-    let address = address.recv_timeout(Duration::from_secs(60)).expect("the controller did not get ready");
+    let address = address
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the controller did not get ready");
     (child, address)
 }
 
 pub(crate) fn text(value: &Value, member: &str) -> String {
-    value[member].as_str().unwrap_or_else(|| panic!("no text {member} in {value}")).to_owned()
+    value[member]
+        .as_str()
+        .unwrap_or_else(|| panic!("no text {member} in {value}"))
+        .to_owned()
 }
 
 /// The parts of a signature that differ from a good agent's.
@@ -274,23 +310,33 @@ pub(crate) struct Held {
 
 impl Agent {
     pub(crate) async fn send(&self, forgery: Forgery, input: Value) -> (u16, Value) {
-        self.attempt(forgery, input).await.expect("the controller answers")
+        self.attempt(forgery, input)
+            .await
+            .expect("the controller answers")
     }
 
     /// Sends to a controller that may crash meanwhile.
     pub(crate) async fn attempt(&self, forgery: Forgery, input: Value) -> Option<(u16, Value)> {
-        self.attempt_bytes(forgery, input.to_string().into_bytes()).await
+        self.attempt_bytes(forgery, input.to_string().into_bytes())
+            .await
     }
 
     /// Sends any body.
-    pub(crate) async fn attempt_bytes(&self, forgery: Forgery, body: Vec<u8>) -> Option<(u16, Value)> {
+    pub(crate) async fn attempt_bytes(
+        &self,
+        forgery: Forgery,
+        body: Vec<u8>,
+    ) -> Option<(u16, Value)> {
         let headers = [
             ("content-type", "application/x-amz-json-1.1".to_owned()),
             ("x-amz-target", forgery.target.clone()),
             ("x-amz-codedeploy-agent-version", "TEST_1.0".to_owned()),
         ];
         let (status, answer) = self.raw(forgery, "POST /", &headers, body).await?;
-        Some((status, serde_json::from_slice(&answer).unwrap_or(Value::Null)))
+        Some((
+            status,
+            serde_json::from_slice(&answer).unwrap_or(Value::Null),
+        ))
     }
 
     /// Sends a request that is signed with its headers and body; returns the status and the body of the response.
@@ -303,7 +349,8 @@ impl Agent {
     ) -> Option<(u16, Vec<u8>)> {
         let (method, path) = request.split_once(' ').unwrap();
         let url = format!("http://{}{path}", self.address);
-        let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
+        let identity =
+            Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
         let parameters = v4::SigningParams::builder()
@@ -318,7 +365,8 @@ impl Agent {
         let host = ("host", self.address.to_string());
         let headers: Vec<_> = std::iter::once(&host).chain(headers).collect();
         let signed = headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let signable = SignableRequest::new(method, &url, signed, SignableBody::Bytes(&body)).unwrap();
+        let signable =
+            SignableRequest::new(method, &url, signed, SignableBody::Bytes(&body)).unwrap();
         let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
         let mut request = Request::builder().method(method).uri(&url);
         for (name, value) in headers {
@@ -327,11 +375,17 @@ impl Agent {
         for (name, value) in instructions.headers() {
             request = request.header(name, value);
         }
-        let request = request.body(Body::from(forgery.body_sent.map_or(body, String::into_bytes))).unwrap();
+        let request = request
+            .body(Body::from(
+                forgery.body_sent.map_or(body, String::into_bytes),
+            ))
+            .unwrap();
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.ok()?;
         let status = response.status().as_u16();
-        let bytes = to_bytes(Body::new(response.into_body()), usize::MAX).await.ok()?;
+        let bytes = to_bytes(Body::new(response.into_body()), usize::MAX)
+            .await
+            .ok()?;
         Some((status, bytes.into()))
     }
 
@@ -355,7 +409,8 @@ impl Agent {
     pub(crate) fn head(&self, service: &str, request: &str, target: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         let url = format!("http://{}{path}", self.address);
-        let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
+        let identity =
+            Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
         let parameters = v4::SigningParams::builder()
@@ -371,16 +426,26 @@ impl Agent {
         let headers = [("host", host.as_str()), ("x-amz-target", target)];
         let headers = headers.into_iter().filter(|(_, value)| !value.is_empty());
         let signable =
-            SignableRequest::new(method, &url, headers.clone(), SignableBody::UnsignedPayload).unwrap();
+            SignableRequest::new(method, &url, headers.clone(), SignableBody::UnsignedPayload)
+                .unwrap();
         let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
-        let given: String = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let added: String =
-            instructions.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let given: String = headers
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let added: String = instructions
+            .headers()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
         format!("{method} {path} HTTP/1.1\r\n{given}{added}")
     }
 
     pub(crate) async fn poll(&self) -> Option<Held> {
-        let output = self.ok("PollHostCommand", json!({"HostIdentifier": self.identifier})).await;
+        let output = self
+            .ok(
+                "PollHostCommand",
+                json!({"HostIdentifier": self.identifier}),
+            )
+            .await;
         let command = output.get("HostCommand")?;
         assert_eq!(text(command, "HostIdentifier"), self.identifier);
         assert!(command["Nonce"].is_i64());
@@ -392,20 +457,23 @@ impl Agent {
     }
 
     pub(crate) async fn specification(&self, command: &Held) -> Value {
-        let input = json!({"DeploymentExecutionId": command.execution, "HostIdentifier": self.identifier});
+        let input =
+            json!({"DeploymentExecutionId": command.execution, "HostIdentifier": self.identifier});
         self.ok("GetDeploymentSpecification", input).await
     }
 
     pub(crate) async fn acknowledge(&self, command: &Held) -> String {
         let diagnostics = json!({"Format": "JSON", "Payload": r#"{"IsCommandNoop":false}"#});
         let input = json!({"HostCommandIdentifier": command.id, "Diagnostics": diagnostics});
-        text(&self.ok("PutHostCommandAcknowledgement", input).await, "CommandStatus")
+        text(
+            &self.ok("PutHostCommandAcknowledgement", input).await,
+            "CommandStatus",
+        )
     }
 
     pub(crate) async fn complete(&self, command: &Held, status: &str, payload: &str) {
         let diagnostics = json!({"Format": "JSON", "Payload": payload});
-        let input =
-            json!({"HostCommandIdentifier": command.id, "CommandStatus": status, "Diagnostics": diagnostics});
+        let input = json!({"HostCommandIdentifier": command.id, "CommandStatus": status, "Diagnostics": diagnostics});
         self.ok("PutHostCommandComplete", input).await;
     }
 

@@ -6,7 +6,8 @@ use super::fields::{Place, Report, quoted};
 use super::values::parse_principal;
 use super::{Acl, AclEntry, AclTag};
 
-const FORM: &str = "[default:]user|group|mask|other:name:rwx, such as \"u:mary:rw\" or \"d:g:staff:r-x\"";
+const FORM: &str =
+    "[default:]user|group|mask|other:name:rwx, such as \"u:mary:rw\" or \"d:g:staff:r-x\"";
 
 /// Reads the value of `acls`. An entry with a problem goes into the report only.
 pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
@@ -16,7 +17,9 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
             report,
             format_args!("found {found}; expected a list of ACL entries; write acls: [{found}]"),
         );
-        return Acl { entries: Vec::new() };
+        return Acl {
+            entries: Vec::new(),
+        };
     }
     let mut entries = Vec::new();
     let mut concerned = HashSet::new();
@@ -27,11 +30,16 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
         if text.ends_with(':') {
             item.warning(
                 report,
-                format_args!("found {} without permissions, which means ---; write that", quoted(text)),
+                format_args!(
+                    "found {} without permissions, which means ---; write that",
+                    quoted(text)
+                ),
             );
         }
         match entry(text) {
-            Ok(entry) if concerned.insert((entry.default, entry.tag.clone())) => entries.push(entry),
+            Ok(entry) if concerned.insert((entry.default, entry.tag.clone())) => {
+                entries.push(entry)
+            }
             Ok(_) => item.problem(
                 report,
                 format_args!(
@@ -70,14 +78,24 @@ fn entry(text: &str) -> Result<AclEntry, String> {
             let without_name = quoted(&format!("{tag}::{perms}"));
             return Err(format!("{tag:?} takes no name; write {without_name}"));
         }
-        _ => return Err(format!("{} is no kind of entry; expected {FORM}", quoted(tag))),
+        _ => {
+            return Err(format!(
+                "{} is no kind of entry; expected {FORM}",
+                quoted(tag)
+            ));
+        }
     };
     if !default && matches!(tag, AclTag::Owner | AclTag::OwningGroup | AclTag::Other) {
         return Err(
-            "the entries of owner, owning group and others are those of the mode; use \"mode\"".to_owned()
+            "the entries of owner, owning group and others are those of the mode; use \"mode\""
+                .to_owned(),
         );
     }
-    Ok(AclEntry { default, tag, perms: permission_bits(perms)? })
+    Ok(AclEntry {
+        default,
+        tag,
+        perms: permission_bits(perms)?,
+    })
 }
 
 fn permission_bits(text: &str) -> Result<u8, String> {

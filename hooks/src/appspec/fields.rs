@@ -9,8 +9,14 @@ use super::raw::{Node, Value};
 use super::{AppSpec, Finding, Invalid, Parsed, Position, scalar};
 
 /// The keys of the document itself.
-pub(super) const TOP_LEVEL: [&str; 6] =
-    ["version", "os", "files", "file_exists_behavior", "permissions", "hooks"];
+pub(super) const TOP_LEVEL: [&str; 6] = [
+    "version",
+    "os",
+    "files",
+    "file_exists_behavior",
+    "permissions",
+    "hooks",
+];
 
 /// The number of characters of a found text that a message quotes.
 const QUOTED_CHARS: usize = 60;
@@ -37,10 +43,16 @@ impl Report {
         self.warnings.sort_by_key(|finding| finding.position);
         let warnings = self.warnings;
         match read {
-            Some((appspec, entries)) if self.problems.is_empty() => {
-                Ok(Parsed { appspec, warnings, entries, text: text.to_vec() })
-            }
-            _ => Err(Invalid { problems: self.problems, warnings }),
+            Some((appspec, entries)) if self.problems.is_empty() => Ok(Parsed {
+                appspec,
+                warnings,
+                entries,
+                text: text.to_vec(),
+            }),
+            _ => Err(Invalid {
+                problems: self.problems,
+                warnings,
+            }),
         }
     }
 }
@@ -71,7 +83,8 @@ pub(super) enum Repeated {
 
 impl Repeated {
     /// For a mapping in a list: a forgotten '-' often turns two entries into one.
-    pub(super) const IN_ENTRY: Self = Self::LastCounts("if two entries are meant, begin the second with '-'");
+    pub(super) const IN_ENTRY: Self =
+        Self::LastCounts("if two entries are meant, begin the second with '-'");
 }
 
 /// A mapping with known keys.
@@ -83,7 +96,10 @@ pub(super) struct Fields<'t> {
 
 impl<'t> Place<'t> {
     pub(super) fn root(node: &'t Node) -> Self {
-        Self { node, path: String::new() }
+        Self {
+            node,
+            path: String::new(),
+        }
     }
 
     pub(super) fn problem(&self, report: &mut Report, message: impl Display) {
@@ -95,12 +111,21 @@ impl<'t> Place<'t> {
     }
 
     fn finding(&self, message: impl Display) -> Finding {
-        Finding { position: Some(self.node.position), path: self.path.clone(), message: message.to_string() }
+        Finding {
+            position: Some(self.node.position),
+            path: self.path.clone(),
+            message: message.to_string(),
+        }
     }
 
     /// Reports a value that an official agent reads as `reading`, against its plain meaning. This is a problem; in an
     /// earlier revision, which ran with that reading, it is a warning.
-    pub(super) fn misleads<T>(&self, report: &mut Report, message: impl Display, reading: T) -> Option<T> {
+    pub(super) fn misleads<T>(
+        &self,
+        report: &mut Report,
+        message: impl Display,
+        reading: T,
+    ) -> Option<T> {
         if report.earlier {
             self.warning(report, message);
             return Some(reading);
@@ -111,7 +136,10 @@ impl<'t> Place<'t> {
 
     /// Adds the problem that every wrong value ends in.
     pub(super) fn unexpected(&self, report: &mut Report, expected: impl Display) {
-        self.problem(report, format_args!("found {}; expected {expected}", self.found()));
+        self.problem(
+            report,
+            format_args!("found {}; expected {expected}", self.found()),
+        );
     }
 
     /// Describes the value that stands here.
@@ -155,7 +183,10 @@ impl<'t> Place<'t> {
         }
         let nothing = self.is_empty() || self.is_false();
         if nothing {
-            self.warning(report, format_args!("found {}, which counts as absent", self.found()));
+            self.warning(
+                report,
+                format_args!("found {}, which counts as absent", self.found()),
+            );
         }
         nothing
     }
@@ -167,7 +198,10 @@ impl<'t> Place<'t> {
 
     /// A non-blank text, trimmed. Numbers and the like count as the text that they are written as.
     pub(super) fn text(&self, report: &mut Report, expected: impl Display) -> Option<&'t str> {
-        let text = self.scalar().map(|(text, _)| text.trim()).filter(|text| !text.is_empty());
+        let text = self
+            .scalar()
+            .map(|(text, _)| text.trim())
+            .filter(|text| !text.is_empty());
         if text.is_none() {
             self.unexpected(report, expected);
         }
@@ -180,7 +214,10 @@ impl<'t> Place<'t> {
             Value::Sequence(items) => items
                 .iter()
                 .enumerate()
-                .map(|(index, node)| Place { node, path: format!("{}[{index}]", self.path) })
+                .map(|(index, node)| Place {
+                    node,
+                    path: format!("{}[{index}]", self.path),
+                })
                 .collect(),
             _ => {
                 if !self.is_nothing(report) {
@@ -206,7 +243,10 @@ impl<'t> Place<'t> {
         let mut indices: HashMap<&str, usize> = HashMap::with_capacity(pairs.len());
         for (key, value) in pairs {
             let Value::Scalar { text, .. } = &key.value else {
-                let found = Place { node: key, path: self.path.clone() };
+                let found = Place {
+                    node: key,
+                    path: self.path.clone(),
+                };
                 found.warning(
                     report,
                     "found a list or mapping as the key, ignored; put a key with '[' or '{' in quotes",
@@ -216,9 +256,15 @@ impl<'t> Place<'t> {
             let entry = Entry {
                 key: text,
                 key_position: key.position,
-                value: Place { node: value, path: self.path_of(text) },
+                value: Place {
+                    node: value,
+                    path: self.path_of(text),
+                },
             };
-            if let Some(earlier) = indices.insert(text, entries.len()).and_then(|at| entries[at].take()) {
+            if let Some(earlier) = indices
+                .insert(text, entries.len())
+                .and_then(|at| entries[at].take())
+            {
                 entry.repeats(&earlier, report, repeated);
             }
             entries.push(Some(entry));
@@ -245,7 +291,10 @@ impl<'t> Place<'t> {
             }
             is_known
         });
-        let place = Place { node: self.node, path: self.path.clone() };
+        let place = Place {
+            node: self.node,
+            path: self.path.clone(),
+        };
         Some(Fields { place, values })
     }
 
@@ -256,7 +305,11 @@ impl<'t> Place<'t> {
         } else {
             quoted(key)
         };
-        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 }
 
@@ -271,7 +324,10 @@ impl Entry<'_> {
 
     /// A finding about the key, not about its value.
     fn finding(&self, message: impl Display) -> Finding {
-        Finding { position: Some(self.key_position), ..self.value.finding(message) }
+        Finding {
+            position: Some(self.key_position),
+            ..self.value.finding(message)
+        }
     }
 
     fn repeats(&self, earlier: &Self, report: &mut Report, repeated: Repeated) {
@@ -316,7 +372,10 @@ impl<'t> Fields<'t> {
             }
             return Some(&entry.value);
         }
-        let missing = Place { node: self.place.node, path: self.place.path_of(name) };
+        let missing = Place {
+            node: self.place.node,
+            path: self.place.path_of(name),
+        };
         missing.problem(report, format_args!("missing; expected {expected}"));
         None
     }
@@ -332,7 +391,8 @@ pub(super) fn quoted(text: &str) -> String {
 
 fn unknown_key(key: &str, known: &[&str], at_top: bool) -> String {
     if !at_top && TOP_LEVEL.contains(&key) {
-        return "ignored here; this key belongs at the top level of the file, without indentation".to_owned();
+        return "ignored here; this key belongs at the top level of the file, without indentation"
+            .to_owned();
     }
     if at_top && LifecycleEvent::standard().any(|event| event.name() == key) {
         return "ignored here; a lifecycle event belongs below 'hooks', indented".to_owned();

@@ -16,8 +16,8 @@ const MAX_NAMES: usize = 10_000;
 pub fn missing_source(root: &Path, path: &Path) -> String {
     if path.to_string_lossy().contains(['*', '?']) {
         let rule = "; a source has no wildcards: name one file, or the folder that holds it";
-        let found =
-            matching(root, path).map(|found| format!(" (such as {})", quoted(&found.to_string_lossy())));
+        let found = matching(root, path)
+            .map(|found| format!(" (such as {})", quoted(&found.to_string_lossy())));
         return format!("{rule}{}", found.unwrap_or_default());
     }
     near(root, path)
@@ -27,13 +27,13 @@ pub fn missing_source(root: &Path, path: &Path) -> String {
 pub fn missing_script(root: &Path, location: &ArchivePath) -> String {
     let written = location.written();
     let words: Vec<&str> = written.split_whitespace().collect();
-    let is_there = |text: &str| ArchivePath::new(text).is_ok_and(|path| kind(root, path.as_path()).is_some());
+    let is_there =
+        |text: &str| ArchivePath::new(text).is_ok_and(|path| kind(root, path.as_path()).is_some());
     if let [first, arguments @ ..] = words.as_slice()
         && !arguments.is_empty()
     {
         if is_there(first) {
-            let hint =
-                "a location has no arguments: name the script alone, or a script that calls it with them";
+            let hint = "a location has no arguments: name the script alone, or a script that calls it with them";
             return format!("; {hint} (the revision has {})", quoted(first));
         }
         if let Some(script) = arguments.iter().find(|word| is_there(word)) {
@@ -46,11 +46,16 @@ pub fn missing_script(root: &Path, location: &ArchivePath) -> String {
         let mut there = None;
         while there.is_none() && shorter.next().is_some() {
             let path = shorter.as_path();
-            there =
-                (!path.as_os_str().is_empty() && kind(root, path).is_some()).then(|| path.to_string_lossy());
+            there = (!path.as_os_str().is_empty() && kind(root, path).is_some())
+                .then(|| path.to_string_lossy());
         }
-        let found = there.map(|path| format!(" (which has {})", quoted(&path))).unwrap_or_default();
-        return format!("; {} is looked up in the revision{found}, and not on the host", quoted(written));
+        let found = there
+            .map(|path| format!(" (which has {})", quoted(&path)))
+            .unwrap_or_default();
+        return format!(
+            "; {} is looked up in the revision{found}, and not on the host",
+            quoted(written)
+        );
     }
     near(root, location.as_path())
 }
@@ -65,7 +70,10 @@ fn matching(root: &Path, pattern: &Path) -> Option<PathBuf> {
             let mut names = names(root, folder);
             names.sort();
             next.extend(
-                names.into_iter().filter(|found| name.matches(found)).map(|found| folder.join(found)),
+                names
+                    .into_iter()
+                    .filter(|found| name.matches(found))
+                    .map(|found| folder.join(found)),
             );
             next.truncate(MAX_NAMES / 100);
         }
@@ -86,7 +94,9 @@ fn near(root: &Path, missing: &Path) -> String {
         }
         let names = names(root, &folder);
         let names: Vec<_> = names.iter().filter_map(|name| name.to_str()).collect();
-        let meant = name.to_str().and_then(|name| closest(name, names.into_iter()));
+        let meant = name
+            .to_str()
+            .and_then(|name| closest(name, names.into_iter()));
         return meant.map_or(String::new(), |meant| {
             let meant = folder.join(meant);
             format!("; did you mean {}?", quoted(&meant.to_string_lossy()))
@@ -109,18 +119,37 @@ pub(super) fn kind(root: &Path, path: &Path) -> Option<FileType> {
 
 /// Returns the names in the folder at `path`, at most [`MAX_NAMES`].
 pub(super) fn names(root: &Path, path: &Path) -> Vec<OsString> {
-    let folder =
-        open(root, path, OFlags::RDONLY | OFlags::DIRECTORY).and_then(|folder| Dir::new(folder).ok());
+    let folder = open(root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+        .and_then(|folder| Dir::new(folder).ok());
     let entries = folder.into_iter().flatten().filter_map(Result::ok);
-    let names =
-        entries.map(|entry| std::os::unix::ffi::OsStringExt::from_vec(entry.file_name().to_bytes().to_vec()));
-    names.filter(|name: &OsString| name != "." && name != "..").take(MAX_NAMES).collect()
+    let names = entries.map(|entry| {
+        std::os::unix::ffi::OsStringExt::from_vec(entry.file_name().to_bytes().to_vec())
+    });
+    names
+        .filter(|name: &OsString| name != "." && name != "..")
+        .take(MAX_NAMES)
+        .collect()
 }
 
 fn open(root: &Path, path: &Path, flags: OFlags) -> Option<std::os::fd::OwnedFd> {
-    let folder =
-        rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let folder = rustix::fs::open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(folder, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).ok()
+    rustix::fs::openat2(
+        folder,
+        path,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )
+    .ok()
 }

@@ -22,12 +22,20 @@ pub(super) struct Hooks {
 }
 
 pub(super) fn hooks(top: &Fields<'_>, report: &mut Report) -> Hooks {
-    let expected = "lifecycle events, such as \"ApplicationStart:\" with a list of scripts below it";
+    let expected =
+        "lifecycle events, such as \"ApplicationStart:\" with a list of scripts below it";
     let mut read = Hooks::default();
-    let Some(section) = top.get("hooks").filter(|section| !section.is_nothing_but_mapping(report)) else {
+    let Some(section) = top
+        .get("hooks")
+        .filter(|section| !section.is_nothing_but_mapping(report))
+    else {
         return read;
     };
-    for entry in section.entries(report, LAST_HOOK, expected).into_iter().flatten() {
+    for entry in section
+        .entries(report, LAST_HOOK, expected)
+        .into_iter()
+        .flatten()
+    {
         let scripts = scripts(&entry, report);
         match entry.key.parse() {
             Ok(event) => {
@@ -47,15 +55,20 @@ pub(super) fn hooks(top: &Fields<'_>, report: &mut Report) -> Hooks {
 /// out.
 pub(super) fn scripts_of_earlier(root: &Node, event: &LifecycleEvent) -> Vec<Script> {
     let value = |node: &Node, name: &str| match &node.value {
-        Value::Mapping(pairs) => {
-            pairs.iter().rev().find(|(key, _)| key.is_text(name)).map(|(_, value)| value.clone())
-        }
+        Value::Mapping(pairs) => pairs
+            .iter()
+            .rev()
+            .find(|(key, _)| key.is_text(name))
+            .map(|(_, value)| value.clone()),
         Value::Scalar { .. } | Value::Sequence(_) => None,
     };
     let Some(list) = value(root, "hooks").and_then(|hooks| value(&hooks, event.name())) else {
         return Vec::new();
     };
-    let mut report = Report { earlier: true, ..Report::default() };
+    let mut report = Report {
+        earlier: true,
+        ..Report::default()
+    };
     let mut scripts = Vec::new();
     for item in Place::root(&list).items(&mut report, "") {
         report.problems.clear();
@@ -65,12 +78,17 @@ pub(super) fn scripts_of_earlier(root: &Node, event: &LifecycleEvent) -> Vec<Scr
 }
 
 fn scripts(entry: &Entry<'_>, report: &mut Report) -> Vec<Script> {
-    let items = entry.value.items(report, "a list of scripts, each beginning with \"- location: \"");
+    let items = entry.value.items(
+        report,
+        "a list of scripts, each beginning with \"- location: \"",
+    );
     let mut named = Duration::ZERO;
     let mut scripts = Vec::new();
     for item in items {
         let names_timeout = has_key(&item, "timeout");
-        let Some(script) = script(item, report) else { continue };
+        let Some(script) = script(item, report) else {
+            continue;
+        };
         if names_timeout {
             named = named.saturating_add(script.timeout);
         }
@@ -122,9 +140,17 @@ fn never_run(name: &str) -> String {
 
 /// Returns the lifecycle event with AppSpec scripts that `name` most likely means; blanks in it do not matter.
 pub fn closest_event(name: &str) -> Option<LifecycleEvent> {
-    let name: String = name.chars().take(128).filter(|c| !c.is_whitespace()).collect();
-    let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard().filter(LifecycleEvent::is_hook).collect();
-    closest(&name, hooks.iter().map(LifecycleEvent::name))?.parse().ok()
+    let name: String = name
+        .chars()
+        .take(128)
+        .filter(|c| !c.is_whitespace())
+        .collect();
+    let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard()
+        .filter(LifecycleEvent::is_hook)
+        .collect();
+    closest(&name, hooks.iter().map(LifecycleEvent::name))?
+        .parse()
+        .ok()
 }
 
 fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
@@ -135,15 +161,17 @@ fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
         "a script, such as \"- location: scripts/start.sh\"",
     )?;
     let of_location = "a script of the revision, such as scripts/start.sh";
-    let location = fields.require(report, "location", of_location).and_then(|place| {
-        let text = place.text(report, of_location)?;
-        let path = archive_path(place, report, text)?;
-        if path.is_root() {
-            place.unexpected(report, of_location);
-            return None;
-        }
-        Some(path)
-    });
+    let location = fields
+        .require(report, "location", of_location)
+        .and_then(|place| {
+            let text = place.text(report, of_location)?;
+            let path = archive_path(place, report, text)?;
+            if path.is_root() {
+                place.unexpected(report, of_location);
+                return None;
+            }
+            Some(path)
+        });
     let timeout = fields.get("timeout").map(|place| timeout(place, report));
     let runas = fields.get("runas").and_then(|place| runas(place, report));
     let sudo = fields.get("sudo").map(|place| sudo(place, report));
@@ -156,7 +184,10 @@ fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
 }
 
 fn runas(place: &Place<'_>, report: &mut Report) -> Option<String> {
-    if place.scalar().is_some_and(|(text, _)| text.trim().is_empty()) {
+    if place
+        .scalar()
+        .is_some_and(|(text, _)| text.trim().is_empty())
+    {
         place.warning(
             report,
             "names no user; the script runs as the agent's user, as it does without the key",
@@ -174,7 +205,10 @@ fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
         let default = DEFAULT_TIMEOUT.as_secs();
         place.warning(
             report,
-            format_args!("found {}, which means the default of {default} seconds", place.found()),
+            format_args!(
+                "found {}, which means the default of {default} seconds",
+                place.found()
+            ),
         );
         return Some(DEFAULT_TIMEOUT);
     }
@@ -206,8 +240,14 @@ fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
 
 /// Whether the text behind the digits of a number leaves its meaning unchanged.
 fn is_decoration(rest: &str) -> bool {
-    let fraction = rest.strip_prefix('.').is_some_and(|zeros| zeros.bytes().all(|byte| byte == b'0'));
-    fraction || matches!(rest.trim(), "" | "s" | "sec" | "secs" | "second" | "seconds")
+    let fraction = rest
+        .strip_prefix('.')
+        .is_some_and(|zeros| zeros.bytes().all(|byte| byte == b'0'));
+    fraction
+        || matches!(
+            rest.trim(),
+            "" | "s" | "sec" | "secs" | "second" | "seconds"
+        )
 }
 
 fn seconds(place: &Place<'_>, report: &mut Report, text: &str, whole: i128) -> Duration {
@@ -215,24 +255,36 @@ fn seconds(place: &Place<'_>, report: &mut Report, text: &str, whole: i128) -> D
     if text != seconds.to_string() {
         place.warning(
             report,
-            format_args!("found {}, which means {seconds} seconds; write {seconds}", quoted(text)),
+            format_args!(
+                "found {}, which means {seconds} seconds; write {seconds}",
+                quoted(text)
+            ),
         );
     }
     Duration::from_secs(seconds.into())
 }
 
 /// Reports a text that is no whole number, and how the official agents read it.
-fn not_whole(place: &Place<'_>, report: &mut Report, text: &str, leading: i128) -> Option<Duration> {
+fn not_whole(
+    place: &Place<'_>,
+    report: &mut Report,
+    text: &str,
+    leading: i128,
+) -> Option<Duration> {
     let expected = "a whole number of seconds greater than 0, such as 300";
     let meant = with_unit(text);
     let hint = meant.map_or(String::new(), |seconds| format!("; write {seconds}"));
     let found = quoted(text);
     let Some(leading) = u32::try_from(leading).ok().filter(|leading| *leading > 0) else {
-        place.problem(report, format_args!("found {found}; expected {expected}{hint}"));
+        place.problem(
+            report,
+            format_args!("found {found}; expected {expected}{hint}"),
+        );
         return None;
     };
-    let message =
-        format!("found {found}, which AWS's agents read as {leading} seconds; expected {expected}{hint}");
+    let message = format!(
+        "found {found}, which AWS's agents read as {leading} seconds; expected {expected}{hint}"
+    );
     let reading = Duration::from_secs(meant.unwrap_or(leading).into());
     place.misleads(report, message, reading)
 }
@@ -245,25 +297,38 @@ fn with_unit(text: &str) -> Option<u32> {
         "h" | "hour" | "hours" => 3600,
         _ => return None,
     };
-    number.parse::<u32>().ok()?.checked_mul(factor).filter(|seconds| *seconds > 0)
+    number
+        .parse::<u32>()
+        .ok()?
+        .checked_mul(factor)
+        .filter(|seconds| *seconds > 0)
 }
 
 /// Whether a script runs through sudo. The official agents read every value as true, except an unquoted false.
 fn sudo(place: &Place<'_>, report: &mut Report) -> Option<bool> {
     let Some((text, plain)) = place.scalar() else {
-        place.warning(report, format_args!("found {}, which counts as true; write true", place.found()));
+        place.warning(
+            report,
+            format_args!("found {}, which counts as true; write true", place.found()),
+        );
         return Some(true);
     };
     if let Some(value) = scalar::boolean(text).filter(|_| plain) {
         return Some(value);
     }
     let found = quoted(text);
-    let says_no = ["false", "no", "off", "n", "f", "0"].iter().any(|no| text.trim().eq_ignore_ascii_case(no));
+    let says_no = ["false", "no", "off", "n", "f", "0"]
+        .iter()
+        .any(|no| text.trim().eq_ignore_ascii_case(no));
     if says_no {
-        let message =
-            format!("found {found}, which AWS's agents read as true; expected true or false, without quotes");
+        let message = format!(
+            "found {found}, which AWS's agents read as true; expected true or false, without quotes"
+        );
         return place.misleads(report, message, true);
     }
-    place.warning(report, format_args!("found {found}, which counts as true; write true, without quotes"));
+    place.warning(
+        report,
+        format_args!("found {found}, which counts as true; write true, without quotes"),
+    );
     Some(true)
 }

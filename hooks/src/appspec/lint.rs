@@ -16,18 +16,32 @@ impl Parsed {
     /// Returns warnings about the AppSpec, compared with the unpacked revision in `root`.
     pub fn lint(&self, root: &Path) -> Vec<Finding> {
         let document = raw::read(&self.text).ok();
-        let position = |path: &str| document.as_ref().map(|document| document.root.at(path).position);
-        let finding = |path: String, message| Finding { position: position(&path), path, message };
+        let position = |path: &str| {
+            document
+                .as_ref()
+                .map(|document| document.root.at(path).position)
+        };
+        let finding = |path: String, message| Finding {
+            position: position(&path),
+            path,
+            message,
+        };
         let files = self.appspec.files.iter().enumerate();
         let mut findings: Vec<_> = files
             .filter_map(|(index, mapping)| {
-                Some(finding(format!("files[{index}].destination"), renamed(root, mapping)?))
+                Some(finding(
+                    format!("files[{index}].destination"),
+                    renamed(root, mapping)?,
+                ))
             })
             .collect();
         let folders = folders(root, &self.appspec.files);
         let permissions = self.entries.iter().zip(&self.appspec.permissions);
         findings.extend(permissions.filter_map(|(index, permission)| {
-            Some(finding(format!("permissions[{index}].mode"), closed(permission, &folders)?))
+            Some(finding(
+                format!("permissions[{index}].mode"),
+                closed(permission, &folders)?,
+            ))
         }));
         findings
     }
@@ -73,9 +87,16 @@ fn closed(permission: &Permission, folders: &[PathBuf]) -> Option<String> {
 /// The folders that `files` brings to the host, as far as the revision shows them.
 fn folders(root: &Path, files: &[FileMapping]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    for FileMapping { source, destination } in files {
+    for FileMapping {
+        source,
+        destination,
+    } in files
+    {
         folders.push(destination.as_path().to_path_buf());
-        let mut open = vec![(source.as_path().to_path_buf(), destination.as_path().to_path_buf())];
+        let mut open = vec![(
+            source.as_path().to_path_buf(),
+            destination.as_path().to_path_buf(),
+        )];
         while let Some((from, to)) = open.pop() {
             for name in names(root, &from) {
                 let below = from.join(&name);

@@ -48,7 +48,10 @@ pub fn check_length(path: &Path) -> Result<(), PathError> {
         return Err(PathError::TooLong(bytes));
     }
     let names = || path.iter().filter(|name| *name != "/");
-    let (depth, longest) = (names().count(), names().map(|name| name.len()).max().unwrap_or_default());
+    let (depth, longest) = (
+        names().count(),
+        names().map(|name| name.len()).max().unwrap_or_default(),
+    );
     if depth > MAX_FOLDERS {
         return Err(PathError::TooDeep(depth));
     }
@@ -62,9 +65,18 @@ impl ArchivePath {
     /// Reads a path as an AppSpec writes it. Leading slashes mean the revision's root; `..` is the parent folder, which
     /// must lie in the revision.
     pub fn new(text: &str) -> Result<Self, PathError> {
-        let path = normalised(text, |path| if path.pop() { Ok(()) } else { Err(PathError::Leaves) })?;
+        let path = normalised(text, |path| {
+            if path.pop() {
+                Ok(())
+            } else {
+                Err(PathError::Leaves)
+            }
+        })?;
         check_length(&path)?;
-        Ok(Self { path, written: text.to_owned() })
+        Ok(Self {
+            path,
+            written: text.to_owned(),
+        })
     }
 
     pub fn as_path(&self) -> &Path {
@@ -119,7 +131,10 @@ pub(crate) fn kernel_folder(first: Option<&OsStr>, second: Option<&OsStr>) -> Op
 }
 
 /// Returns `text` without leading slashes, `.` and `..`; `up` removes the last folder.
-fn normalised(text: &str, up: impl Fn(&mut PathBuf) -> Result<(), PathError>) -> Result<PathBuf, PathError> {
+fn normalised(
+    text: &str,
+    up: impl Fn(&mut PathBuf) -> Result<(), PathError>,
+) -> Result<PathBuf, PathError> {
     if text.contains('\0') {
         return Err(PathError::Nul);
     }
@@ -152,8 +167,17 @@ mod tests {
 
     #[test]
     fn paths_cannot_leave_the_revision() {
-        for (text, path) in [("//a/./b/", "a/b"), ("a/../s/x.sh", "s/x.sh"), ("web/..", ""), ("/", "")] {
-            assert_eq!(ArchivePath::new(text).unwrap().as_path(), Path::new(path), "{text}");
+        for (text, path) in [
+            ("//a/./b/", "a/b"),
+            ("a/../s/x.sh", "s/x.sh"),
+            ("web/..", ""),
+            ("/", ""),
+        ] {
+            assert_eq!(
+                ArchivePath::new(text).unwrap().as_path(),
+                Path::new(path),
+                "{text}"
+            );
         }
         assert!(ArchivePath::new("/").unwrap().is_root());
         assert_eq!(ArchivePath::new("/a//b").unwrap().written(), "/a//b");
@@ -165,8 +189,16 @@ mod tests {
 
     #[test]
     fn paths_on_the_host_are_absolute() {
-        for (text, path) in [("/srv//app/", "/srv/app"), ("/srv/app/../web", "/srv/web"), ("/../..", "/")] {
-            assert_eq!(HostPath::new(text).unwrap().as_path(), Path::new(path), "{text}");
+        for (text, path) in [
+            ("/srv//app/", "/srv/app"),
+            ("/srv/app/../web", "/srv/web"),
+            ("/../..", "/"),
+        ] {
+            assert_eq!(
+                HostPath::new(text).unwrap().as_path(),
+                Path::new(path),
+                "{text}"
+            );
         }
         assert_eq!(HostPath::new("srv/app"), Err(PathError::Relative));
         assert_eq!(HostPath::new(""), Err(PathError::Relative));
@@ -177,13 +209,19 @@ mod tests {
         let deep = |folders: usize| "/x".repeat(folders);
         assert!(HostPath::new(&deep(256)).is_ok());
         assert_eq!(HostPath::new(&deep(257)), Err(PathError::TooDeep(257)));
-        assert_eq!(HostPath::new(&deep(20_000)), Err(PathError::TooLong(40_000)));
+        assert_eq!(
+            HostPath::new(&deep(20_000)),
+            Err(PathError::TooLong(40_000))
+        );
         assert_eq!(ArchivePath::new(&deep(257)), Err(PathError::TooDeep(257)));
         let long = |bytes: usize| format!("/{}", "y".repeat(bytes));
         assert!(HostPath::new(&long(255)).is_ok());
         assert_eq!(HostPath::new(&long(256)), Err(PathError::NameTooLong(256)));
         let longest = long(254).repeat(16) + &long(14);
         assert!(HostPath::new(&longest).is_ok());
-        assert_eq!(HostPath::new(&format!("{longest}z")), Err(PathError::TooLong(4096)));
+        assert_eq!(
+            HostPath::new(&format!("{longest}z")),
+            Err(PathError::TooLong(4096))
+        );
     }
 }

@@ -4,19 +4,27 @@ use super::fields::{Fields, Place, Repeated, Report, quoted};
 use super::scalar::{self, Number};
 use super::values::{note_parents, parse_principal, wrong_path};
 use super::{
-    AppliesTo, HostPath, Mode, NamePattern, PathError, Pattern, Permission, Principal, SelinuxContext, acl,
+    AppliesTo, HostPath, Mode, NamePattern, PathError, Pattern, Permission, Principal,
+    SelinuxContext, acl,
 };
 
-const KEYS: [&str; 9] = ["object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type"];
+const KEYS: [&str; 9] = [
+    "object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type",
+];
 
 /// Reads the permissions, each with the number of its entry in the file.
 pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<(usize, Permission)> {
     let Some(section) = top.get("permissions") else {
         return Vec::new();
     };
-    let entries = section.items(report, "a list of entries, each beginning with \"- object: \"");
+    let entries = section.items(
+        report,
+        "a list of entries, each beginning with \"- object: \"",
+    );
     let entries = entries.into_iter().enumerate();
-    entries.filter_map(|(index, entry)| Some((index, permission(entry, report)?))).collect()
+    entries
+        .filter_map(|(index, entry)| Some((index, permission(entry, report)?)))
+        .collect()
 }
 
 /// Reads one entry; returns `None`, after a finding in the report, for an entry that can apply to nothing. A value with
@@ -27,15 +35,26 @@ fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let of_object = "a file or folder on the host, such as /srv/app";
     let object = fields.require(report, "object", of_object);
     let object = object.and_then(|place| self::object(place, report, of_object));
-    let owner = fields.get("owner").and_then(|place| principal(place, report));
-    let group = fields.get("group").and_then(|place| principal(place, report));
-    let pattern = fields.get("pattern").map(|place| self::pattern(place, report, object.as_ref()));
+    let owner = fields
+        .get("owner")
+        .and_then(|place| principal(place, report));
+    let group = fields
+        .get("group")
+        .and_then(|place| principal(place, report));
+    let pattern = fields
+        .get("pattern")
+        .map(|place| self::pattern(place, report, object.as_ref()));
     let except = fields.get("except").map(|place| except(place, report));
     let mode = fields.get("mode").and_then(|place| mode(place, report));
     let acl = fields.get("acls").map(|place| acl::acl(place, report));
-    let context = fields.get("context").and_then(|place| context(place, report));
+    let context = fields
+        .get("context")
+        .and_then(|place| context(place, report));
     let applies_to = fields.get("type").map(|place| applies_to(place, report));
-    let applies_to = applies_to.unwrap_or(Some(AppliesTo { files: true, directories: true }))?;
+    let applies_to = applies_to.unwrap_or(Some(AppliesTo {
+        files: true,
+        directories: true,
+    }))?;
     Some(Permission {
         object: object?,
         pattern: pattern.unwrap_or(Some(Pattern::Everything))?,
@@ -53,7 +72,10 @@ fn object(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<Host
     let Some((text, _)) = place.scalar() else {
         place.warning(
             report,
-            format_args!("applies to nothing: found {}; expected {expected}", place.found()),
+            format_args!(
+                "applies to nothing: found {}; expected {expected}",
+                place.found()
+            ),
         );
         return None;
     };
@@ -87,12 +109,20 @@ fn object(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<Host
 /// Returns `None` for a pattern that matches no name.
 fn pattern(place: &Place<'_>, report: &mut Report, object: Option<&HostPath>) -> Option<Pattern> {
     if place.is_false() {
-        place
-            .warning(report, format_args!("found {}, which counts as \"**\"; remove the key", place.found()));
+        place.warning(
+            report,
+            format_args!(
+                "found {}, which counts as \"**\"; remove the key",
+                place.found()
+            ),
+        );
         return Some(Pattern::Everything);
     }
     let expected = "\"**\" or a name pattern, such as \"*.sh\"";
-    if place.scalar().is_some_and(|(text, _)| text.trim().is_empty()) {
+    if place
+        .scalar()
+        .is_some_and(|(text, _)| text.trim().is_empty())
+    {
         place.warning(
             report,
             format_args!(
@@ -106,9 +136,16 @@ fn pattern(place: &Place<'_>, report: &mut Report, object: Option<&HostPath>) ->
         let instead = match object {
             Some(object) if !folder.contains('*') => {
                 let folder = object.as_path().join(folder.trim_matches('/'));
-                format!("write object: {} with pattern: {}", quoted(&folder.to_string_lossy()), quoted(name))
+                format!(
+                    "write object: {} with pattern: {}",
+                    quoted(&folder.to_string_lossy()),
+                    quoted(name)
+                )
             }
-            _ => format!("write an entry for each folder, with pattern: {}", quoted(name)),
+            _ => format!(
+                "write an entry for each folder, with pattern: {}",
+                quoted(name)
+            ),
         };
         place.warning(
             report,
@@ -132,18 +169,27 @@ fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
         let found = quoted(text);
         place.problem(
             report,
-            format_args!("found {found}; expected a list of name patterns; write except: [{found}]"),
+            format_args!(
+                "found {found}; expected a list of name patterns; write except: [{found}]"
+            ),
         );
         return Vec::new();
     }
     let mut patterns = Vec::new();
     for item in place.items(report, "a list of name patterns, such as [\"*.tmp\"]") {
-        let is_empty = item.scalar().is_some_and(|(text, _)| text.trim().is_empty());
+        let is_empty = item
+            .scalar()
+            .is_some_and(|(text, _)| text.trim().is_empty());
         if is_empty {
-            item.warning(report, "found an empty text, which matches nothing; remove it");
+            item.warning(
+                report,
+                "found an empty text, which matches nothing; remove it",
+            );
             continue;
         }
-        let Some(text) = item.text(report, "a name pattern, such as \"*.tmp\"") else { continue };
+        let Some(text) = item.text(report, "a name pattern, such as \"*.tmp\"") else {
+            continue;
+        };
         if text.contains('/') {
             item.warning(
                 report,
@@ -162,7 +208,10 @@ fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
 fn principal(place: &Place<'_>, report: &mut Report) -> Option<Principal> {
     if place.is_false() {
         let hint = "remove the key, or put a name like that in quotes";
-        place.warning(report, format_args!("found {}, which counts as absent; {hint}", place.found()));
+        place.warning(
+            report,
+            format_args!("found {}, which counts as absent; {hint}", place.found()),
+        );
         return None;
     }
     let text = place.text(report, "a name or a numeric id")?;
@@ -187,7 +236,10 @@ fn principal(place: &Place<'_>, report: &mut Report) -> Option<Principal> {
 
 fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     let expected = "1 to 4 octal digits, such as 644 or \"0644\"";
-    let (text, plain) = place.scalar().map(|(text, plain)| (text.trim(), plain)).unwrap_or_default();
+    let (text, plain) = place
+        .scalar()
+        .map(|(text, plain)| (text.trim(), plain))
+        .unwrap_or_default();
     if !plain {
         return Mode::read(text).or_else(|| not_octal(place, report, expected, text));
     }
@@ -215,14 +267,20 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     if bits.is_some() && read != text {
         place.warning(
             report,
-            format_args!("found {}, which is the number {read}; write {read}", quoted(text)),
+            format_args!(
+                "found {}, which is the number {read}; write {read}",
+                quoted(text)
+            ),
         );
     }
     bits.or_else(|| not_octal(place, report, expected, text))
 }
 
 fn not_octal(place: &Place<'_>, report: &mut Report, expected: &str, text: &str) -> Option<Mode> {
-    let digits = text.strip_prefix("0o").unwrap_or(text).trim_start_matches('0');
+    let digits = text
+        .strip_prefix("0o")
+        .unwrap_or(text)
+        .trim_start_matches('0');
     if Mode::read(digits).is_some() {
         place.unexpected(report, format_args!("{expected}; write {digits}"));
     } else if text.contains(['r', 'w', 'x']) {
@@ -233,7 +291,9 @@ fn not_octal(place: &Place<'_>, report: &mut Report, expected: &str, text: &str)
     } else if text.is_empty() && place.scalar().is_some() {
         place.problem(
             report,
-            format_args!("found an empty text, which AWS's agents read as 000; expected {expected}"),
+            format_args!(
+                "found an empty text, which AWS's agents read as 000; expected {expected}"
+            ),
         );
     } else {
         place.unexpected(report, expected);
@@ -243,14 +303,26 @@ fn not_octal(place: &Place<'_>, report: &mut Report, expected: &str, text: &str)
 
 /// Returns `None` for a list that names no kind, so that the permission cannot apply.
 fn applies_to(place: &Place<'_>, report: &mut Report) -> Option<AppliesTo> {
-    let mut applies_to = AppliesTo { files: false, directories: false };
+    let mut applies_to = AppliesTo {
+        files: false,
+        directories: false,
+    };
     if place.is_false() {
-        place.warning(report, format_args!("found {}, which means both; remove the key", place.found()));
-        return Some(AppliesTo { files: true, directories: true });
+        place.warning(
+            report,
+            format_args!("found {}, which means both; remove the key", place.found()),
+        );
+        return Some(AppliesTo {
+            files: true,
+            directories: true,
+        });
     }
     if let Some((text, _)) = place.scalar() {
         let meant = if text == "directory" { text } else { "file" };
-        place.unexpected(report, format_args!("a list of file and directory, such as type: [{meant}]"));
+        place.unexpected(
+            report,
+            format_args!("a list of file and directory, such as type: [{meant}]"),
+        );
         return None;
     }
     if place.is_empty() {
@@ -283,11 +355,16 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
         expected,
     )?;
     if let Some(role) = fields.get("role") {
-        let message = "SELinux roles of files cannot be set; remove the key (files have the role object_r)";
+        let message =
+            "SELinux roles of files cannot be set; remove the key (files have the role object_r)";
         role.problem(report, message);
     }
-    let user = fields.get("user").and_then(|place| identifier(place, report, "unconfined_u"));
-    let name = fields.get("name").and_then(|place| identifier(place, report, "unconfined_u"));
+    let user = fields
+        .get("user")
+        .and_then(|place| identifier(place, report, "unconfined_u"));
+    let name = fields
+        .get("name")
+        .and_then(|place| identifier(place, report, "unconfined_u"));
     if let (Some(user), Some(name), Some(place)) = (&user, &name, fields.get("name"))
         && user != name
     {
@@ -300,15 +377,24 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
             ),
         );
     }
-    let kind = fields.require(report, "type", "an SELinux type, such as httpd_sys_content_t");
+    let kind = fields.require(
+        report,
+        "type",
+        "an SELinux type, such as httpd_sys_content_t",
+    );
     let kind = kind.and_then(|place| identifier(place, report, "httpd_sys_content_t"));
     let range = fields.get("range").and_then(|place| range(place, report));
-    Some(SelinuxContext { user: name.or(user), kind: kind?, range })
+    Some(SelinuxContext {
+        user: name.or(user),
+        kind: kind?,
+        range,
+    })
 }
 
 /// Reads a word that is safe on a command line, because `semanage` receives it.
 fn identifier(place: &Place<'_>, report: &mut Report, example: &str) -> Option<String> {
-    let expected = format!("an SELinux name of letters, digits, '_', '-' and '.', such as {example}");
+    let expected =
+        format!("an SELinux name of letters, digits, '_', '-' and '.', such as {example}");
     let text = place.text(report, &expected)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.starts_with(['-', '.']) || !text.chars().all(allowed) {
@@ -321,7 +407,10 @@ fn identifier(place: &Place<'_>, report: &mut Report, example: &str) -> Option<S
 fn range(place: &Place<'_>, report: &mut Report) -> Option<String> {
     let expected = "an SELinux range sN[-sN][:cN[.cN][,…]], such as \"s0-s3:c0.c5,c7\"";
     let mut text = place.text(report, expected)?;
-    if let Some(shorter) = text.strip_suffix(',').filter(|shorter| check_range(shorter).is_ok()) {
+    if let Some(shorter) = text
+        .strip_suffix(',')
+        .filter(|shorter| check_range(shorter).is_ok())
+    {
         place.warning(
             report,
             format_args!(
@@ -335,7 +424,10 @@ fn range(place: &Place<'_>, report: &mut Report) -> Option<String> {
     match check_range(text) {
         Ok(()) => Some(text.to_owned()),
         Err(wrong) => {
-            place.problem(report, format_args!("found {}: {wrong}; expected {expected}", quoted(text)));
+            place.problem(
+                report,
+                format_args!("found {}: {wrong}; expected {expected}", quoted(text)),
+            );
             None
         }
     }
@@ -351,10 +443,15 @@ fn check_range(text: &str) -> Result<(), String> {
     for part in categories.into_iter().flat_map(|list| list.split(',')) {
         let (low, high) = low_and_high(part, '.', 'c')?;
         let Some(range) = seen.get_mut(low as usize..=high as usize) else {
-            return Err(format!("category c{high} does not exist, c1023 is the last"));
+            return Err(format!(
+                "category c{high} does not exist, c1023 is the last"
+            ));
         };
         if let Some(twice) = range.iter().position(|seen| *seen) {
-            return Err(format!("category c{} stands there twice", low as usize + twice));
+            return Err(format!(
+                "category c{} stands there twice",
+                low as usize + twice
+            ));
         }
         range.fill(true);
     }
@@ -364,8 +461,9 @@ fn check_range(text: &str) -> Result<(), String> {
 /// Reads `s1` or, with the separator, `s1-s3`.
 fn low_and_high(text: &str, separator: char, letter: char) -> Result<(u32, u32), String> {
     let number = |word: &str| {
-        let digits =
-            word.strip_prefix(letter).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let digits = word
+            .strip_prefix(letter)
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         digits
             .and_then(|digits| digits.parse::<u32>().ok())
             .ok_or_else(|| format!("{} is not '{letter}' and a number", quoted(word)))

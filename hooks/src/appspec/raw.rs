@@ -68,9 +68,11 @@ impl Node {
                 (Value::Sequence(items), Some(index)) => {
                     index.parse().ok().and_then(|at: usize| items.get(at))
                 }
-                (Value::Mapping(pairs), None) => {
-                    pairs.iter().rev().find(|(key, _)| key.is_text(step)).map(|(_, value)| value)
-                }
+                (Value::Mapping(pairs), None) => pairs
+                    .iter()
+                    .rev()
+                    .find(|(key, _)| key.is_text(step))
+                    .map(|(_, value)| value),
                 _ => None,
             };
             let Some(next) = next else { break };
@@ -80,7 +82,10 @@ impl Node {
     }
 
     fn empty(position: Position) -> Rc<Self> {
-        let value = Value::Scalar { text: String::new(), plain: true };
+        let value = Value::Scalar {
+            text: String::new(),
+            plain: true,
+        };
         Rc::new(Self { position, value })
     }
 
@@ -180,7 +185,10 @@ fn decode(bytes: &[u8]) -> Result<&str, Finding> {
 
 /// The position just behind `text`, which is UTF-8.
 fn end_of(text: &[u8]) -> Position {
-    let line_start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let line_start = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
     let is_char_start = |byte: &&u8| **byte & 0xC0 != 0x80;
     Position {
         line: text.iter().filter(|byte| **byte == b'\n').count() + 1,
@@ -189,13 +197,19 @@ fn end_of(text: &[u8]) -> Position {
 }
 
 fn finding(position: Position, message: String) -> Finding {
-    Finding { position: Some(position), path: String::new(), message }
+    Finding {
+        position: Some(position),
+        path: String::new(),
+        message,
+    }
 }
 
 fn too_deep(position: Position) -> Finding {
     finding(
         position,
-        format!("lists and mappings are nested deeper than {MAX_DEPTH} levels; an AppSpec file needs five"),
+        format!(
+            "lists and mappings are nested deeper than {MAX_DEPTH} levels; an AppSpec file needs five"
+        ),
     )
 }
 
@@ -205,7 +219,11 @@ fn syntax(source: &Relaxed, error: &ScanError) -> Finding {
     if info == "recursion limit exceeded" {
         return too_deep(position);
     }
-    let line = source.text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
+    let line = source
+        .text
+        .lines()
+        .nth(error.marker().line().saturating_sub(1))
+        .unwrap_or_default();
     let indentation = &line[..line.len() - line.trim_start().len()];
     let hint = if info.contains("unknown anchor") || info.contains("scanning an anchor or alias") {
         "; a text that begins with '*' or '&' needs quotes, such as \"**\""
@@ -228,7 +246,13 @@ fn syntax(source: &Relaxed, error: &ScanError) -> Finding {
     } else {
         "; check the indentation and the ':' behind the key, here and in the line before"
     };
-    finding(position, format!("not valid YAML: {}{hint}", info.replace(char::is_control, "?")))
+    finding(
+        position,
+        format!(
+            "not valid YAML: {}{hint}",
+            info.replace(char::is_control, "?")
+        ),
+    )
 }
 
 /// Builds nodes from the events of one document.
@@ -278,15 +302,26 @@ impl Builder {
                 None => return Ok(None),
             },
             Event::Scalar(text, style, anchor, tag) => {
-                self.note_tag(tag.as_deref(), &["str", "int", "float", "bool", "null"], position);
+                self.note_tag(
+                    tag.as_deref(),
+                    &["str", "int", "float", "bool", "null"],
+                    position,
+                );
                 let plain = match tag.as_deref() {
                     Some(tag) if tag.is_yaml_core_schema() => tag.suffix != "str",
                     Some(tag) if is_non_specific(tag) => false,
                     _ => style == ScalarStyle::Plain,
                 };
                 let text = text.into_owned();
-                let node = Rc::new(Node { position, value: Value::Scalar { text, plain } });
-                let built = Built { node, nodes: 1, height: 0 };
+                let node = Rc::new(Node {
+                    position,
+                    value: Value::Scalar { text, plain },
+                });
+                let built = Built {
+                    node,
+                    nodes: 1,
+                    height: 0,
+                };
                 (anchor, built)
             }
             Event::Alias(anchor) => (0, self.alias(anchor, position)?),
@@ -310,7 +345,14 @@ impl Builder {
 
     fn begin(&mut self, position: Position, anchor: usize, mapping: bool) -> Result<(), Finding> {
         self.check_depth(1, position)?;
-        self.open.push(Open { position, anchor, mapping, children: Vec::new(), nodes: 1, height: 1 });
+        self.open.push(Open {
+            position,
+            anchor,
+            mapping,
+            children: Vec::new(),
+            nodes: 1,
+            height: 1,
+        });
         Ok(())
     }
 
@@ -318,7 +360,8 @@ impl Builder {
         let Some(target) = self.anchors.get(&anchor).cloned() else {
             return Err(finding(
                 position,
-                "the alias stands inside the value that it repeats; a value cannot contain itself".to_owned(),
+                "the alias stands inside the value that it repeats; a value cannot contain itself"
+                    .to_owned(),
             ));
         };
         self.check_depth(target.height, position)?;
@@ -358,7 +401,10 @@ impl Builder {
 
 /// Whether the tag is `!` alone, which makes the value a text.
 fn is_non_specific(tag: &Tag) -> bool {
-    matches!((tag.handle.as_str(), tag.suffix.as_str()), ("", "!") | ("!", "") | ("", ""))
+    matches!(
+        (tag.handle.as_str(), tag.suffix.as_str()),
+        ("", "!") | ("!", "") | ("", "")
+    )
 }
 
 impl Open {
@@ -373,8 +419,15 @@ impl Open {
         } else {
             Value::Sequence(self.children)
         };
-        let node = Rc::new(Node { position: self.position, value });
-        Built { node, nodes: self.nodes, height: self.height }
+        let node = Rc::new(Node {
+            position: self.position,
+            value,
+        });
+        Built {
+            node,
+            nodes: self.nodes,
+            height: self.height,
+        }
     }
 }
 
@@ -395,7 +448,9 @@ fn merge(pairs: Vec<Pair>) -> Vec<Pair> {
         };
         let inherited = sources.into_iter().flatten();
         merged.extend(
-            inherited.filter(|(key, _)| key_text(key).is_none_or(|text| taken.insert(text))).cloned(),
+            inherited
+                .filter(|(key, _)| key_text(key).is_none_or(|text| taken.insert(text)))
+                .cloned(),
         );
     }
     merged

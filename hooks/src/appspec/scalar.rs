@@ -13,7 +13,9 @@ pub(super) enum Number {
 pub(super) fn number(text: &str) -> Option<Number> {
     let (sign, digits) = signed(text);
     let whole = integer(digits).or_else(|| sexagesimal(digits));
-    whole.map(|whole| Number::Whole(whole.saturating_mul(sign))).or_else(|| float(text))
+    whole
+        .map(|whole| Number::Whole(whole.saturating_mul(sign)))
+        .or_else(|| float(text))
 }
 
 /// The octal digits of a number with a leading zero, such as `0644`; they stay digits here.
@@ -36,7 +38,11 @@ pub(super) fn leading_number(text: &str) -> (i128, &str) {
     while let Some(byte) = bytes.get(length) {
         let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
         match byte {
-            b'0'..=b'9' => value = value.saturating_mul(10).saturating_add(i128::from(byte - b'0')),
+            b'0'..=b'9' => {
+                value = value
+                    .saturating_mul(10)
+                    .saturating_add(i128::from(byte - b'0'))
+            }
             b'_' if length > 0 && is_digit(length - 1) && is_digit(length + 1) => {}
             _ => break,
         }
@@ -71,14 +77,24 @@ fn in_base(digits: &str, base: u32) -> i128 {
     digits
         .chars()
         .filter_map(|c| c.to_digit(base))
-        .fold(0, |value: i128, digit| value.saturating_mul(base.into()).saturating_add(digit.into()))
+        .fold(0, |value: i128, digit| {
+            value
+                .saturating_mul(base.into())
+                .saturating_add(digit.into())
+        })
 }
 
 fn integer(digits: &str) -> Option<i128> {
-    if let Some(binary) = digits.strip_prefix("0b").filter(|rest| made_of(rest, |c| matches!(c, '0' | '1'))) {
+    if let Some(binary) = digits
+        .strip_prefix("0b")
+        .filter(|rest| made_of(rest, |c| matches!(c, '0' | '1')))
+    {
         return Some(in_base(binary, 2));
     }
-    if let Some(hex) = digits.strip_prefix("0x").filter(|rest| made_of(rest, |c| c.is_ascii_hexdigit())) {
+    if let Some(hex) = digits
+        .strip_prefix("0x")
+        .filter(|rest| made_of(rest, |c| c.is_ascii_hexdigit()))
+    {
         return Some(in_base(hex, 16));
     }
     if let Some(octal) = octal_form(digits) {
@@ -97,10 +113,16 @@ fn integer(digits: &str) -> Option<i128> {
 /// `H:MM` and `H:MM:SS`, in seconds.
 fn sexagesimal(digits: &str) -> Option<i128> {
     let digits = digits.split_once('.').map_or(digits, |(whole, fraction)| {
-        if fraction.chars().all(|c| matches!(c, '0' | '_')) { whole } else { "" }
+        if fraction.chars().all(|c| matches!(c, '0' | '_')) {
+            whole
+        } else {
+            ""
+        }
     });
     let mut parts = digits.split(':');
-    let hours = parts.next().filter(|hours| hours.starts_with(|c: char| c.is_ascii_digit()))?;
+    let hours = parts
+        .next()
+        .filter(|hours| hours.starts_with(|c: char| c.is_ascii_digit()))?;
     if !hours.chars().all(|c| c.is_ascii_digit() || c == '_') {
         return None;
     }
@@ -113,8 +135,16 @@ fn sexagesimal(digits: &str) -> Option<i128> {
     if !(1..=2).contains(&parts.len()) || !parts.iter().all(is_part) {
         return None;
     }
-    let later = parts.iter().zip([60, 1]).map(|(part, factor)| in_base(part, 10) * factor).sum::<i128>();
-    Some(in_base(hours, 10).saturating_mul(3600).saturating_add(later))
+    let later = parts
+        .iter()
+        .zip([60, 1])
+        .map(|(part, factor)| in_base(part, 10) * factor)
+        .sum::<i128>();
+    Some(
+        in_base(hours, 10)
+            .saturating_mul(3600)
+            .saturating_add(later),
+    )
 }
 
 /// Digits around a point, with an exponent that has a sign.
@@ -127,9 +157,12 @@ fn float(text: &str) -> Option<Number> {
     let (whole, fraction) = mantissa.split_once('.')?;
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let is_whole = whole.is_empty()
-        || (whole.starts_with(|c: char| c.is_ascii_digit()) && made_of(whole, |c| c.is_ascii_digit()));
+        || (whole.starts_with(|c: char| c.is_ascii_digit())
+            && made_of(whole, |c| c.is_ascii_digit()));
     let is_exponent = |exponent: &str| {
-        exponent.strip_prefix(['-', '+']).is_some_and(|digits| !digits.is_empty() && all_digits(digits))
+        exponent
+            .strip_prefix(['-', '+'])
+            .is_some_and(|digits| !digits.is_empty() && all_digits(digits))
     };
     if !is_whole || !all_digits(fraction) || !exponent.is_none_or(is_exponent) || mantissa == "." {
         return None;
@@ -139,7 +172,10 @@ fn float(text: &str) -> Option<Number> {
     if value.fract() != 0.0 {
         return Some(Number::Fraction);
     }
-    #[allow(clippy::cast_possible_truncation, reason = "the cast saturates, as a whole number does here")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the cast saturates, as a whole number does here"
+    )]
     let whole = value as i128;
     Some(Number::Whole(whole))
 }

@@ -8,11 +8,16 @@ use super::fields::{Fields, Place, Repeated, Report, TOP_LEVEL, quoted};
 use super::raw::{self, Value};
 use super::scalar::{self, Number};
 use super::values::{archive_path, has_key, note_parents, wrong_path};
-use super::{AppSpec, ArchivePath, FileMapping, HostPath, Invalid, Parsed, PathError, hooks, permissions};
+use super::{
+    AppSpec, ArchivePath, FileMapping, HostPath, Invalid, Parsed, PathError, hooks, permissions,
+};
 
 /// `earlier` means that the file belongs to a revision that was deployed before.
 pub(super) fn appspec(text: &[u8], earlier: bool) -> Result<Parsed, Invalid> {
-    let mut report = Report { earlier, ..Report::default() };
+    let mut report = Report {
+        earlier,
+        ..Report::default()
+    };
     let read = match raw::read(text) {
         Ok(document) => {
             report.warnings.extend(document.warnings);
@@ -28,7 +33,10 @@ pub(super) fn appspec(text: &[u8], earlier: bool) -> Result<Parsed, Invalid> {
 
 fn document_root(root: Place<'_>, report: &mut Report) -> Option<(AppSpec, Vec<usize>)> {
     if root.node.is_null() {
-        root.problem(report, "the file is empty; expected at least \"version: 0.0\" and \"os: linux\"");
+        root.problem(
+            report,
+            "the file is empty; expected at least \"version: 0.0\" and \"os: linux\"",
+        );
         return None;
     }
     let for_aws_itself = has_key(&root, "Resources");
@@ -48,8 +56,20 @@ fn document_root(root: Place<'_>, report: &mut Report) -> Option<(AppSpec, Vec<u
     let files = files(&top, report);
     let file_exists_behavior = file_exists_behavior(&top, report);
     let (entries, permissions) = permissions::permissions(&top, report).into_iter().unzip();
-    let hooks::Hooks { hooks, unknown_hooks } = hooks::hooks(&top, report);
-    Some((AppSpec { files, file_exists_behavior, permissions, hooks, unknown_hooks }, entries))
+    let hooks::Hooks {
+        hooks,
+        unknown_hooks,
+    } = hooks::hooks(&top, report);
+    Some((
+        AppSpec {
+            files,
+            file_exists_behavior,
+            permissions,
+            hooks,
+            unknown_hooks,
+        },
+        entries,
+    ))
 }
 
 fn version(top: &Fields<'_>, report: &mut Report) {
@@ -60,7 +80,10 @@ fn version(top: &Fields<'_>, report: &mut Report) {
     match place.scalar() {
         Some((text, true)) if scalar::number(text) == Some(Number::Whole(0)) => {}
         Some((text, false)) if text.trim() == "0.0" => {
-            place.problem(report, "found the text \"0.0\"; expected the number 0.0, without quotes");
+            place.problem(
+                report,
+                "found the text \"0.0\"; expected the number 0.0, without quotes",
+            );
         }
         _ => place.unexpected(report, expected),
     }
@@ -87,7 +110,9 @@ fn os(top: &Fields<'_>, report: &mut Report) {
 
 fn file_exists_behavior(top: &Fields<'_>, report: &mut Report) -> Option<FileExistsBehavior> {
     let place = top.get("file_exists_behavior")?;
-    let behavior = place.scalar().and_then(|(text, _)| text.trim().parse().ok());
+    let behavior = place
+        .scalar()
+        .and_then(|(text, _)| text.trim().parse().ok());
     if behavior.is_none() {
         place.unexpected(report, "DISALLOW, OVERWRITE or RETAIN");
     }
@@ -100,7 +125,10 @@ fn files(top: &Fields<'_>, report: &mut Report) -> Vec<FileMapping> {
         return Vec::new();
     };
     let entries = section.items(report, expected);
-    entries.into_iter().filter_map(|entry| file(entry, report)).collect()
+    entries
+        .into_iter()
+        .filter_map(|entry| file(entry, report))
+        .collect()
 }
 
 fn file(entry: Place<'_>, report: &mut Report) -> Option<FileMapping> {
@@ -116,13 +144,19 @@ fn file(entry: Place<'_>, report: &mut Report) -> Option<FileMapping> {
     let source = source.and_then(|place| source_path(place, report, of_source));
     let destination = entry.require(report, "destination", of_destination);
     let destination = destination.and_then(|place| destination_path(place, report, of_destination));
-    Some(FileMapping { source: source?, destination: destination? })
+    Some(FileMapping {
+        source: source?,
+        destination: destination?,
+    })
 }
 
 fn source_path(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<ArchivePath> {
     let text = path_text(place, report, expected)?;
     if text.is_empty() {
-        place.warning(report, "found an empty text, which means all of the revision; write /");
+        place.warning(
+            report,
+            "found an empty text, which means all of the revision; write /",
+        );
     }
     archive_path(place, report, &text)
 }
@@ -132,7 +166,9 @@ fn destination_path(place: &Place<'_>, report: &mut Report, expected: &str) -> O
     match HostPath::new(&text) {
         Ok(path) => {
             note_parents(place, report, &text);
-            let Some(kernel) = path.kernel_folder() else { return Some(path) };
+            let Some(kernel) = path.kernel_folder() else {
+                return Some(path);
+            };
             let found = quoted(&text);
             let problem = format!(
                 "found {found}, which is in {kernel}, where the kernel makes the files; choose another destination"
@@ -141,7 +177,11 @@ fn destination_path(place: &Place<'_>, report: &mut Report, expected: &str) -> O
         }
         Err(PathError::Relative) => {
             let reading = HostPath::new(&format!("/{text}")).ok()?;
-            place.misleads(report, relative(&text, reading.as_path().to_string_lossy()), reading)
+            place.misleads(
+                report,
+                relative(&text, reading.as_path().to_string_lossy()),
+                reading,
+            )
         }
         Err(wrong) => {
             wrong_path(place, report, &text, wrong);
@@ -159,9 +199,13 @@ fn relative(text: &str, reading: Cow<'_, str>) -> String {
             "found {found}; ~ is not expanded to a home folder; write the whole path, such as /home/USER/app"
         )
     } else if is_of_windows(text) {
-        format!("found {found}, which is a path of Windows; write a path of this host, beginning with '/'")
+        format!(
+            "found {found}, which is a path of Windows; write a path of this host, beginning with '/'"
+        )
     } else if text.starts_with(['$', '%', '{']) {
-        format!("found {found}; variables are not replaced here; write the whole path, beginning with '/'")
+        format!(
+            "found {found}; variables are not replaced here; write the whole path, beginning with '/'"
+        )
     } else if text.trim().is_empty() {
         format!("found {found}; expected a folder on the host, such as /srv/app")
     } else {
@@ -183,8 +227,7 @@ fn path_text<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Opti
     if let Some((text, _)) = place.scalar() {
         let text = text.trim_end_matches(['\n', '\r']);
         if text.trim() != text {
-            let hint =
-                "begins or ends with a blank, which belongs to the path; remove it unless the name has one";
+            let hint = "begins or ends with a blank, which belongs to the path; remove it unless the name has one";
             place.warning(report, format_args!("found {}, which {hint}", quoted(text)));
         }
         return Some(Cow::Borrowed(text));
@@ -204,7 +247,10 @@ fn path_text<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Opti
     let joined = names.join("/");
     place.warning(
         report,
-        format_args!("found a list, which counts as the path {}; write that", quoted(&joined)),
+        format_args!(
+            "found a list, which counts as the path {}; write that",
+            quoted(&joined)
+        ),
     );
     Some(Cow::Owned(joined))
 }

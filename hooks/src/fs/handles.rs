@@ -35,7 +35,10 @@ impl Handles {
 
     /// Makes handles that open only the known folder at each path in `known`.
     pub(crate) fn to(known: Arc<Known>) -> Self {
-        Self { open: VecDeque::new(), known }
+        Self {
+            open: VecDeque::new(),
+            known,
+        }
     }
 
     /// The folder that holds `path`, and its name there.
@@ -54,7 +57,8 @@ impl Handles {
             )));
         }
         self.open.truncate(Self::MOST - 1);
-        self.open.push_front((parent.to_path_buf(), Rc::clone(&folder)));
+        self.open
+            .push_front((parent.to_path_buf(), Rc::clone(&folder)));
         Ok((folder, name))
     }
 
@@ -71,6 +75,9 @@ impl Handles {
 impl Folder {
     fn id(&self) -> io::Result<FolderId> {
         let stat = rustix::fs::fstat(self)?;
-        Ok(FolderId { device: stat.st_dev, inode: stat.st_ino })
+        Ok(FolderId {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        })
     }
 }

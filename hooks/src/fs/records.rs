@@ -29,10 +29,16 @@ impl Readers {
         if let Ok(found) = path.symlink_metadata()
             && found.is_file()
         {
-            return Self { owner: Some((found.uid(), found.gid())), mode: found.mode() & 0o7777 };
+            return Self {
+                owner: Some((found.uid(), found.gid())),
+                mode: found.mode() & 0o7777,
+            };
         }
         let folder = path.parent().and_then(|folder| folder.metadata().ok());
         let open = folder.is_some_and(|folder| folder.mode() & 0o001 != 0);
-        Self { owner: None, mode: if open { 0o644 } else { 0o600 } }
+        Self {
+            owner: None,
+            mode: if open { 0o644 } else { 0o600 },
+        }
     }
 }

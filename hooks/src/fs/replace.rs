@@ -46,7 +46,9 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     for name in folder.names()?.iter().filter(|name| is_unfinished(name)) {
-        let Some(stat) = folder.stat(name)? else { continue };
+        let Some(stat) = folder.stat(name)? else {
+            continue;
+        };
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             continue;
         }
@@ -89,7 +91,9 @@ fn create_locked(folder: &Folder) -> io::Result<(OsString, File)> {
             return Ok((name, file));
         }
     }
-    Err(io::Error::other("another process removes each file that is begun there"))
+    Err(io::Error::other(
+        "another process removes each file that is begun there",
+    ))
 }
 
 /// Whether `name` is a temporary name of [`replace_file`], so that the file is not complete.
@@ -135,14 +139,25 @@ mod tests {
     fn only_what_a_dead_writer_left_is_swept_away() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let others = [".codedeploy-0123456789abcdef-1", ".codedeploy-notes-0", "state", "state.new"];
-        others.iter().for_each(|name| std::fs::write(at(name), "").unwrap());
+        let others = [
+            ".codedeploy-0123456789abcdef-1",
+            ".codedeploy-notes-0",
+            "state",
+            "state.new",
+        ];
+        others
+            .iter()
+            .for_each(|name| std::fs::write(at(name), "").unwrap());
         std::fs::write(at(".codedeploy-0123456789abcdef-0"), "half").unwrap();
         std::fs::create_dir(at(".codedeploy-fedcba9876543210-0")).unwrap();
         let (living, file) = create_locked(&open(folder.path()).unwrap()).unwrap();
         sweep(folder.path()).unwrap();
         let names = || open(folder.path()).unwrap().names().unwrap();
-        assert!(names().contains(&living) && !at(".codedeploy-0123456789abcdef-0").exists(), "{:?}", names());
+        assert!(
+            names().contains(&living) && !at(".codedeploy-0123456789abcdef-0").exists(),
+            "{:?}",
+            names()
+        );
         assert_eq!(names().len(), others.len() + 2);
         drop(file);
         sweep(folder.path()).unwrap();

@@ -107,7 +107,9 @@ impl AclAttributes {
                     list.push((tag, (mode >> shift & 0o7) as u8));
                 }
             }
-            let named = list.iter().any(|(tag, _)| matches!(tag, Tag::User(_) | Tag::Group(_)));
+            let named = list
+                .iter()
+                .any(|(tag, _)| matches!(tag, Tag::User(_) | Tag::Group(_)));
             if named && !has(&list, Tag::Mask) {
                 let group = list.iter().find(|(tag, _)| *tag == Tag::OwningGroup);
                 list.push((Tag::Mask, group.map_or(0, |(_, perms)| *perms)));
@@ -116,7 +118,10 @@ impl AclAttributes {
             encode(&list)
         };
         let has_default = entries.iter().any(|entry| entry.default);
-        Self { access: Some(list(false)), default: has_default.then(|| list(true)) }
+        Self {
+            access: Some(list(false)),
+            default: has_default.then(|| list(true)),
+        }
     }
 }
 
@@ -172,7 +177,11 @@ impl Access {
         let change = |owner, group| rustix::fs::fchown(&file, owner, group);
         let kept = self.change_owner(stat.st_uid, stat.st_gid, change)?;
         if let Some(mode) = self.mode {
-            let mode = if kept || mode.must { mode.value } else { mode.value & !0o6000 };
+            let mode = if kept || mode.must {
+                mode.value
+            } else {
+                mode.value & !0o6000
+            };
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         }
         if let Some(acl) = &self.acl {
@@ -189,9 +198,11 @@ impl Access {
         let Some(stat) = folder.stat(name)? else {
             return Err(Errno::NOENT.into());
         };
-        let change =
-            |owner, group| rustix::fs::chownat(folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW);
-        self.change_owner(stat.st_uid, stat.st_gid, change).map(drop)
+        let change = |owner, group| {
+            rustix::fs::chownat(folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        self.change_owner(stat.st_uid, stat.st_gid, change)
+            .map(drop)
     }
 
     /// Sets owner and group; returns whether they are now as wished.
@@ -228,7 +239,10 @@ impl Wish {
             Err(Errno::PERM | Errno::INVAL) if !self.must => Ok(false),
             Err(Errno::PERM) => Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                format!("giving it to id {} needs root; run as root, or remove owner and group", self.value),
+                format!(
+                    "giving it to id {} needs root; run as root, or remove owner and group",
+                    self.value
+                ),
             )),
             Err(error) => Err(error.into()),
         }
@@ -249,7 +263,12 @@ fn attribute(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
 
 fn set_attribute(file: impl AsFd, name: &str, value: Option<&[u8]>) -> io::Result<()> {
     match value {
-        Some(value) => Ok(rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())?),
+        Some(value) => Ok(rustix::fs::fsetxattr(
+            file,
+            name,
+            value,
+            XattrFlags::empty(),
+        )?),
         None => match rustix::fs::fremovexattr(file, name) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(error) => Err(error.into()),
@@ -296,15 +315,28 @@ pub(super) fn remove_context(path: &Path) -> io::Result<()> {
 
 fn tool(name: &str) -> Option<std::path::PathBuf> {
     let folders = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+    folders
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file())
 }
 
-#[allow(clippy::disallowed_methods, reason = "short-lived tools of the system, not hook scripts")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "short-lived tools of the system, not hook scripts"
+)]
 fn run(name: &str, arguments: &[&str], path: &Path) -> io::Result<()> {
     let Some(program) = tool(name) else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} is not installed")));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{name} is not installed"),
+        ));
     };
-    let output = Command::new(program).args(arguments).arg(path).stdin(Stdio::null()).output()?;
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()?;
     if output.status.success() {
         return Ok(());
     }
@@ -320,7 +352,10 @@ fn run(name: &str, arguments: &[&str], path: &Path) -> io::Result<()> {
 
 /// The times of an object, for restoring them.
 pub(super) fn times(stat: &rustix::fs::Stat) -> Timestamps {
-    let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),

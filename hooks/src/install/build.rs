@@ -30,8 +30,16 @@ struct Builder<'a> {
 
 /// Builds everything; returns the folders that got new names.
 pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> {
-    let InstallPlan { decision, schedule, paths, .. } = plan;
-    let mut builder = Builder { plan, staged: HashMap::new() };
+    let InstallPlan {
+        decision,
+        schedule,
+        paths,
+        ..
+    } = plan;
+    let mut builder = Builder {
+        plan,
+        staged: HashMap::new(),
+    };
     let mut touched = BTreeSet::new();
     let (mut files, mut granted) = (Vec::new(), Vec::new());
     let mut handles = plan.handles();
@@ -54,16 +62,24 @@ pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> 
             }
         }
     }
-    parallel::each(&files, || plan.handles(), |piece, handles| builder.build(*piece, handles))?;
+    parallel::each(
+        &files,
+        || plan.handles(),
+        |piece, handles| builder.build(*piece, handles),
+    )?;
     // Last and from the inside out: a mode may forbid work that is still to be done below.
     for piece in granted.into_iter().rev() {
         let path = builder.path(piece);
         let access = decision.access(builder.planned(piece));
-        let granted = handles.parent(&path).and_then(|(parent, name)| access.apply(parent.folder(name)?));
+        let granted = handles
+            .parent(&path)
+            .and_then(|(parent, name)| access.apply(parent.folder(name)?));
         granted.map_err(StepError::at("set access of", &path))?;
     }
     for record in &schedule.records {
-        builder.record(record, &mut handles).map_err(StepError::at("write", &record.spare))?;
+        builder
+            .record(record, &mut handles)
+            .map_err(StepError::at("write", &record.spare))?;
         touched.extend(record.spare.parent().map(Path::to_path_buf));
     }
     Ok(touched)
@@ -76,7 +92,12 @@ impl Builder<'_> {
 
     /// The temporary path of an object.
     fn path(&self, piece: Piece) -> PathBuf {
-        let InstallPlan { decision, schedule, paths, .. } = self.plan;
+        let InstallPlan {
+            decision,
+            schedule,
+            paths,
+            ..
+        } = self.plan;
         match self.staged.get(&piece.unit) {
             Some(staged) => {
                 let top = schedule.top(piece.unit as usize, decision);
@@ -94,11 +115,14 @@ impl Builder<'_> {
             WantedKind::File => "copy to",
             WantedKind::Link => "create the link",
         };
-        self.act(planned, &path, handles).map_err(StepError::at(action, &path))
+        self.act(planned, &path, handles)
+            .map_err(StepError::at(action, &path))
     }
 
     fn act(&self, planned: &Planned, path: &Path, handles: &mut Handles) -> io::Result<()> {
-        let InstallPlan { decision, revision, .. } = self.plan;
+        let InstallPlan {
+            decision, revision, ..
+        } = self.plan;
         let (folder, name) = handles.parent(path)?;
         let access = decision.access(planned);
         match planned.kind {
@@ -120,13 +144,23 @@ impl Builder<'_> {
                 let stat = from.stat(source)?.ok_or(Errno::NOENT)?;
                 folder.create_link(name, revision.target(planned.source))?;
                 access.apply_to_link(&folder, name)?;
-                Ok(rustix::fs::utimensat(&folder, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+                Ok(rustix::fs::utimensat(
+                    &folder,
+                    name,
+                    &times(&stat),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?)
             }
         }
     }
 
     fn record(&self, record: &Record, handles: &mut Handles) -> io::Result<()> {
-        let InstallPlan { decision, revision, paths, .. } = self.plan;
+        let InstallPlan {
+            decision,
+            revision,
+            paths,
+            ..
+        } = self.plan;
         let (folder, name) = handles.parent(&record.spare)?;
         let file = folder.create_file(name)?;
         let mut writer = BufWriter::with_capacity(64 * 1024, &file);

@@ -25,11 +25,24 @@ impl Step {
                 let file = folder.file(name)?;
                 let before = Access::read(&file)?;
                 let (path, file, after) = (path.clone(), Identity::of_open(&file)?, access.clone());
-                Ok(Some(Change::Adjust { path, file, before, after }))
+                Ok(Some(Change::Adjust {
+                    path,
+                    file,
+                    before,
+                    after,
+                }))
             }
-            Self::Context { path, before, after } => {
+            Self::Context {
+                path,
+                before,
+                after,
+            } => {
                 let (before, after) = (before.clone(), after.clone());
-                Ok(Some(Change::Context { path: path.clone(), before, after }))
+                Ok(Some(Change::Context {
+                    path: path.clone(),
+                    before,
+                    after,
+                }))
             }
         }
     }
@@ -46,7 +59,10 @@ impl Step {
     pub(super) fn action(&self) -> &'static str {
         match self {
             Self::Swap(Swap { brings: false, .. }) => "remove",
-            Self::Swap(Swap { takes: Takes::Nothing, .. }) => "create",
+            Self::Swap(Swap {
+                takes: Takes::Nothing,
+                ..
+            }) => "create",
             Self::Swap(_) => "replace",
             Self::Adjust { .. } => "change owner, mode or ACL of",
             Self::Context { .. } => "change the SELinux context of",
@@ -58,14 +74,18 @@ impl Swap {
     fn look_up(&self, handles: &mut Handles) -> io::Result<Option<Swapped>> {
         let (folder, name) = handles.parent(&self.path)?;
         let there = folder.stat(name)?;
-        let is_folder = there.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+        let is_folder = there
+            .as_ref()
+            .map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
         match (&self.takes, is_folder) {
             (_, None)
             | (Takes::Anything, _)
             | (Takes::File, Some(false))
             | (Takes::Folder(_), Some(true)) => {}
             (Takes::Nothing, Some(_)) => return Err(Errno::EXIST.into()),
-            (Takes::File, Some(true)) | (Takes::Folder(_), Some(false)) => return Err(changed_meanwhile()),
+            (Takes::File, Some(true)) | (Takes::Folder(_), Some(false)) => {
+                return Err(changed_meanwhile());
+            }
         }
         let brings = if self.brings {
             let (folder, spare) = handles.parent(&self.spare)?;
@@ -86,7 +106,12 @@ impl Swap {
 
 impl Change {
     /// Makes the change; `takes` is the object that may be taken away by it.
-    pub(super) fn make(&self, takes: &Takes, work: &impl Work, handles: &mut Handles) -> io::Result<()> {
+    pub(super) fn make(
+        &self,
+        takes: &Takes,
+        work: &impl Work,
+        handles: &mut Handles,
+    ) -> io::Result<()> {
         match self {
             Self::Swap(swap) => {
                 swap.make(handles)?;
@@ -96,11 +121,21 @@ impl Change {
                 }
                 Ok(())
             }
-            Self::Adjust { path, file, after, .. } => {
+            Self::Adjust {
+                path, file, after, ..
+            } => {
                 let ours = adjust(path, file, after, handles)?;
-                if ours { Ok(()) } else { Err(changed_meanwhile()) }
+                if ours {
+                    Ok(())
+                } else {
+                    Err(changed_meanwhile())
+                }
             }
-            Self::Context { path, before, after } => match after {
+            Self::Context {
+                path,
+                before,
+                after,
+            } => match after {
                 Some(context) => access::add_context(path, context),
                 None => {
                     // If the rule is gone already, that is the wanted result.
@@ -117,17 +152,23 @@ impl Change {
     pub(super) fn take_back(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         match self {
             Self::Swap(swap) => swap.take_back(handles),
-            Self::Adjust { path, file, before, .. } => {
+            Self::Adjust {
+                path, file, before, ..
+            } => {
                 let ours = adjust(path, file, before, handles)?;
                 Ok((!ours).then(|| {
                     let path = path.display();
                     format!("{path} was replaced or removed meanwhile; it does not get its owner, mode and ACL of before back")
                 }))
             }
-            Self::Context { path, before: Some(context), .. } => {
-                access::add_context(path, context).map(|()| None)
-            }
-            Self::Context { path, before: None, .. } => {
+            Self::Context {
+                path,
+                before: Some(context),
+                ..
+            } => access::add_context(path, context).map(|()| None),
+            Self::Context {
+                path, before: None, ..
+            } => {
                 // It may never have been made.
                 let _ = access::remove_context(path);
                 Ok(None)
@@ -139,12 +180,20 @@ impl Change {
     pub(super) fn by_hand(&self) -> String {
         let path = self.path().display();
         match self {
-            Self::Swap(Swapped { spare, takes: true, .. }) => {
-                format!("put {} back as {path}, which is the file or folder of before", spare.display())
+            Self::Swap(Swapped {
+                spare, takes: true, ..
+            }) => {
+                format!(
+                    "put {} back as {path}, which is the file or folder of before",
+                    spare.display()
+                )
             }
             Self::Swap(_) => format!("remove {path}"),
             Self::Adjust { .. } => format!("give {path} its owner, mode and ACL back"),
-            Self::Context { before: Some(context), .. } => {
+            Self::Context {
+                before: Some(context),
+                ..
+            } => {
                 format!("give {path} its SELinux rule of type {} back", context.kind)
             }
             Self::Context { before: None, .. } => format!("remove the SELinux rule of {path}"),
@@ -165,13 +214,18 @@ impl Swapped {
     }
 
     /// Whether the object that was taken away is the expected one.
-    fn took_only(&self, takes: &Takes, work: &impl Work, handles: &mut Handles) -> io::Result<bool> {
+    fn took_only(
+        &self,
+        takes: &Takes,
+        work: &impl Work,
+        handles: &mut Handles,
+    ) -> io::Result<bool> {
         let (folder, spare) = handles.parent(&self.spare)?;
         match takes {
             Takes::Folder(taken) => only_known(folder.folder(spare)?, *taken, work),
-            Takes::File => {
-                Ok(folder.stat(spare)?.is_none_or(|stat| !FileType::from_raw_mode(stat.st_mode).is_dir()))
-            }
+            Takes::File => Ok(folder
+                .stat(spare)?
+                .is_none_or(|stat| !FileType::from_raw_mode(stat.st_mode).is_dir())),
             Takes::Nothing | Takes::Anything => Ok(true),
         }
     }
@@ -180,9 +234,13 @@ impl Swapped {
         let (folder, name) = handles.parent(&self.path)?;
         let (other, spare) = handles.parent(&self.spare)?;
         settle(&folder, name, &other, spare)?;
-        let (there, waiting) = (Identity::look(&folder, name)?, Identity::look(&other, spare)?);
-        let is_new =
-            |new: &Identity, found: &Option<Identity>| found.as_ref().is_some_and(|found| new.is(found));
+        let (there, waiting) = (
+            Identity::look(&folder, name)?,
+            Identity::look(&other, spare)?,
+        );
+        let is_new = |new: &Identity, found: &Option<Identity>| {
+            found.as_ref().is_some_and(|found| new.is(found))
+        };
         match (self.takes, &self.brings) {
             (_, Some(new)) if is_new(new, &waiting) => {}
             (true, Some(new)) if is_new(new, &there) && waiting.is_some() => {
@@ -193,9 +251,13 @@ impl Swapped {
             (false, Some(_)) if there.is_none() => {}
             (false, Some(_)) => {
                 let path = self.path.display();
-                return Ok(Some(format!("{path} was put there by somebody else meanwhile; it stays")));
+                return Ok(Some(format!(
+                    "{path} was put there by somebody else meanwhile; it stays"
+                )));
             }
-            (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name)?,
+            (true, _) if there.is_none() && waiting.is_some() => {
+                other.rename_new(spare, &folder, name)?
+            }
             // It was taken back before, and the new object is removed.
             (true, Some(new)) if waiting.is_none() && there.is_some() && !is_new(new, &there) => {}
             (true, Some(_)) => return Err(changed_meanwhile()),
@@ -208,7 +270,9 @@ impl Swapped {
     /// Removes the object that was built for it, if it still waits there; the displaced object may stand there instead.
     /// Returns a text about an object that is kept because somebody wrote to it.
     pub(super) fn discard(&self, handles: &mut Handles) -> io::Result<Option<String>> {
-        let Some(new) = &self.brings else { return Ok(None) };
+        let Some(new) = &self.brings else {
+            return Ok(None);
+        };
         let (folder, spare) = handles.parent(&self.spare)?;
         let doomed = doomed(spare);
         // An earlier attempt was interrupted.
@@ -219,7 +283,11 @@ impl Swapped {
                 folder.rename_new(spare, &folder, &doomed)?;
                 folder.remove_tree(&doomed).map(|()| None)
             }
-            waiting => self.set_aside(&folder, spare, waiting.is_some_and(|waiting| new.is(&waiting))),
+            waiting => self.set_aside(
+                &folder,
+                spare,
+                waiting.is_some_and(|waiting| new.is(&waiting)),
+            ),
         }
     }
 
@@ -264,7 +332,12 @@ fn exchange(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io:
     }
 }
 
-fn exchange_in_steps(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
+fn exchange_in_steps(
+    folder: &Folder,
+    name: &OsStr,
+    other: &Folder,
+    spare: &OsStr,
+) -> io::Result<()> {
     let between = between(spare);
     match folder.hard_link(name, other, &between) {
         Ok(()) => {}
@@ -310,7 +383,12 @@ fn doomed(spare: &OsStr) -> OsString {
 }
 
 /// Changes the access of an open file; returns false if it is gone, or if another file has its name.
-fn adjust(path: &Path, file: &Identity, access: &Access, handles: &mut Handles) -> io::Result<bool> {
+fn adjust(
+    path: &Path,
+    file: &Identity,
+    access: &Access,
+    handles: &mut Handles,
+) -> io::Result<bool> {
     let (folder, name) = handles.parent(path)?;
     let there = match folder.file(name) {
         Ok(there) => there,
@@ -362,16 +440,26 @@ mod tests {
     #[test]
     fn an_exchange_in_steps_can_be_taken_back_from_everywhere() {
         // The state after each step: a second name, then the new object in place, then the old one put aside.
-        let link: Interrupted = |root| std::fs::hard_link(root.join("a"), root.join(".s-between")).unwrap();
-        let away: Interrupted = |root| std::fs::rename(root.join("a"), root.join(".s-between")).unwrap();
+        let link: Interrupted =
+            |root| std::fs::hard_link(root.join("a"), root.join(".s-between")).unwrap();
+        let away: Interrupted =
+            |root| std::fs::rename(root.join("a"), root.join(".s-between")).unwrap();
         let place: Interrupted = |root| std::fs::rename(root.join(".s"), root.join("a")).unwrap();
-        let aside: Interrupted = |root| std::fs::rename(root.join(".s-between"), root.join(".s")).unwrap();
+        let aside: Interrupted =
+            |root| std::fs::rename(root.join(".s-between"), root.join(".s")).unwrap();
         let all: Interrupted = |root| {
             let folder = Folder::open(root).unwrap();
             exchange_in_steps(&folder, "a".as_ref(), &folder, ".s".as_ref()).unwrap();
         };
-        let reached: [&[Interrupted]; 7] =
-            [&[], &[link], &[away], &[link, place], &[away, place], &[link, place, aside], &[all]];
+        let reached: [&[Interrupted]; 7] = [
+            &[],
+            &[link],
+            &[away],
+            &[link, place],
+            &[away, place],
+            &[link, place, aside],
+            &[all],
+        ];
         for steps in reached {
             let root = tempfile::tempdir().unwrap();
             let at = |name: &str| root.path().join(name);
@@ -380,12 +468,27 @@ mod tests {
             let folder = Folder::open(&std::fs::canonicalize(root.path()).unwrap()).unwrap();
             let brings = Identity::look_into(&folder, ".s".as_ref()).unwrap();
             steps.iter().for_each(|step| step(root.path()));
-            let swap =
-                Swapped { path: at("a"), spare: at(".s"), takes: true, brings, keep: Default::default() };
+            let swap = Swapped {
+                path: at("a"),
+                spare: at(".s"),
+                takes: true,
+                brings,
+                keep: Default::default(),
+            };
             for _ in 0..2 {
                 assert_eq!(swap.take_back(&mut Handles::default()).unwrap(), None);
-                assert_eq!(std::fs::read_to_string(at("a")).unwrap(), "old", "{} steps", steps.len());
-                assert_eq!(std::fs::read_to_string(at(".s")).unwrap(), "new", "{} steps", steps.len());
+                assert_eq!(
+                    std::fs::read_to_string(at("a")).unwrap(),
+                    "old",
+                    "{} steps",
+                    steps.len()
+                );
+                assert_eq!(
+                    std::fs::read_to_string(at(".s")).unwrap(),
+                    "new",
+                    "{} steps",
+                    steps.len()
+                );
                 assert!(!at(".s-between").exists());
             }
         }

@@ -27,7 +27,11 @@ pub enum Conflict {
          files",
         path.display()
     )]
-    Twice { path: PathBuf, first: String, second: String },
+    Twice {
+        path: PathBuf,
+        first: String,
+        second: String,
+    },
     #[error(
         "{}: a folder is there, and a file or link must go there; remove it, or choose another \
          destination",
@@ -44,7 +48,11 @@ pub enum Conflict {
         object.display(),
         behind(link.as_deref())
     )]
-    MissingSource { object: PathBuf, link: Option<PathBuf>, hint: String },
+    MissingSource {
+        object: PathBuf,
+        link: Option<PathBuf>,
+        hint: String,
+    },
     #[error(
         "files: {} is a device, FIFO or socket; only files, folders and symbolic links can be \
          installed",
@@ -76,7 +84,11 @@ pub enum Conflict {
          makes at most {MAX_FOLDERS} names in one another",
         path.display()
     )]
-    TooLong { path: PathBuf, length: usize, depth: usize },
+    TooLong {
+        path: PathBuf,
+        length: usize,
+        depth: usize,
+    },
     #[error(
         "{}: inside {}, which the agent keeps for itself; choose a destination outside it",
         path.display(),
@@ -96,7 +108,13 @@ pub enum Conflict {
         target.display(),
         user(*target_owner)
     )]
-    UnsafeLink { path: PathBuf, link: PathBuf, owner: u32, target: PathBuf, target_owner: u32 },
+    UnsafeLink {
+        path: PathBuf,
+        link: PathBuf,
+        owner: u32,
+        target: PathBuf,
+        target_owner: u32,
+    },
     #[error("these are the first {MAX_CONFLICTS} conflicts; there may be more")]
     More,
     #[error("{}: inside the revision itself; choose a destination outside it", path.display())]
@@ -120,20 +138,32 @@ pub enum Conflict {
         size(*free),
         size(*needed)
     )]
-    NoRoom { path: PathBuf, needed: u64, free: u64 },
+    NoRoom {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
     #[error(
         "{}: the file system has {free} free inodes, and {needed} are needed while old and new files are both there; \
          remove files that nobody needs, or choose another destination",
         path.display()
     )]
-    NoInodes { path: PathBuf, needed: u64, free: u64 },
+    NoInodes {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
     #[error(
         "{path:?}: the name contains a line break, which the cleanup file cannot record; rename it in the revision"
     )]
     LineBreak { path: PathBuf },
-    #[error("permissions: this host has no user {name:?}; create it first, for example in BeforeInstall")]
+    #[error(
+        "permissions: this host has no user {name:?}; create it first, for example in BeforeInstall"
+    )]
     UnknownUser { name: String },
-    #[error("permissions: this host has no group {name:?}; create it first, for example in BeforeInstall")]
+    #[error(
+        "permissions: this host has no group {name:?}; create it first, for example in BeforeInstall"
+    )]
     UnknownGroup { name: String },
     #[error(
         "{}: two entries of permissions apply to it; narrow one with pattern, except or type",
@@ -158,7 +188,11 @@ pub enum Conflict {
         link.display(),
         user(*owner)
     )]
-    PermissionThroughLink { object: PathBuf, link: PathBuf, owner: u32 },
+    PermissionThroughLink {
+        object: PathBuf,
+        link: PathBuf,
+        owner: u32,
+    },
     #[error(
         "permissions: {} asks for an SELinux context, but semanage and restorecon are not installed \
          on this host; install policycoreutils, or remove context",
@@ -199,15 +233,20 @@ impl Conflicts {
 
     /// Adds the deployment group that existing files belong to.
     pub(super) fn name_groups(&mut self, records: &Records) {
-        let there = self.listed.iter_mut().filter_map(|conflict| match conflict {
-            Conflict::Exists { path, group } => Some((&*path, group)),
-            _ => None,
-        });
+        let there = self
+            .listed
+            .iter_mut()
+            .filter_map(|conflict| match conflict {
+                Conflict::Exists { path, group } => Some((&*path, group)),
+                _ => None,
+            });
         let there: Vec<_> = there.collect();
         if !there.is_empty() {
             let wanted = there.iter().map(|(path, _)| path.to_path_buf()).collect();
             let mut groups = records::installed_by(records, &wanted);
-            there.into_iter().for_each(|(path, group)| *group = groups.remove(path));
+            there
+                .into_iter()
+                .for_each(|(path, group)| *group = groups.remove(path));
         }
     }
 
@@ -221,16 +260,29 @@ impl Conflicts {
 
 impl Extend<Conflict> for Conflicts {
     fn extend<T: IntoIterator<Item = Conflict>>(&mut self, conflicts: T) {
-        conflicts.into_iter().for_each(|conflict| self.push(conflict));
+        conflicts
+            .into_iter()
+            .for_each(|conflict| self.push(conflict));
     }
 }
 
 impl Conflict {
     /// The conflict of the path `written`, which leads through `stranger`.
     pub(super) fn stranger(paths: &Paths, written: PathId, stranger: Stranger) -> Self {
-        let Stranger { link, owner, target, target_owner } = stranger;
+        let Stranger {
+            link,
+            owner,
+            target,
+            target_owner,
+        } = stranger;
         let [path, link, target] = [written, link, target].map(|id| paths.path(id));
-        Self::UnsafeLink { path, link, owner, target, target_owner }
+        Self::UnsafeLink {
+            path,
+            link,
+            owner,
+            target,
+            target_owner,
+        }
     }
 }
 
@@ -243,12 +295,17 @@ fn user(uid: u32) -> String {
 }
 
 fn installed_by(group: Option<&str>) -> String {
-    group.map_or(String::new(), |group| format!(", which the deployment group {group} has installed"))
+    group.map_or(String::new(), |group| {
+        format!(", which the deployment group {group} has installed")
+    })
 }
 
 fn behind(link: Option<&Path>) -> String {
     link.map_or(String::new(), |link| {
-        format!("; {} is a symbolic link, and links of a revision are not followed", link.display())
+        format!(
+            "; {} is a symbolic link, and links of a revision are not followed",
+            link.display()
+        )
     })
 }
 

@@ -69,12 +69,21 @@ impl Decision {
     /// The changes: first the new objects in the order of creation, then the removed and the kept ones.
     pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = PathChange> + 'a {
         let brought = self.planned.iter().map(|planned| match planned.path {
-            path if planned.overwrites || self.goes.contains(path) => PathChange::Replaced(paths.path(path)),
+            path if planned.overwrites || self.goes.contains(path) => {
+                PathChange::Replaced(paths.path(path))
+            }
             path => PathChange::Created(paths.path(path)),
         });
-        let removed = self.removed.iter().filter(|path| !self.places.contains(**path));
+        let removed = self
+            .removed
+            .iter()
+            .filter(|path| !self.places.contains(**path));
         let removed = removed.map(|path| PathChange::Removed(paths.path(*path)));
-        brought.chain(removed).chain(self.kept.iter().map(|path| PathChange::Kept(paths.path(*path))))
+        brought.chain(removed).chain(
+            self.kept
+                .iter()
+                .map(|path| PathChange::Kept(paths.path(*path))),
+        )
     }
 
     pub(super) fn access(&self, planned: &Planned) -> &Access {

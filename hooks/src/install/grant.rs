@@ -15,12 +15,24 @@ use super::snapshot::{Leads, NodeKind};
 use crate::appspec::{Acl, AclTag, Pattern, Permission, Principal};
 
 /// Gives the planned objects, and existing files that are named exactly, the access that the AppSpec asks for.
-pub(super) fn grant(facts: Facts<'_>, paths: &mut Paths, decision: &mut Decision, conflicts: &mut Conflicts) {
+pub(super) fn grant(
+    facts: Facts<'_>,
+    paths: &mut Paths,
+    decision: &mut Decision,
+    conflicts: &mut Conflicts,
+) {
     if facts.appspec.permissions.is_empty() {
         return;
     }
     let tree = Tree::of(&decision.planned, paths);
-    let mut granter = Granter { facts, paths, decision, conflicts, tree, granted: ByPath::default() };
+    let mut granter = Granter {
+        facts,
+        paths,
+        decision,
+        conflicts,
+        tree,
+        granted: ByPath::default(),
+    };
     granter.check_names();
     for permission in &facts.appspec.permissions {
         if granter.conflicts.is_full() || facts.stop.is_cancelled() {
@@ -46,8 +58,18 @@ impl Granter<'_> {
         let mut users = BTreeSet::new();
         let mut groups = BTreeSet::new();
         for permission in &self.facts.appspec.permissions {
-            users.extend(permission.owner.as_ref().and_then(|owner| unknown(owner, &host.users)));
-            groups.extend(permission.group.as_ref().and_then(|group| unknown(group, &host.groups)));
+            users.extend(
+                permission
+                    .owner
+                    .as_ref()
+                    .and_then(|owner| unknown(owner, &host.users)),
+            );
+            groups.extend(
+                permission
+                    .group
+                    .as_ref()
+                    .and_then(|group| unknown(group, &host.groups)),
+            );
             for entry in permission.acl.iter().flat_map(|acl| &acl.entries) {
                 match &entry.tag {
                     AclTag::User(user) => users.extend(unknown(user, &host.users)),
@@ -56,21 +78,34 @@ impl Granter<'_> {
                 }
             }
         }
-        self.conflicts.extend(users.into_iter().map(|name| Conflict::UnknownUser { name }));
-        self.conflicts.extend(groups.into_iter().map(|name| Conflict::UnknownGroup { name }));
+        self.conflicts
+            .extend(users.into_iter().map(|name| Conflict::UnknownUser { name }));
+        self.conflicts.extend(
+            groups
+                .into_iter()
+                .map(|name| Conflict::UnknownGroup { name }),
+        );
     }
 
     fn permission(&mut self, permission: &Permission) {
         let object = permission.object.as_path();
         if permission.context.is_some() && !self.facts.host.has_selinux_tools {
-            self.conflicts.push(Conflict::NoSelinux { object: object.to_path_buf() });
+            self.conflicts.push(Conflict::NoSelinux {
+                object: object.to_path_buf(),
+            });
         }
-        if let Some(context) = permission.context.as_ref().filter(|_| self.facts.reject_unconfined) {
+        if let Some(context) = permission
+            .context
+            .as_ref()
+            .filter(|_| self.facts.reject_unconfined)
+        {
             let parts = context.user.iter().chain([&context.kind]);
             let unconfined = parts.filter(|part| part.starts_with("unconfined_"));
-            self.conflicts.extend(
-                unconfined.map(|found| Conflict::Unconfined { object: object.into(), found: found.clone() }),
-            );
+            self.conflicts
+                .extend(unconfined.map(|found| Conflict::Unconfined {
+                    object: object.into(),
+                    found: found.clone(),
+                }));
         }
         let written = self.paths.add(object);
         let granted = &mut self.decision.granted;
@@ -78,11 +113,13 @@ impl Granter<'_> {
         let entry = u32::try_from(granted.entries.len() - 1).unwrap_or(u32::MAX);
         let exact = self.tree.planned(written);
         let applied = match exact.map(|number| self.decision.planned[number as usize].kind) {
-            Some(WantedKind::File) => {
-                self.exact_file(permission, |granter| granter.planned(permission, entry, exact))
-            }
+            Some(WantedKind::File) => self.exact_file(permission, |granter| {
+                granter.planned(permission, entry, exact)
+            }),
             Some(WantedKind::Link) => {
-                self.conflicts.push(Conflict::PermissionOnLink { object: object.to_path_buf() });
+                self.conflicts.push(Conflict::PermissionOnLink {
+                    object: object.to_path_buf(),
+                });
                 true
             }
             Some(WantedKind::Folder) => self.below(permission, entry, written),
@@ -101,14 +138,18 @@ impl Granter<'_> {
         let found = self.locate(written);
         let object = || permission.object.as_path().to_path_buf();
         match found {
-            Found::File(path) => {
-                self.exact_file(permission, |granter| granter.adjust(permission, entry, written, path))
-            }
+            Found::File(path) => self.exact_file(permission, |granter| {
+                granter.adjust(permission, entry, written, path)
+            }),
             Found::Behind(link) => {
                 let owner = self.facts.host.node(link).map_or(0, |node| node.uid);
                 let link = self.paths.path(link);
                 self.exact_file(permission, |granter| {
-                    granter.conflicts.push(Conflict::PermissionThroughLink { object: object(), link, owner });
+                    granter.conflicts.push(Conflict::PermissionThroughLink {
+                        object: object(),
+                        link,
+                        owner,
+                    });
                 })
             }
             Found::Unsafe(leads) => {
@@ -119,7 +160,8 @@ impl Granter<'_> {
                 true
             }
             Found::Link => {
-                self.conflicts.push(Conflict::PermissionOnLink { object: object() });
+                self.conflicts
+                    .push(Conflict::PermissionOnLink { object: object() });
                 true
             }
             Found::Other => self.below(permission, entry, written),
@@ -131,8 +173,9 @@ impl Granter<'_> {
             return false;
         }
         if permission.pattern != Pattern::Everything || !permission.except.is_empty() {
-            self.conflicts
-                .push(Conflict::PatternOnFile { object: permission.object.as_path().to_path_buf() });
+            self.conflicts.push(Conflict::PatternOnFile {
+                object: permission.object.as_path().to_path_buf(),
+            });
         }
         apply(self);
         true
@@ -149,14 +192,25 @@ impl Granter<'_> {
             WantedKind::Link => {
                 self.once(planned.written);
                 let (owner, group) = self.owners(permission);
-                let access = Access { owner: owner.or(own.owner), group: group.or(own.group), ..own };
+                let access = Access {
+                    owner: owner.or(own.owner),
+                    group: group.or(own.group),
+                    ..own
+                };
                 self.decision.planned[index].access = self.decision.accesses.number(access);
                 return;
             }
             WantedKind::File => (own.mode.map_or(0o644, |mode| mode.value), false),
             WantedKind::Folder => (self.facts.host.folder_mode, true),
         };
-        let asked = self.access(permission, entry, planned.written, planned.path, mode, is_folder);
+        let asked = self.access(
+            permission,
+            entry,
+            planned.written,
+            planned.path,
+            mode,
+            is_folder,
+        );
         let access = Access {
             owner: asked.owner.or(own.owner),
             group: asked.group.or(own.group),
@@ -167,9 +221,13 @@ impl Granter<'_> {
     }
 
     fn adjust(&mut self, permission: &Permission, entry: u32, written: PathId, path: PathId) {
-        let Some(node) = self.facts.host.node(path).copied() else { return };
+        let Some(node) = self.facts.host.node(path).copied() else {
+            return;
+        };
         if node.immutable {
-            self.conflicts.push(Conflict::Immutable { path: self.paths.path(path) });
+            self.conflicts.push(Conflict::Immutable {
+                path: self.paths.path(path),
+            });
         }
         if let Some(conflict) = self.facts.reserved.conflict(self.paths, path) {
             self.conflicts.push(conflict);
@@ -182,7 +240,10 @@ impl Granter<'_> {
 
     /// Applies the permission to everything planned below the object that its pattern matches.
     fn below(&mut self, permission: &Permission, entry: u32, object: PathId) -> bool {
-        let Some(meant) = self.tree.meant(permission, object, self.paths, &self.decision.planned) else {
+        let Some(meant) = self
+            .tree
+            .meant(permission, object, self.paths, &self.decision.planned)
+        else {
             self.conflicts.push_once(Conflict::TooManyPermissions);
             return true;
         };
@@ -197,7 +258,9 @@ impl Granter<'_> {
 
     fn once(&mut self, written: PathId) {
         if self.granted.contains(written) {
-            self.conflicts.push(Conflict::PermissionTwice { path: self.paths.path(written) });
+            self.conflicts.push(Conflict::PermissionTwice {
+                path: self.paths.path(written),
+            });
         }
         self.granted.insert(written, ());
     }
@@ -217,7 +280,9 @@ impl Granter<'_> {
         let mode = permission.mode.map_or(mode, |mode| mode.bits());
         let acl = permission.acl.as_ref().and_then(|acl| {
             if !is_folder && acl.entries.iter().any(|entry| entry.default) {
-                self.conflicts.push(Conflict::DefaultAclOnFile { path: self.paths.path(written) });
+                self.conflicts.push(Conflict::DefaultAclOnFile {
+                    path: self.paths.path(written),
+                });
             }
             self.acl(permission, acl, mode)
         });
@@ -225,7 +290,12 @@ impl Granter<'_> {
             self.decision.granted.contexts.push((path, entry));
         }
         let (owner, group) = self.owners(permission);
-        Access { owner, group, mode: permission.mode.map(|mode| Wish::asked(mode.bits())), acl }
+        Access {
+            owner,
+            group,
+            mode: permission.mode.map(|mode| Wish::asked(mode.bits())),
+            acl,
+        }
     }
 
     fn owners(&self, permission: &Permission) -> (Option<Wish>, Option<Wish>) {
@@ -234,7 +304,10 @@ impl Granter<'_> {
             let id = id(principal.as_ref()?, known)?;
             Some(Wish::asked(id))
         };
-        (wish(&permission.owner, &host.users), wish(&permission.group, &host.groups))
+        (
+            wish(&permission.owner, &host.users),
+            wish(&permission.group, &host.groups),
+        )
     }
 
     /// Returns `None` if a name is unknown, which is already a conflict.
@@ -252,10 +325,16 @@ impl Granter<'_> {
                 AclTag::Other => Tag::Other,
             };
             if !seen.insert((entry.default, tag)) {
-                let conflict = Conflict::AclTwice { object: permission.object.as_path().to_path_buf() };
+                let conflict = Conflict::AclTwice {
+                    object: permission.object.as_path().to_path_buf(),
+                };
                 self.conflicts.push_once(conflict);
             }
-            entries.push(ResolvedEntry { default: entry.default, tag, perms: entry.perms });
+            entries.push(ResolvedEntry {
+                default: entry.default,
+                tag,
+                perms: entry.perms,
+            });
         }
         Some(AclAttributes::complete(&entries, mode))
     }
@@ -267,8 +346,14 @@ impl Granter<'_> {
         let mut link = None;
         for (index, step) in way.iter().enumerate().skip(1) {
             here = self.paths.child_like(here, *step);
-            let node = self.facts.host.node(here).filter(|_| !self.decision.goes.contains(here));
-            let Some(node) = node else { return Found::Other };
+            let node = self
+                .facts
+                .host
+                .node(here)
+                .filter(|_| !self.decision.goes.contains(here));
+            let Some(node) = node else {
+                return Found::Other;
+            };
             let is_last = index + 1 == way.len();
             match (node.kind, is_last) {
                 (NodeKind::File, true) => return link.map_or(Found::File(here), Found::Behind),

@@ -28,7 +28,10 @@ pub(super) struct Texts {
 
 impl Granted {
     /// The commands for permissions, in the order in which the official agents execute them.
-    pub(super) fn instructions<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Instruction> + 'a {
+    pub(super) fn instructions<'a>(
+        &'a self,
+        paths: &'a Paths,
+    ) -> impl Iterator<Item = Instruction> + 'a {
         self.paths.iter().flat_map(|(path, entry)| {
             let file = paths.path(*path).to_string_lossy().into_owned();
             self.entries[*entry as usize].instructions(file)
@@ -37,8 +40,9 @@ impl Granted {
 
     /// SELinux rules, in order.
     pub(super) fn contexts(&self) -> impl Iterator<Item = (PathId, &Context)> {
-        let rule =
-            |(path, entry): &(PathId, u32)| Some((*path, self.entries[*entry as usize].context.as_ref()?));
+        let rule = |(path, entry): &(PathId, u32)| {
+            Some((*path, self.entries[*entry as usize].context.as_ref()?))
+        };
         self.contexts.iter().filter_map(rule)
     }
 }
@@ -48,7 +52,10 @@ impl Texts {
         let name = |principal: &Option<Principal>| principal.as_ref().map(principal_text);
         Self {
             mode: permission.mode.map(Mode::written),
-            acl: permission.acl.as_ref().map(|acl| acl.entries.iter().map(text).collect()),
+            acl: permission
+                .acl
+                .as_ref()
+                .map(|acl| acl.entries.iter().map(text).collect()),
             context: permission.context.as_ref().map(|context| Context {
                 user: context.user.clone(),
                 role: None,
@@ -61,10 +68,25 @@ impl Texts {
     }
 
     fn instructions(&self, file: String) -> impl Iterator<Item = Instruction> + use<> {
-        let Self { mode, acl, context, owner, group } = self;
-        let mode = mode.clone().map(|mode| Instruction::Chmod { mode, file: file.clone() });
-        let acl = acl.clone().map(|acl| Instruction::Setfacl { acl, file: file.clone() });
-        let context = context.clone().map(|context| Instruction::Semanage { context, file: file.clone() });
+        let Self {
+            mode,
+            acl,
+            context,
+            owner,
+            group,
+        } = self;
+        let mode = mode.clone().map(|mode| Instruction::Chmod {
+            mode,
+            file: file.clone(),
+        });
+        let acl = acl.clone().map(|acl| Instruction::Setfacl {
+            acl,
+            file: file.clone(),
+        });
+        let context = context.clone().map(|context| Instruction::Semanage {
+            context,
+            file: file.clone(),
+        });
         let owned = owner.is_some() || group.is_some();
         let (owner, group) = (owner.clone(), group.clone());
         let owners = owned.then_some(Instruction::Chown { owner, group, file });
@@ -91,5 +113,10 @@ fn text(entry: &crate::appspec::AclEntry) -> String {
     };
     let bit = |mask, letter| if entry.perms & mask == 0 { '-' } else { letter };
     let default = if entry.default { "default:" } else { "" };
-    format!("{default}{tag}:{name}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x'))
+    format!(
+        "{default}{tag}:{name}:{}{}{}",
+        bit(4, 'r'),
+        bit(2, 'w'),
+        bit(1, 'x')
+    )
 }

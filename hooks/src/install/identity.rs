@@ -59,7 +59,11 @@ enum Stored {
 impl From<Stored> for Identity {
     fn from(stored: Stored) -> Self {
         match stored {
-            Stored::Inode(inode) => Self { inode, born: None, state: None },
+            Stored::Inode(inode) => Self {
+                inode,
+                born: None,
+                state: None,
+            },
             Stored::Whole { inode, born, state } => Self { inode, born, state },
         }
     }
@@ -73,7 +77,9 @@ impl Identity {
 
     /// Returns the same, including everything in a folder.
     pub(super) fn look_into(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
-        let Some(stat) = stat(folder, name)? else { return Ok(None) };
+        let Some(stat) = stat(folder, name)? else {
+            return Ok(None);
+        };
         let mut identity = Self::of(&stat);
         if is_folder(&stat) {
             identity.state = Some(inside(&folder.folder(name)?)?);
@@ -84,12 +90,18 @@ impl Identity {
     /// Returns the identity of an open file, without its contents.
     pub(super) fn of_open(file: &impl std::os::fd::AsFd) -> io::Result<Self> {
         let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, WANTED)?;
-        Ok(Self { state: None, ..Self::of(&stat) })
+        Ok(Self {
+            state: None,
+            ..Self::of(&stat)
+        })
     }
 
     fn of(stat: &Statx) -> Self {
         let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
-        let file = State::File { size: stat.stx_size, modified: nanoseconds(stat.stx_mtime) };
+        let file = State::File {
+            size: stat.stx_size,
+            modified: nanoseconds(stat.stx_mtime),
+        };
         Self {
             inode: stat.stx_ino,
             born: born.then(|| nanoseconds(stat.stx_btime)),
@@ -110,7 +122,11 @@ impl Identity {
 
     /// Whether nobody has written to it, or to anything in it, since; `there` must include the contents.
     pub(super) fn is_untouched(&self, there: &Self) -> bool {
-        self.is(there) && self.state.as_ref().is_none_or(|before| there.state.as_ref() == Some(before))
+        self.is(there)
+            && self
+                .state
+                .as_ref()
+                .is_none_or(|before| there.state.as_ref() == Some(before))
     }
 }
 
@@ -129,7 +145,9 @@ fn is_folder(stat: &Statx) -> bool {
 }
 
 fn nanoseconds(time: StatxTimestamp) -> i64 {
-    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.into())
+    time.tv_sec
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.tv_nsec.into())
 }
 
 /// Summarises everything below a folder: names and kinds, and the sizes and times of everything but folders.
@@ -145,7 +163,9 @@ fn inside(top: &Folder) -> io::Result<State> {
             &opened
         };
         for name in folder.names()? {
-            let Some(stat) = stat(folder, &name)? else { continue };
+            let Some(stat) = stat(folder, &name)? else {
+                continue;
+            };
             let path = below.join(&name);
             objects += 1;
             hasher.write(path.as_os_str().as_bytes());
@@ -159,7 +179,10 @@ fn inside(top: &Folder) -> io::Result<State> {
             }
         }
     }
-    Ok(State::Folder { objects, sum: hasher.finish() })
+    Ok(State::Folder {
+        objects,
+        sum: hasher.finish(),
+    })
 }
 
 #[cfg(test)]
@@ -170,7 +193,9 @@ mod tests {
 
     fn look_into(path: &Path) -> Identity {
         let folder = Folder::open(&std::fs::canonicalize(path.parent().unwrap()).unwrap()).unwrap();
-        Identity::look_into(&folder, path.file_name().unwrap()).unwrap().unwrap()
+        Identity::look_into(&folder, path.file_name().unwrap())
+            .unwrap()
+            .unwrap()
     }
 
     #[test]
@@ -190,15 +215,27 @@ mod tests {
 
     #[test]
     fn another_file_with_the_same_inode_is_another_file() {
-        let file =
-            |born, modified| Identity { inode: 7, born, state: Some(State::File { size: 1, modified }) };
-        assert!(file(Some(1), 1).is(&file(Some(1), 2)), "it was only written to");
+        let file = |born, modified| Identity {
+            inode: 7,
+            born,
+            state: Some(State::File { size: 1, modified }),
+        };
+        assert!(
+            file(Some(1), 1).is(&file(Some(1), 2)),
+            "it was only written to"
+        );
         assert!(!file(Some(1), 1).is(&file(Some(2), 1)));
         assert!(!file(None, 1).is(&file(None, 2)));
         assert!(file(None, 1).is_untouched(&file(Some(9), 1)));
         let old: Identity = serde_json::from_str("7").unwrap();
-        assert!(old.is_untouched(&file(Some(1), 1)), "version 1 knew the inode alone");
+        assert!(
+            old.is_untouched(&file(Some(1), 1)),
+            "version 1 knew the inode alone"
+        );
         let stored = serde_json::to_string(&file(Some(1), 2)).unwrap();
-        assert_eq!(serde_json::from_str::<Identity>(&stored).unwrap(), file(Some(1), 2));
+        assert_eq!(
+            serde_json::from_str::<Identity>(&stored).unwrap(),
+            file(Some(1), 2)
+        );
     }
 }

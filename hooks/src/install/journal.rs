@@ -146,10 +146,18 @@ fn newest<S: serde::Serializer>(_: &u32, serializer: S) -> Result<S::Ok, S::Erro
 impl Begun {
     /// The same, with the folders that keep its displaced objects.
     pub(super) fn with_kept(&self, kept: Vec<PathBuf>) -> Self {
-        Self { kept, ..self.clone() }
+        Self {
+            kept,
+            ..self.clone()
+        }
     }
 
-    pub(super) fn new(action: Action, deployment: PathBuf, pointer: PathBuf, token: String) -> Self {
+    pub(super) fn new(
+        action: Action,
+        deployment: PathBuf,
+        pointer: PathBuf,
+        token: String,
+    ) -> Self {
         Self {
             version: VERSION,
             action,
@@ -173,7 +181,12 @@ impl Journal {
     ) -> io::Result<Self> {
         let file = replace_in_turn(path, |writer| write_begun(writer, begun, staged))?;
         let length = file.metadata()?.len();
-        Ok(Self { file, path: path.to_path_buf(), length, uncertain: false })
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            length,
+            uncertain: false,
+        })
     }
 
     /// Records that everything in `begun` is built and on the disk; `changes` come next, unless one of them is an error.
@@ -184,8 +197,8 @@ impl Journal {
         let mut writer = BufWriter::with_capacity(64 * 1024, &self.file);
         let mut starts = vec![self.length];
         for change in changes {
-            let length =
-                line::write(&mut writer, &Record::<(), _>::Change(change?)).map_err(self.failed())?;
+            let length = line::write(&mut writer, &Record::<(), _>::Change(change?))
+                .map_err(self.failed())?;
             self.length += length;
             starts.push(self.length);
         }
@@ -209,10 +222,14 @@ impl Journal {
     /// Records that the changes are made and on the disk. After an error the journal is as if this had not been tried,
     /// unless it is [`Journal::is_uncertain`].
     pub(super) fn commit(&mut self) -> io::Result<()> {
-        self.append(&Record::<(), ()>::Committed {}).inspect_err(|_| {
-            let withdrawn = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
-            self.uncertain = withdrawn.is_err();
-        })
+        self.append(&Record::<(), ()>::Committed {})
+            .inspect_err(|_| {
+                let withdrawn = self
+                    .file
+                    .set_len(self.length)
+                    .and_then(|()| self.file.sync_all());
+                self.uncertain = withdrawn.is_err();
+            })
     }
 
     /// Whether the commit failed but may be on the disk. Then nothing may be taken back before the journal is read
@@ -233,7 +250,11 @@ impl Journal {
     /// Turns an error of these operations into words.
     pub(super) fn failed(&self) -> impl Fn(io::Error) -> StepError + use<> {
         let path = self.path.clone();
-        move |source| StepError { action: "write", path: path.clone(), source }
+        move |source| StepError {
+            action: "write",
+            path: path.clone(),
+            source,
+        }
     }
 
     fn append(&mut self, record: &Record<(), ()>) -> io::Result<()> {
@@ -253,7 +274,12 @@ pub(super) fn write_whole(path: &Path, begun: &Begun, changes: &Changes) -> io::
         for change in changes.iter() {
             line::write(writer, &Record::<(), _>::Change(change?))?;
         }
-        write_twice(writer, &Record::Prepared { changes: changes.len() })?;
+        write_twice(
+            writer,
+            &Record::Prepared {
+                changes: changes.len(),
+            },
+        )?;
         write_twice(writer, &Record::Committed {})
     });
     file.map(drop)
@@ -273,7 +299,10 @@ fn write_begun<I: Iterator<Item = PathBuf>>(
     begun: &Begun,
     staged: impl Fn() -> I,
 ) -> io::Result<()> {
-    let first = FirstLine { begun, staged: paths::Each(staged) };
+    let first = FirstLine {
+        begun,
+        staged: paths::Each(staged),
+    };
     line::write(writer, &Record::<_, ()>::Begun(first)).map(drop)
 }
 
@@ -284,14 +313,21 @@ fn write_twice(writer: &mut impl Write, record: &Record<(), ()>) -> io::Result<(
 
 /// Reads a journal; `None` if there is none. An unfinished last part is left out.
 pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
-    let Some(mut reader) = Reader::open(path)? else { return Ok(None) };
+    let Some(mut reader) = Reader::open(path)? else {
+        return Ok(None);
+    };
     let (begun, staged) = reader.begun(|text| {
-        serde_json::from_slice::<Record<Staged, serde::de::IgnoredAny>>(text).map(|first| match first {
-            Record::Begun(Staged { staged }) => staged,
-            _ => Vec::new(),
+        serde_json::from_slice::<Record<Staged, serde::de::IgnoredAny>>(text).map(|first| {
+            match first {
+                Record::Begun(Staged { staged }) => staged,
+                _ => Vec::new(),
+            }
         })
     })?;
-    let failed = |source| JournalError::Read { path: path.to_path_buf(), source };
+    let failed = |source| JournalError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
     let (mut phase, mut starts) = (Phase::Building, vec![reader.lines.position()]);
     let mut damaged = None;
     // Whether every line so far is a change; the ones behind another line are not vouched for.
@@ -303,7 +339,9 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
             Line::Bare(text) if begun.version == 1 && text == COMMITTED => Ok(Record::Committed {}),
             Line::Bare(text) if begun.version == 1 => parse(text),
             Line::Sealed(text) if begun.version > 1 => parse(text),
-            Line::Bare(_) | Line::Sealed(_) | Line::Damaged => Err("it does not match its checksum".into()),
+            Line::Bare(_) | Line::Sealed(_) | Line::Damaged => {
+                Err("it does not match its checksum".into())
+            }
         };
         let complete = |changes: usize| changes == starts.len() - 1;
         whole &= record.is_ok();
@@ -341,7 +379,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
         None => {}
     }
     let file = reader.file.try_clone().map_err(failed)?;
-    Ok(Some(Contents { begun, phase, staged, changes: Changes::of(file, starts) }))
+    Ok(Some(Contents {
+        begun,
+        phase,
+        staged,
+        changes: Changes::of(file, starts),
+    }))
 }
 
 /// Reads what a journal says was begun, without the rest; `None` when there is none.
@@ -362,9 +405,14 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn open(path: &'a Path) -> Result<Option<Self>, JournalError> {
-        let failed = |source: io::Error| JournalError::Read { path: path.to_path_buf(), source };
-        let unusable =
-            |problem: &str| JournalError::Unusable { path: path.to_path_buf(), problem: problem.into() };
+        let failed = |source: io::Error| JournalError::Read {
+            path: path.to_path_buf(),
+            source,
+        };
+        let unusable = |problem: &str| JournalError::Unusable {
+            path: path.to_path_buf(),
+            problem: problem.into(),
+        };
         // A FIFO in its place must not block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -377,7 +425,11 @@ impl<'a> Reader<'a> {
             return Err(unusable("it is not a regular file"));
         }
         let reader = BufReader::with_capacity(64 * 1024, file.try_clone().map_err(failed)?);
-        Ok(Some(Self { path, file, lines: Lines::of(reader) }))
+        Ok(Some(Self {
+            path,
+            file,
+            lines: Lines::of(reader),
+        }))
     }
 
     /// Reads the first line, and what `more` makes of its text.
@@ -386,21 +438,33 @@ impl<'a> Reader<'a> {
         more: impl FnOnce(&[u8]) -> serde_json::Result<T>,
     ) -> Result<(Begun, T), JournalError> {
         let path = self.path;
-        let unusable = |problem: String| JournalError::Unusable { path: path.to_path_buf(), problem };
-        let read =
-            self.lines.next().map_err(|source| JournalError::Read { path: path.to_path_buf(), source });
+        let unusable = |problem: String| JournalError::Unusable {
+            path: path.to_path_buf(),
+            problem,
+        };
+        let read = self.lines.next().map_err(|source| JournalError::Read {
+            path: path.to_path_buf(),
+            source,
+        });
         let (text, sealed) = match read? {
             None => return Err(unusable("its first line is not finished".into())),
-            Some(Line::Damaged) => return Err(unusable("line 1: it does not match its checksum".into())),
+            Some(Line::Damaged) => {
+                return Err(unusable("line 1: it does not match its checksum".into()));
+            }
             Some(Line::Sealed(text)) => (text, true),
             Some(Line::Bare(text)) => (text, false),
         };
         match serde_json::from_slice::<Record<Versioned, serde::de::IgnoredAny>>(text) {
             Ok(Record::Begun(Versioned { version })) if version > VERSION => {
-                return Err(JournalError::Newer { path: path.to_path_buf(), version });
+                return Err(JournalError::Newer {
+                    path: path.to_path_buf(),
+                    version,
+                });
             }
             Ok(Record::Begun(Versioned { version })) if sealed != (version > 1) => {
-                return Err(unusable("line 1: it has a checksum, or none, against its version".into()));
+                return Err(unusable(
+                    "line 1: it has a checksum, or none, against its version".into(),
+                ));
             }
             _ => {}
         }
@@ -414,7 +478,10 @@ impl<'a> Reader<'a> {
     }
 
     fn unusable(&self, problem: &str) -> JournalError {
-        JournalError::Unusable { path: self.path.to_path_buf(), problem: problem.into() }
+        JournalError::Unusable {
+            path: self.path.to_path_buf(),
+            problem: problem.into(),
+        }
     }
 }
 

@@ -36,14 +36,24 @@ impl KeptFolders {
     /// Returns the folders that `begun` names, and those of its undo record if finishing was interrupted.
     pub(super) fn of(begun: &Begun) -> Self {
         let mut all = begun.kept.clone();
-        let before = journal::read_begun(&journal::undo_record(&begun.deployment)).ok().flatten();
+        let before = journal::read_begun(&journal::undo_record(&begun.deployment))
+            .ok()
+            .flatten();
         all.extend(
-            before.filter(|before| before.token == begun.token).into_iter().flat_map(|before| before.kept),
+            before
+                .filter(|before| before.token == begun.token)
+                .into_iter()
+                .flat_map(|before| before.kept),
         );
         all.sort();
         all.dedup();
         let name = name(&tag(&begun.pointer), &begun.token);
-        Self { name, own: Mount::of(&begun.deployment).ok(), all, found: BTreeMap::new() }
+        Self {
+            name,
+            own: Mount::of(&begun.deployment).ok(),
+            all,
+            found: BTreeMap::new(),
+        }
     }
 
     /// Returns the folder that keeps objects of `folder`, and makes it if it is missing; `None` if that is the
@@ -56,7 +66,10 @@ impl KeptFolders {
         let found = if Some(mount) == self.own {
             None
         } else {
-            let known = self.all.iter().find(|kept| Mount::of(kept).is_ok_and(|other| other == mount));
+            let known = self
+                .all
+                .iter()
+                .find(|kept| Mount::of(kept).is_ok_and(|other| other == mount));
             Some(match known {
                 Some(known) => known.clone(),
                 None => self.add(outermost(folder, &self.name)?),
@@ -90,16 +103,27 @@ impl KeptFolders {
     /// Removes the folders of this kind that belong to the same deployment group and that no record names: another
     /// agent may have removed their deployments. Searches near `changed`. Returns descriptions of what could not be
     /// removed.
-    pub(super) fn remove_forgotten(&self, begun: &Begun, changed: &BTreeSet<PathBuf>) -> Vec<String> {
+    pub(super) fn remove_forgotten(
+        &self,
+        begun: &Begun,
+        changed: &BTreeSet<PathBuf>,
+    ) -> Vec<String> {
         let tag = tag(&begun.pointer);
         let mut left = Vec::new();
         for place in self.candidates(changed) {
             // If it cannot be examined now, a later Install examines it.
-            let Ok(folder) = Folder::open(&place) else { continue };
+            let Ok(folder) = Folder::open(&place) else {
+                continue;
+            };
             for name in folder.names().unwrap_or_default() {
                 let path = place.join(&name);
-                let Some(token) = token_of(&name, &tag) else { continue };
-                if self.all.contains(&path) || is_known(begun, token) || !is_own_folder(&folder, &name) {
+                let Some(token) = token_of(&name, &tag) else {
+                    continue;
+                };
+                if self.all.contains(&path)
+                    || is_known(begun, token)
+                    || !is_own_folder(&folder, &name)
+                {
                     continue;
                 }
                 tracing::info!(path = %path.display(), "removed kept files that no deployment needs any more");
@@ -115,12 +139,17 @@ impl KeptFolders {
 impl KeptFolders {
     /// All folders in which one of this kind would have been made for objects of `changed`.
     fn candidates(&self, changed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        let made = self.all.iter().filter_map(|kept| kept.parent().map(Path::to_path_buf));
+        let made = self
+            .all
+            .iter()
+            .filter_map(|kept| kept.parent().map(Path::to_path_buf));
         let mut candidates: BTreeSet<PathBuf> = made.collect();
         // Mounts whose root takes everything that is made on them.
         let mut rooted: Vec<Mount> = Vec::new();
         for folder in changed {
-            let Ok(mount) = Mount::of(folder) else { continue };
+            let Ok(mount) = Mount::of(folder) else {
+                continue;
+            };
             if rooted.contains(&mount) {
                 continue;
             }
@@ -187,7 +216,11 @@ fn make(folder: &Path, name: &OsStr) -> io::Result<Folder> {
 fn above(folder: &Path) -> Vec<PathBuf> {
     let mount = Mount::of(folder).ok();
     let same = |place: &&Path| mount.is_some() && Mount::of(place).ok() == mount;
-    let mut places: Vec<PathBuf> = folder.ancestors().take_while(same).map(Path::to_path_buf).collect();
+    let mut places: Vec<PathBuf> = folder
+        .ancestors()
+        .take_while(same)
+        .map(Path::to_path_buf)
+        .collect();
     places.reverse();
     places
 }
@@ -198,7 +231,10 @@ impl Mount {
         let stat = rustix::fs::statx(Folder::open(folder)?, "", AtFlags::EMPTY_PATH, wanted)?;
         let id = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
         let device = (stat.stx_dev_major, stat.stx_dev_minor);
-        Ok(Self { device, id: id.then_some(stat.stx_mnt_id) })
+        Ok(Self {
+            device,
+            id: id.then_some(stat.stx_mnt_id),
+        })
     }
 }
 
@@ -225,22 +261,29 @@ fn is_known(begun: &Begun, token: &str) -> bool {
         folder.unwrap_or_default()
     };
     let group = begun.deployment.parent().unwrap_or(&begun.deployment);
-    let mut records: Vec<PathBuf> =
-        names(group).iter().map(|deployment| journal::undo_record(&group.join(deployment))).collect();
+    let mut records: Vec<PathBuf> = names(group)
+        .iter()
+        .map(|deployment| journal::undo_record(&group.join(deployment)))
+        .collect();
     if let Ok((folder, _)) = split(&begun.pointer) {
         let journals = names(folder);
-        let journals =
-            journals.iter().filter(|name| name.as_bytes().windows(8).any(|part| part == b"-journal"));
+        let journals = journals
+            .iter()
+            .filter(|name| name.as_bytes().windows(8).any(|part| part == b"-journal"));
         records.extend(journals.map(|name| folder.join(name)));
     }
     records.iter().any(|record| {
         let text = std::fs::read(record).unwrap_or_default();
-        text.windows(token.len()).any(|part| part == token.as_bytes())
+        text.windows(token.len())
+            .any(|part| part == token.as_bytes())
     })
 }
 
 pub(super) fn not_removed(path: &Path, error: &io::Error) -> String {
-    format!("{} is no longer used but could not be removed: {error}", path.display())
+    format!(
+        "{} is no longer used but could not be removed: {error}",
+        path.display()
+    )
 }
 
 #[cfg(test)]

@@ -41,14 +41,24 @@ pub(super) fn layout(
 ) -> Result<Vec<Wanted>, Stopped> {
     match revision.beyond {
         Some(Beyond::Objects) => conflicts.push(Conflict::TooManyInRevision { most: MAX_OBJECTS }),
-        Some(Beyond::Depth(object)) => {
-            conflicts.push(Conflict::TooDeepInRevision { object: revision.shown(object), most: MAX_FOLDERS })
-        }
+        Some(Beyond::Depth(object)) => conflicts.push(Conflict::TooDeepInRevision {
+            object: revision.shown(object),
+            most: MAX_FOLDERS,
+        }),
         None => {}
     }
     let (wanted, level, roots) = (Vec::new(), Vec::new(), Vec::new());
-    let mut layout =
-        Layout { revision, paths, wanted, conflicts, level, roots, stop, expansions: 0, lookups: 0 };
+    let mut layout = Layout {
+        revision,
+        paths,
+        wanted,
+        conflicts,
+        level,
+        roots,
+        stop,
+        expansions: 0,
+        lookups: 0,
+    };
     for mapping in appspec.files.iter().filter(|_| revision.beyond.is_none()) {
         let destination = layout.paths.add(mapping.destination.as_path());
         layout.map(mapping.source.as_path(), destination);
@@ -62,7 +72,11 @@ pub(super) fn layout(
         // The destinations of the rest are of no use.
         wanted = Vec::new();
     }
-    if stop.is_cancelled() { Err(Stopped) } else { Ok(wanted) }
+    if stop.is_cancelled() {
+        Err(Stopped)
+    } else {
+        Ok(wanted)
+    }
 }
 
 /// The planning was stopped: nobody waits for the result.
@@ -99,14 +113,19 @@ impl Layout<'_> {
             let mut around = source.ancestors().skip(1);
             let is_link = |parent: &&Path| {
                 let object = self.revision.find(parent);
-                object.is_some_and(|object| matches!(self.revision.kind(object), ObjectKind::Link(_)))
+                object
+                    .is_some_and(|object| matches!(self.revision.kind(object), ObjectKind::Link(_)))
             };
-            let (object, link) = (source.to_path_buf(), around.find(is_link).map(Path::to_path_buf));
+            let (object, link) = (
+                source.to_path_buf(),
+                around.find(is_link).map(Path::to_path_buf),
+            );
             let hint = match &link {
                 Some(_) => String::new(),
                 None => missing_source(&self.revision.root, source),
             };
-            self.conflicts.push(Conflict::MissingSource { object, link, hint });
+            self.conflicts
+                .push(Conflict::MissingSource { object, link, hint });
             return;
         };
         self.roots = vec![object];
@@ -158,18 +177,28 @@ impl Layout<'_> {
                 None => self.want(object, to, WantedKind::Link),
             },
             ObjectKind::Special => {
-                self.conflicts.push(Conflict::SpecialSource { object: self.revision.path(object) });
+                self.conflicts.push(Conflict::SpecialSource {
+                    object: self.revision.path(object),
+                });
             }
         }
     }
 
     fn folder(&mut self, object: ObjectId, to: PathId, is_expanded: bool) {
         self.want(object, to, WantedKind::Folder);
-        let ObjectKind::Folder { first, count } = self.revision.kind(object) else { return };
+        let ObjectKind::Folder { first, count } = self.revision.kind(object) else {
+            return;
+        };
         // Planning rejects it; the objects in it add nothing.
-        let is_possible = self.paths.depth(to) <= MAX_FOLDERS && self.paths.length(to) <= MAX_PATH_BYTES;
+        let is_possible =
+            self.paths.depth(to) <= MAX_FOLDERS && self.paths.length(to) <= MAX_PATH_BYTES;
         let left = if is_possible { count } else { 0 };
-        self.level.push(Level { next: first, left, to, is_expanded });
+        self.level.push(Level {
+            next: first,
+            left,
+            to,
+            is_expanded,
+        });
     }
 
     fn want(&mut self, source: ObjectId, path: PathId, kind: WantedKind) {
@@ -184,11 +213,16 @@ impl Layout<'_> {
             return None;
         };
         let around = revision.parent(link)?;
-        let folder =
-            self.resolve(around, revision.target(link)).filter(|folder| revision.is_folder(*folder))?;
+        let folder = self
+            .resolve(around, revision.target(link))
+            .filter(|folder| revision.is_folder(*folder))?;
         let root = *self.roots.last()?;
         let copied_too = |object: ObjectId| revision.is_in(object, root) && object != link;
-        if copied_too(folder) || self.named(around, revision.target(link)).is_some_and(copied_too) {
+        if copied_too(folder)
+            || self
+                .named(around, revision.target(link))
+                .is_some_and(copied_too)
+        {
             return None;
         }
         let is_loop = self.roots.iter().any(|root| revision.is_in(*root, folder));

@@ -31,7 +31,9 @@ pub(super) fn each<T: Sync, E: Send>(
                 if let Err(error) = work(piece, &mut handles) {
                     // Earlier pieces of the list have already begun.
                     next.fetch_max(pieces.len(), Ordering::Relaxed);
-                    let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let mut failed = failed
+                        .lock()
+                        .unwrap_or_else(|poisoned| poisoned.into_inner());
                     if failed.as_ref().is_none_or(|(first, _)| index < *first) {
                         *failed = Some((index, error));
                     }
@@ -46,13 +48,19 @@ pub(super) fn each<T: Sync, E: Send>(
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without another thread, this one does all the work.
-            if std::thread::Builder::new().name("install".into()).spawn_scoped(scope, run).is_err() {
+            if std::thread::Builder::new()
+                .name("install".into())
+                .spawn_scoped(scope, run)
+                .is_err()
+            {
                 break;
             }
         }
         run();
     });
-    let failed = failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let failed = failed
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     failed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
@@ -70,9 +78,21 @@ mod tests {
                 Ok::<_, usize>(())
             };
             assert_eq!(each(&pieces, Handles::default, work), Ok(()));
-            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{count}");
-            let fails = |piece: &usize, _: &mut Handles| if piece % 30 == 29 { Err(*piece) } else { Ok(()) };
-            assert_eq!(each(&pieces, Handles::default, fails), if count > 29 { Err(29) } else { Ok(()) });
+            assert!(
+                done.iter().all(|done| done.load(Ordering::Relaxed) == 1),
+                "{count}"
+            );
+            let fails = |piece: &usize, _: &mut Handles| {
+                if piece % 30 == 29 {
+                    Err(*piece)
+                } else {
+                    Ok(())
+                }
+            };
+            assert_eq!(
+                each(&pieces, Handles::default, fails),
+                if count > 29 { Err(29) } else { Ok(()) }
+            );
         }
     }
 }

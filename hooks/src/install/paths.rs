@@ -83,7 +83,12 @@ impl Paths {
     }
 
     fn below(root: &'static str) -> Self {
-        let node = Node { start: 0, parent: 0, length: 0, depth: 0 };
+        let node = Node {
+            start: 0,
+            parent: 0,
+            length: 0,
+            depth: 0,
+        };
         Self {
             root,
             names: Vec::new(),
@@ -114,7 +119,13 @@ impl Paths {
             depth: depth.saturating_add(1),
         });
         self.names.extend(name.as_bytes());
-        let Self { names, nodes, index, hasher, .. } = self;
+        let Self {
+            names,
+            nodes,
+            index,
+            hasher,
+            ..
+        } = self;
         index.insert_unique(hash, id, |id| {
             let id = Self::name_in(names, nodes, *id as usize);
             hasher.hash_one((id.0, id.1))
@@ -133,12 +144,17 @@ impl Paths {
 
     /// Finds the path of [`Self::child`], if it was added before.
     pub(super) fn find_child(&self, folder: PathId, name: &OsStr) -> Option<PathId> {
-        self.known(self.hasher.hash_one((folder.0, name.as_bytes())), folder, name)
+        self.known(
+            self.hasher.hash_one((folder.0, name.as_bytes())),
+            folder,
+            name,
+        )
     }
 
     fn known(&self, hash: u64, folder: PathId, name: &OsStr) -> Option<PathId> {
-        let same =
-            |id: &u32| Self::name_in(&self.names, &self.nodes, *id as usize) == (folder.0, name.as_bytes());
+        let same = |id: &u32| {
+            Self::name_in(&self.names, &self.nodes, *id as usize) == (folder.0, name.as_bytes())
+        };
         self.index.find(hash, same).map(|id| PathId(*id))
     }
 
@@ -199,9 +215,17 @@ impl Paths {
     pub(super) fn shown(&self, id: PathId) -> PathBuf {
         const SHOWN: usize = 200;
         let way = self.inwards(id);
-        let end =
-            way.iter().take_while(|id| self.length(**id) <= SHOWN).last().copied().unwrap_or(PathId::ROOT);
-        if end == id { self.path(id) } else { self.path(end).join("…") }
+        let end = way
+            .iter()
+            .take_while(|id| self.length(**id) <= SHOWN)
+            .last()
+            .copied()
+            .unwrap_or(PathId::ROOT);
+        if end == id {
+            self.path(id)
+        } else {
+            self.path(end).join("…")
+        }
     }
 
     /// Replaces the folder `top`, which is `id` or contains it, by `base`.
@@ -223,7 +247,9 @@ impl Paths {
 fn normal(path: &Path) -> impl Iterator<Item = &OsStr> {
     path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name),
-        Component::RootDir | Component::CurDir | Component::ParentDir | Component::Prefix(_) => None,
+        Component::RootDir | Component::CurDir | Component::ParentDir | Component::Prefix(_) => {
+            None
+        }
     })
 }
 
@@ -242,8 +268,10 @@ mod tests {
         }
         assert_eq!(paths.len(), 5);
         assert_eq!(paths.find(Path::new("/srv/app/c")), None);
-        let (top, inner) =
-            (paths.find(Path::new("/srv")).unwrap(), paths.find(Path::new("/srv/app/b")).unwrap());
+        let (top, inner) = (
+            paths.find(Path::new("/srv")).unwrap(),
+            paths.find(Path::new("/srv/app/b")).unwrap(),
+        );
         assert_eq!(paths.path_from(inner, top, "/new"), Path::new("/new/app/b"));
         assert_eq!(paths.path_from(top, top, "/new"), Path::new("/new"));
         let mut paths = Paths::relative();

@@ -27,7 +27,10 @@ pub(super) fn decide(
     let mut planner = Planner {
         facts,
         paths,
-        decision: Decision { warnings, ..Decision::default() },
+        decision: Decision {
+            warnings,
+            ..Decision::default()
+        },
         folders: HashMap::from([(PathId::ROOT, Some(PathId::ROOT))]),
         conflicts,
     };
@@ -55,12 +58,19 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn want(&mut self, wanted: Wanted) {
-        let Wanted { path: written, source, kind } = wanted;
+        let Wanted {
+            path: written,
+            source,
+            kind,
+        } = wanted;
         if kind == WantedKind::Folder {
             self.folder(written, source);
             return;
         }
-        let around = self.paths.parent(written).and_then(|parent| self.folder(parent, ObjectId::ROOT));
+        let around = self
+            .paths
+            .parent(written)
+            .and_then(|parent| self.folder(parent, ObjectId::ROOT));
         let Some(path) = around.map(|around| self.paths.child_like(around, written)) else {
             return;
         };
@@ -71,12 +81,17 @@ impl<'a> Planner<'a> {
             let first = self.decision.planned[*first as usize].source;
             let named = |source| self.facts.revision.path(source).display().to_string();
             let (first, second) = (named(first), named(source));
-            self.conflicts.push(Conflict::Twice { path: self.paths.path(written), first, second });
+            self.conflicts.push(Conflict::Twice {
+                path: self.paths.path(written),
+                first,
+                second,
+            });
             return;
         }
         let mut overwrites = false;
         if let Some(node) = self.existing(path) {
-            let is_folder = node.kind == NodeKind::Folder || self.leads_to_folder(path, node).is_some();
+            let is_folder =
+                node.kind == NodeKind::Folder || self.leads_to_folder(path, node).is_some();
             match self.facts.behavior {
                 // Whatever kind of object it is.
                 FileExistsBehavior::Retain => {
@@ -84,11 +99,16 @@ impl<'a> Planner<'a> {
                     return;
                 }
                 _ if is_folder => {
-                    self.conflicts.push(Conflict::FolderInTheWay { path: self.paths.path(written) });
+                    self.conflicts.push(Conflict::FolderInTheWay {
+                        path: self.paths.path(written),
+                    });
                     return;
                 }
                 FileExistsBehavior::Disallow => {
-                    self.conflicts.push(Conflict::Exists { path: self.paths.path(written), group: None });
+                    self.conflicts.push(Conflict::Exists {
+                        path: self.paths.path(written),
+                        group: None,
+                    });
                     return;
                 }
                 FileExistsBehavior::Overwrite => {
@@ -107,7 +127,14 @@ impl<'a> Planner<'a> {
             acl: None,
         };
         let access = self.decision.accesses.number(access);
-        self.plan(Planned { written, path, source, kind, overwrites, access });
+        self.plan(Planned {
+            written,
+            path,
+            source,
+            kind,
+            overwrites,
+            access,
+        });
     }
 
     /// Makes sure that there is, or will be, a folder at `written`; returns its path without links.
@@ -115,25 +142,39 @@ impl<'a> Planner<'a> {
         if let Some(known) = self.folders.get(&written) {
             return *known;
         }
-        let unknown: Vec<PathId> =
-            self.paths.ancestors(written).take_while(|path| !self.folders.contains_key(path)).collect();
+        let unknown: Vec<PathId> = self
+            .paths
+            .ancestors(written)
+            .take_while(|path| !self.folders.contains_key(path))
+            .collect();
         let known = unknown.last().and_then(|outer| self.paths.parent(*outer));
         let mut folder = known.and_then(|known| self.folders.get(&known).copied().flatten());
         for path in unknown.into_iter().rev() {
-            let source = if path == written { source } else { ObjectId::ROOT };
+            let source = if path == written {
+                source
+            } else {
+                ObjectId::ROOT
+            };
             folder = folder.and_then(|around| self.find_or_plan_folder(around, path, source));
             self.folders.insert(path, folder);
         }
         folder
     }
 
-    fn find_or_plan_folder(&mut self, around: PathId, written: PathId, source: ObjectId) -> Option<PathId> {
+    fn find_or_plan_folder(
+        &mut self,
+        around: PathId,
+        written: PathId,
+        source: ObjectId,
+    ) -> Option<PathId> {
         let path = self.paths.child_like(around, written);
         if let Some(planned) = self.decision.places.get(path) {
             if self.decision.planned[*planned as usize].kind == WantedKind::Folder {
                 return Some(path);
             }
-            self.conflicts.push(Conflict::NotAFolder { path: self.paths.path(written) });
+            self.conflicts.push(Conflict::NotAFolder {
+                path: self.paths.path(written),
+            });
             return None;
         }
         if let Some(node) = self.existing(path) {
@@ -143,7 +184,9 @@ impl<'a> Planner<'a> {
             let folder = self.leads_to_folder(path, node);
             match folder {
                 Some(folder) => {
-                    self.decision.links.insert(self.paths.path(written), self.paths.path(folder));
+                    self.decision
+                        .links
+                        .insert(self.paths.path(written), self.paths.path(folder));
                 }
                 None => {
                     let conflict = self.not_a_folder(written, path);
@@ -157,15 +200,26 @@ impl<'a> Planner<'a> {
         }
         let kind = WantedKind::Folder;
         let access = self.decision.accesses.number(Access::default());
-        self.plan(Planned { written, path, source, kind, overwrites: false, access });
+        self.plan(Planned {
+            written,
+            path,
+            source,
+            kind,
+            overwrites: false,
+            access,
+        });
         Some(path)
     }
 
     fn not_a_folder(&self, written: PathId, path: PathId) -> Conflict {
         match self.facts.host.leads(path) {
             Leads::Unsafe(stranger) => Conflict::stranger(self.paths, written, stranger),
-            Leads::Kernel => Conflict::Kernels { path: self.paths.path(written) },
-            Leads::To(_) | Leads::Nowhere => Conflict::NotAFolder { path: self.paths.path(written) },
+            Leads::Kernel => Conflict::Kernels {
+                path: self.paths.path(written),
+            },
+            Leads::To(_) | Leads::Nowhere => Conflict::NotAFolder {
+                path: self.paths.path(written),
+            },
         }
     }
 
@@ -182,7 +236,9 @@ impl<'a> Planner<'a> {
     /// Checks that names in an existing folder can change; adds a conflict if not.
     fn changeable(&mut self, folder: PathId) {
         if self.existing(folder).is_some_and(|node| node.immutable) {
-            self.conflicts.push_once(Conflict::Immutable { path: self.paths.path(folder) });
+            self.conflicts.push_once(Conflict::Immutable {
+                path: self.paths.path(folder),
+            });
         }
     }
 
@@ -197,9 +253,15 @@ impl<'a> Planner<'a> {
         let longest = self.paths.length(path).max(self.paths.length(written));
         let conflict = if longest > MAX_PATH_BYTES || self.paths.depth(path) > MAX_FOLDERS {
             let (depth, shown) = (self.paths.depth(path), self.paths.shown(written));
-            Conflict::TooLong { path: shown, length: longest, depth }
+            Conflict::TooLong {
+                path: shown,
+                length: longest,
+                depth,
+            }
         } else if self.paths.name(path).as_bytes().contains(&b'\n') {
-            Conflict::LineBreak { path: self.paths.path(path) }
+            Conflict::LineBreak {
+                path: self.paths.path(path),
+            }
         } else if let Some(conflict) = reserved {
             conflict
         } else {
@@ -212,20 +274,29 @@ impl<'a> Planner<'a> {
     /// The object at `path` once the last Install's files are gone.
     fn existing(&self, path: PathId) -> Option<&'a Node> {
         let host: &'a Host = self.facts.host;
-        host.node(path).filter(|_| !self.decision.goes.contains(path))
+        host.node(path)
+            .filter(|_| !self.decision.goes.contains(path))
     }
 
     fn leads_to_folder(&self, path: PathId, node: &Node) -> Option<PathId> {
-        let end = self.facts.host.leads_to_folder(path).filter(|_| node.kind == NodeKind::Link)?;
+        let end = self
+            .facts
+            .host
+            .leads_to_folder(path)
+            .filter(|_| node.kind == NodeKind::Link)?;
         (!self.decision.goes.contains(end)).then_some(end)
     }
 
     /// Whether an object can be renamed away; adds a conflict if not.
     fn movable(&mut self, node: &Node, path: PathId) -> bool {
         if node.immutable {
-            self.conflicts.push_once(Conflict::Immutable { path: self.paths.path(path) });
+            self.conflicts.push_once(Conflict::Immutable {
+                path: self.paths.path(path),
+            });
         } else if node.mount_point {
-            self.conflicts.push_once(Conflict::MountPoint { path: self.paths.path(path) });
+            self.conflicts.push_once(Conflict::MountPoint {
+                path: self.paths.path(path),
+            });
         } else {
             return true;
         }

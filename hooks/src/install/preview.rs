@@ -34,8 +34,17 @@ pub struct Permissions {
 
 /// Examines the revision and the host as [`super::plan`] does; nothing is changed, and conflicts are no error.
 pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
-    let Considered { decision, conflicts, paths, .. } = consider(request)?;
-    Ok(Preview { decision, conflicts, paths })
+    let Considered {
+        decision,
+        conflicts,
+        paths,
+        ..
+    } = consider(request)?;
+    Ok(Preview {
+        decision,
+        conflicts,
+        paths,
+    })
 }
 
 impl Preview {
@@ -67,7 +76,10 @@ impl Preview {
             };
             // The instructions of one path are consecutive, because a path has only one permission.
             if all.last().is_none_or(|last| last.path != *path) {
-                all.push(Permissions { path: path.clone(), ..Permissions::default() });
+                all.push(Permissions {
+                    path: path.clone(),
+                    ..Permissions::default()
+                });
             }
             if let Some(entry) = all.last_mut() {
                 entry.add(instruction);
@@ -93,7 +105,9 @@ impl PathChange {
     /// The path that changes, or stays.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Created(path) | Self::Replaced(path) | Self::Removed(path) | Self::Kept(path) => path,
+            Self::Created(path) | Self::Replaced(path) | Self::Removed(path) | Self::Kept(path) => {
+                path
+            }
         }
     }
 }

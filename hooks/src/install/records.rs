@@ -91,12 +91,30 @@ struct Link {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Instruction {
-    Copy { source: String, destination: String },
-    Mkdir { directory: String },
-    Chmod { mode: String, file: String },
-    Chown { owner: Option<String>, group: Option<String>, file: String },
-    Setfacl { acl: Vec<String>, file: String },
-    Semanage { context: Context, file: String },
+    Copy {
+        source: String,
+        destination: String,
+    },
+    Mkdir {
+        directory: String,
+    },
+    Chmod {
+        mode: String,
+        file: String,
+    },
+    Chown {
+        owner: Option<String>,
+        group: Option<String>,
+        file: String,
+    },
+    Setfacl {
+        acl: Vec<String>,
+        file: String,
+    },
+    Semanage {
+        context: Context,
+        file: String,
+    },
 }
 
 impl Records {
@@ -118,8 +136,14 @@ impl Records {
     /// Reads both files leniently: a missing file counts as empty, and a malformed line is a warning.
     pub(super) fn read(&self, paths: &mut Paths) -> Result<Previous, (PathBuf, io::Error)> {
         let records = [&self.instructions, &self.cleanup, &self.pointer];
-        let readers = records.into_iter().map(|path| (path.clone(), Readers::of(path))).collect();
-        let mut previous = Previous { readers, ..Previous::default() };
+        let readers = records
+            .into_iter()
+            .map(|path| (path.clone(), Readers::of(path)))
+            .collect();
+        let mut previous = Previous {
+            readers,
+            ..Previous::default()
+        };
         let mut contexts = BTreeMap::new();
         let failed = |path: &Path| {
             let path = path.to_path_buf();
@@ -129,11 +153,18 @@ impl Records {
             match serde_json::from_reader::<_, InstructionFile>(reader) {
                 Ok(file) => {
                     previous.instructions = State::Sound;
-                    let links = || file.links.into_iter().map(|link| (link.written, link.real)).collect();
+                    let links = || {
+                        file.links
+                            .into_iter()
+                            .map(|link| (link.written, link.real))
+                            .collect()
+                    };
                     previous.links = file.version.map(|_| links());
                     contexts = file.contexts;
                 }
-                Err(error) if error.is_io() => return Err(failed(&self.instructions)(error.into())),
+                Err(error) if error.is_io() => {
+                    return Err(failed(&self.instructions)(error.into()));
+                }
                 Err(error) => previous.corrupt_instructions(&self.instructions, &error),
             }
         }
@@ -151,13 +182,19 @@ impl Records {
             instructions: Vec<Instruction>,
         }
         let text = std::fs::read(&self.instructions).unwrap_or_default();
-        let instructions = serde_json::from_slice::<Instructions>(&text).map(|file| file.instructions);
-        let copies = instructions.into_iter().flatten().filter_map(|instruction| match instruction {
-            Instruction::Copy { source, destination } => {
-                Some((previous.real(Path::new(&destination)), source.into()))
-            }
-            _ => None,
-        });
+        let instructions =
+            serde_json::from_slice::<Instructions>(&text).map(|file| file.instructions);
+        let copies =
+            instructions
+                .into_iter()
+                .flatten()
+                .filter_map(|instruction| match instruction {
+                    Instruction::Copy {
+                        source,
+                        destination,
+                    } => Some((previous.real(Path::new(&destination)), source.into())),
+                    _ => None,
+                });
         copies.collect()
     }
 }
@@ -165,16 +202,23 @@ impl Records {
 impl Previous {
     /// Returns everything that was created, without links in its parents.
     pub(super) fn created(&self, paths: &Paths) -> BTreeSet<PathBuf> {
-        self.created.iter().map(|path| self.real(&paths.path(*path))).collect()
+        self.created
+            .iter()
+            .map(|path| self.real(&paths.path(*path)))
+            .collect()
     }
 
     /// The place of a recorded path at the time when it was recorded.
     fn real(&self, written: &Path) -> PathBuf {
         let links = self.links.iter().filter(|links| !links.is_empty());
         let link = links.flat_map(|links| {
-            written.ancestors().skip(1).find_map(|around| Some((around, links.get(around)?)))
+            written
+                .ancestors()
+                .skip(1)
+                .find_map(|around| Some((around, links.get(around)?)))
         });
-        let mut real = link.filter_map(|(around, real)| Some(real.join(written.strip_prefix(around).ok()?)));
+        let mut real =
+            link.filter_map(|(around, real)| Some(real.join(written.strip_prefix(around).ok()?)));
         real.next().unwrap_or_else(|| written.to_path_buf())
     }
 
@@ -202,15 +246,25 @@ impl Previous {
             line.clear();
             reader.read_until(b'\n', &mut line)?;
             // A last line without an end was being written when the agent died.
-            let Some(line) = line.strip_suffix(b"\n") else { break };
-            let (text, rule) = line.strip_prefix(RULE).map_or((line, false), |path| (path, true));
+            let Some(line) = line.strip_suffix(b"\n") else {
+                break;
+            };
+            let (text, rule) = line
+                .strip_prefix(RULE)
+                .map_or((line, false), |path| (path, true));
             let listed = Path::new(OsStr::from_bytes(text));
             if !plain(listed) || text.contains(&0) {
                 senseless += 1;
-                let shown = || String::from_utf8_lossy(line).chars().take(SHOWN).collect::<String>();
+                let shown = || {
+                    String::from_utf8_lossy(line)
+                        .chars()
+                        .take(SHOWN)
+                        .collect::<String>()
+                };
                 first.get_or_insert_with(|| (number, shown()));
             } else if rule {
-                self.rules.push((listed.into(), contexts.get(listed).cloned()));
+                self.rules
+                    .push((listed.into(), contexts.get(listed).cloned()));
             } else {
                 self.created.push(paths.add(listed));
             }
@@ -230,7 +284,8 @@ impl Previous {
 /// Whether `path` is absolute, free of `..`, and possible on a host.
 fn plain(path: &Path) -> bool {
     const NAME_MAX: usize = 255;
-    let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
+    let possible =
+        |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
     path.is_absolute()
         && path.as_os_str().len() <= MAX_PATH_BYTES
         && path.components().all(possible)
@@ -246,7 +301,9 @@ fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
 }
 
 /// Reads the SELinux rules among the instructions.
-fn contexts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<PathBuf, Context>, D::Error> {
+fn contexts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<PathBuf, Context>, D::Error> {
     struct Instructions;
 
     impl<'de> Visitor<'de> for Instructions {
@@ -290,9 +347,16 @@ pub(super) fn write_instructions<I: Iterator<Item = Instruction>>(
         links: Vec<Link>,
         instructions: E,
     }
-    let link = |(written, real): (&PathBuf, &PathBuf)| Link { written: written.clone(), real: real.clone() };
+    let link = |(written, real): (&PathBuf, &PathBuf)| Link {
+        written: written.clone(),
+        real: real.clone(),
+    };
     let links = links.iter().map(link).collect();
-    let written = Written { version: VERSION, links, instructions: Each(instructions) };
+    let written = Written {
+        version: VERSION,
+        links,
+        instructions: Each(instructions),
+    };
     Ok(serde_json::to_writer(writer, &written)?)
 }
 
@@ -318,12 +382,19 @@ pub(super) fn write_cleanup(
 /// name is the file name of its records without the ending.
 pub(super) fn installed_by(own: &Records, wanted: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let entries = own.cleanup.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let entries = own
+        .cleanup
+        .parent()
+        .and_then(|folder| std::fs::read_dir(folder).ok());
     for entry in entries.into_iter().flatten().filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(group) = name.strip_suffix("-cleanup") else { continue };
+        let Some(group) = name.strip_suffix("-cleanup") else {
+            continue;
+        };
         let folder = entry.path();
-        let Some(folder) = folder.parent().filter(|_| entry.path() != own.cleanup) else { continue };
+        let Some(folder) = folder.parent().filter(|_| entry.path() != own.cleanup) else {
+            continue;
+        };
         let records = Records {
             instructions: folder.join(format!("{group}-install.json")),
             cleanup: entry.path(),
@@ -331,9 +402,13 @@ pub(super) fn installed_by(own: &Records, wanted: &BTreeSet<PathBuf>) -> BTreeMa
         };
         let mut paths = Paths::absolute();
         // Other content of another group's records does not matter.
-        let Ok(previous) = records.read(&mut paths) else { continue };
+        let Ok(previous) = records.read(&mut paths) else {
+            continue;
+        };
         let created = previous.created.iter().map(|path| paths.path(*path));
-        for path in created.flat_map(|path| [previous.real(&path), path]).filter(|path| wanted.contains(path))
+        for path in created
+            .flat_map(|path| [previous.real(&path), path])
+            .filter(|path| wanted.contains(path))
         {
             found.entry(path).or_insert_with(|| group.to_owned());
         }

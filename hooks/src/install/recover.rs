@@ -35,25 +35,35 @@ impl Turn {
     pub fn wait(folder: &Path) -> Result<Self, TurnError> {
         let path = folder.join(LOCK);
         let lock = || {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let flags = OFlags::RDWR
+                | OFlags::CREATE
+                | OFlags::NOFOLLOW
+                | OFlags::NONBLOCK
+                | OFlags::CLOEXEC;
             let file: File = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?.into();
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => {
                     tracing::info!(lock = %path.display(), "another process is installing; waiting for it");
-                    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+                    rustix::io::retry_on_intr(|| {
+                        rustix::fs::flock(&file, FlockOperation::LockExclusive)
+                    })?;
                 }
                 result => result?,
             }
             Ok(Self { _lock: file })
         };
-        lock().map_err(|source| TurnError { path: path.clone(), source })
+        lock().map_err(|source| TurnError {
+            path: path.clone(),
+            source,
+        })
     }
 
     /// Whether another process is installing, as far as this one may see.
     pub fn is_taken(folder: &Path) -> bool {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(folder.join(LOCK), flags, Mode::empty());
-        let locked = file.map(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared));
+        let locked =
+            file.map(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared));
         matches!(locked, Ok(Err(Errno::WOULDBLOCK)))
     }
 }
@@ -64,9 +74,17 @@ pub enum Recovery {
     /// No Install was interrupted.
     Nothing,
     /// Everything is as it was before, except for the objects in `kept`, which belong to somebody else.
-    RolledBack { action: Action, deployment: PathBuf, kept: Vec<String> },
+    RolledBack {
+        action: Action,
+        deployment: PathBuf,
+        kept: Vec<String>,
+    },
     /// Everything is as planned.
-    RolledForward { action: Action, deployment: PathBuf, summary: Summary },
+    RolledForward {
+        action: Action,
+        deployment: PathBuf,
+        summary: Summary,
+    },
 }
 
 /// The reason why an interrupted Install could not be ended.
@@ -92,7 +110,10 @@ pub enum RecoverError {
 pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
     let remove = || {
         let removed = journal::remove(journal);
-        removed.map_err(|source| JournalError::Remove { path: journal.to_path_buf(), source })
+        removed.map_err(|source| JournalError::Remove {
+            path: journal.to_path_buf(),
+            source,
+        })
     };
     let contents = match journal::read(journal) {
         Ok(None) => {
@@ -103,7 +124,12 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
         Err(source @ JournalError::Unusable { .. }) => return Err(set_aside(journal, source)),
         Err(error) => return Err(error.into()),
     };
-    let Contents { begun, phase, changes, .. } = &contents;
+    let Contents {
+        begun,
+        phase,
+        changes,
+        ..
+    } = &contents;
     let (action, deployment) = (begun.action, begun.deployment.clone());
     tracing::debug!(?phase, changes = changes.len(), deployment = %deployment.display(), "recovering");
     let recovery = match phase {
@@ -111,19 +137,40 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
             let transaction::Undone { left, kept } = transaction::roll_back(contents);
             if !left.is_empty() {
                 kept.iter().for_each(|kept| tracing::warn!("{kept}"));
-                return Err(RecoverError::Left { journal: journal.to_path_buf(), left });
+                return Err(RecoverError::Left {
+                    journal: journal.to_path_buf(),
+                    left,
+                });
             }
-            Recovery::RolledBack { action, deployment, kept }
+            Recovery::RolledBack {
+                action,
+                deployment,
+                kept,
+            }
         }
         Phase::Finishing => {
-            let Counts { created, replaced, removed, kept } = begun.counts;
-            let unreadable = |source| JournalError::Read { path: journal.to_path_buf(), source };
+            let Counts {
+                created,
+                replaced,
+                removed,
+                kept,
+            } = begun.counts;
+            let unreadable = |source| JournalError::Read {
+                path: journal.to_path_buf(),
+                source,
+            };
             let touched = Touched::of(begun, changes).map_err(unreadable)?;
             let warnings = undo::finish(begun, changes, &touched);
             Recovery::RolledForward {
                 action,
                 deployment,
-                summary: Summary { created, replaced, removed, kept, warnings },
+                summary: Summary {
+                    created,
+                    replaced,
+                    removed,
+                    kept,
+                    warnings,
+                },
             }
         }
     };
@@ -138,25 +185,45 @@ fn set_aside(journal: &Path, source: JournalError) -> RecoverError {
     let kept = PathBuf::from(kept);
     match std::fs::rename(journal, &kept) {
         Ok(()) => RecoverError::SetAside { kept, source },
-        Err(error) => JournalError::Read { path: journal.to_path_buf(), source: error }.into(),
+        Err(error) => JournalError::Read {
+            path: journal.to_path_buf(),
+            source: error,
+        }
+        .into(),
     }
 }
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named =
-            |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let named = |deployment: &Path| {
+            deployment
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
         match self {
             Self::Nothing => write!(f, "no Install was interrupted"),
-            Self::RolledBack { action, deployment, kept } => {
+            Self::RolledBack {
+                action,
+                deployment,
+                kept,
+            } => {
                 let result = match kept[..] {
                     [] => "every file is as it was before",
-                    [..] => "it was taken back, and changes that somebody else made meanwhile were kept",
+                    [..] => {
+                        "it was taken back, and changes that somebody else made meanwhile were kept"
+                    }
                 };
                 let deployment = named(deployment);
-                write!(f, "{action} of {deployment} was interrupted before it was complete; {result}")
+                write!(
+                    f,
+                    "{action} of {deployment} was interrupted before it was complete; {result}"
+                )
             }
-            Self::RolledForward { action, deployment, .. } => write!(
+            Self::RolledForward {
+                action, deployment, ..
+            } => write!(
                 f,
                 "{action} of {} was interrupted when all files were in place; it has been completed",
                 named(deployment)

@@ -40,7 +40,9 @@ impl Removal {
             if self.files.len() >= TOGETHER {
                 self.remove();
             }
-            let Some((folder, names)) = open.last_mut() else { return found };
+            let Some((folder, names)) = open.last_mut() else {
+                return found;
+            };
             next = names.next().map(|name| folder.join(name));
             if next.is_none() {
                 self.folders.extend(open.pop().map(|(folder, _)| folder));
@@ -48,7 +50,11 @@ impl Removal {
         }
     }
 
-    fn look(&mut self, path: PathBuf, open: &mut Vec<(PathBuf, std::vec::IntoIter<OsString>)>) -> bool {
+    fn look(
+        &mut self,
+        path: PathBuf,
+        open: &mut Vec<(PathBuf, std::vec::IntoIter<OsString>)>,
+    ) -> bool {
         let names = match self.handles.look(&path) {
             Ok(None) => return false,
             Ok(Some(stat)) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
@@ -72,16 +78,25 @@ impl Removal {
     fn remove(&mut self) {
         let left = Mutex::new(Vec::new());
         let unlink = |path: &PathBuf, handles: &mut Handles| {
-            if let Err(error) = handles.parent(path).and_then(|(folder, name)| folder.unlink(name)) {
-                left.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), error));
+            if let Err(error) = handles
+                .parent(path)
+                .and_then(|(folder, name)| folder.unlink(name))
+            {
+                left.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((path.clone(), error));
             }
             Ok::<_, Infallible>(())
         };
         let Ok(()) = parallel::each(&self.files, Handles::default, unlink);
         self.files.clear();
-        self.left.extend(left.into_inner().unwrap_or_else(PoisonError::into_inner));
+        self.left
+            .extend(left.into_inner().unwrap_or_else(PoisonError::into_inner));
         for path in self.folders.drain(..) {
-            let removed = self.handles.parent(&path).and_then(|(folder, name)| folder.remove_folder(name));
+            let removed = self
+                .handles
+                .parent(&path)
+                .and_then(|(folder, name)| folder.remove_folder(name));
             self.left.extend(removed.err().map(|error| (path, error)));
         }
     }

@@ -39,7 +39,10 @@ pub enum RestoreError {
         deployment.display(),
         pointer.display()
     )]
-    NotInstalled { deployment: PathBuf, pointer: PathBuf },
+    NotInstalled {
+        deployment: PathBuf,
+        pointer: PathBuf,
+    },
     #[error("the files kept for a rollback are gone, so nothing was changed:{}", super::listed(.0))]
     Lost(Vec<String>),
     #[error("cannot read {} to take the Install back; nothing was changed", path.display())]
@@ -57,9 +60,15 @@ pub fn can_restore(deployment: &Path) -> Result<bool, JournalError> {
 /// Takes back the Install of `deployment`, which must be the last of its group. Files, links, folders, access, and the
 /// group's records and pointer are then as they were before it. After an error nothing has changed, unless the error
 /// states otherwise.
-pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Restored, RestoreError> {
+pub fn restore(
+    deployment: &Path,
+    records: &Records,
+    _turn: &Turn,
+) -> Result<Restored, RestoreError> {
     let unreadable = |(path, source)| RestoreError::Unreadable { path, source };
-    let nothing = || RestoreError::NothingKept { deployment: deployment.to_path_buf() };
+    let nothing = || RestoreError::NothingKept {
+        deployment: deployment.to_path_buf(),
+    };
     let records = records.resolve().map_err(unreadable)?;
     let Contents { begun, changes, .. } =
         journal::read(&journal::undo_record(deployment))?.ok_or_else(nothing)?;
@@ -70,30 +79,58 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
     let pointed = OsStr::from_bytes(pointed.strip_suffix(b"\n").unwrap_or(&pointed));
     if std::fs::canonicalize(pointed).ok() != Some(begun.deployment.clone()) {
         let (deployment, pointer) = (deployment.to_path_buf(), records.pointer);
-        return Err(RestoreError::NotInstalled { deployment, pointer });
+        return Err(RestoreError::NotInstalled {
+            deployment,
+            pointer,
+        });
     }
     let mut paths = Paths::absolute();
     let installed = records.read(&mut paths).map_err(unreadable)?;
     let (created, sources) = (installed.created(&paths), records.sources(&installed));
     let mut restorer = Restorer::new(&begun, &created, &sources);
     for change in changes.iter().rev() {
-        let change = change.map_err(|source| unreadable((journal::undo_record(deployment), source)))?;
-        restorer.change(&change).map_err(|source| unreadable((change.path().to_path_buf(), source)))?;
+        let change =
+            change.map_err(|source| unreadable((journal::undo_record(deployment), source)))?;
+        restorer
+            .change(&change)
+            .map_err(|source| unreadable((change.path().to_path_buf(), source)))?;
     }
     if !restorer.lost.is_empty() {
         return Err(RestoreError::Lost(restorer.lost));
     }
-    let Restorer { steps, counts, warnings, token, roots, .. } = restorer;
+    let Restorer {
+        steps,
+        counts,
+        warnings,
+        token,
+        roots,
+        ..
+    } = restorer;
     let mut restoration = Begun::new(Action::Restore, begun.deployment, begun.pointer, token);
     restoration.counts = counts;
     restoration.displaced = roots;
     restoration.kept = begun.kept;
     let left = transaction::run(&records.journal, &restoration, &Steps(steps))?;
-    let mut warnings: Vec<String> =
-        warnings.into_iter().map(|warning| warning.in_words(&restoration.deployment)).collect();
+    let mut warnings: Vec<String> = warnings
+        .into_iter()
+        .map(|warning| warning.in_words(&restoration.deployment))
+        .collect();
     warnings.extend(left);
-    let Counts { created, replaced, removed, kept } = counts;
-    Ok(Restored { summary: Summary { created, replaced, removed, kept, warnings } })
+    let Counts {
+        created,
+        replaced,
+        removed,
+        kept,
+    } = counts;
+    Ok(Restored {
+        summary: Summary {
+            created,
+            replaced,
+            removed,
+            kept,
+            warnings,
+        },
+    })
 }
 
 /// A fact that a person must know.
@@ -114,7 +151,11 @@ impl Warning {
             Self::Text(text) => text,
             Self::Changed { path, spare, below } => {
                 let kept = undo::kept_as(deployment, &spare);
-                let kept = if below.as_os_str().is_empty() { kept } else { kept.join(below) };
+                let kept = if below.as_os_str().is_empty() {
+                    kept
+                } else {
+                    kept.join(below)
+                };
                 format!(
                     "{} was changed since the Install; the changed one is kept as {}",
                     path.display(),
@@ -128,7 +169,11 @@ impl Warning {
 /// A decision that is still to be made.
 enum Task {
     /// `may_be_new` says that the object at `path` may have come after the Install.
-    BringBack { path: PathBuf, old: Option<PathBuf>, may_be_new: bool },
+    BringBack {
+        path: PathBuf,
+        old: Option<PathBuf>,
+        may_be_new: bool,
+    },
     /// A folder stays, and gets its earlier access back.
     Adjust { path: PathBuf, access: Access },
 }
@@ -184,9 +229,17 @@ impl<'a> Restorer<'a> {
                 }
                 Ok(())
             }
-            Change::Context { path, before, after } => {
+            Change::Context {
+                path,
+                before,
+                after,
+            } => {
                 let (before, after) = (after.clone(), before.clone());
-                self.steps.push(Step::Context { path: path.clone(), before, after });
+                self.steps.push(Step::Context {
+                    path: path.clone(),
+                    before,
+                    after,
+                });
                 Ok(())
             }
         }
@@ -208,7 +261,11 @@ impl<'a> Restorer<'a> {
         }
         if let Some(old) = &old {
             if self.stat(old)?.is_none() {
-                self.lost.push(format!("{}, kept as {}", swap.path.display(), old.display()));
+                self.lost.push(format!(
+                    "{}, kept as {}",
+                    swap.path.display(),
+                    old.display()
+                ));
             }
             if swap.keep == Keep::ForUndo {
                 self.roots.push(old.clone());
@@ -219,11 +276,19 @@ impl<'a> Restorer<'a> {
 
     /// Restores `old` at `path`, or removes the object there if there was none before.
     fn bring_back(&mut self, path: &Path, old: Option<PathBuf>) -> io::Result<()> {
-        let mut waiting = vec![Task::BringBack { path: path.to_path_buf(), old, may_be_new: false }];
+        let mut waiting = vec![Task::BringBack {
+            path: path.to_path_buf(),
+            old,
+            may_be_new: false,
+        }];
         while let Some(task) = waiting.pop() {
             match task {
                 Task::Adjust { path, access } => self.adjust(&path, access),
-                Task::BringBack { path, old, may_be_new } => {
+                Task::BringBack {
+                    path,
+                    old,
+                    may_be_new,
+                } => {
                     if may_be_new {
                         self.tell_of_new(&path, old.as_deref())?;
                     }
@@ -267,9 +332,19 @@ impl<'a> Restorer<'a> {
         *counted += 1;
         let spare = old.map_or_else(|| self.beside(path), Path::to_path_buf);
         self.tell_of_changes(path, &spare)?;
-        let takes = if there.is_some() { Takes::Anything } else { Takes::Nothing };
+        let takes = if there.is_some() {
+            Takes::Anything
+        } else {
+            Takes::Nothing
+        };
         let (path, brings) = (path.to_path_buf(), old.is_some());
-        self.steps.push(Step::Swap(Swap { path, spare, brings, takes, keep: Keep::ForUndo }));
+        self.steps.push(Step::Swap(Swap {
+            path,
+            spare,
+            brings,
+            takes,
+            keep: Keep::ForUndo,
+        }));
         Ok(Vec::new())
     }
 
@@ -285,13 +360,22 @@ impl<'a> Restorer<'a> {
         let old_names: BTreeSet<_> = old_names.into_iter().collect();
         let mut tasks = Vec::with_capacity(names.len() + 1);
         for name in names {
-            let old = old.filter(|_| old_names.contains(&name)).map(|old| old.join(&name));
-            tasks.push(Task::BringBack { path: path.join(&name), old, may_be_new: true });
+            let old = old
+                .filter(|_| old_names.contains(&name))
+                .map(|old| old.join(&name));
+            tasks.push(Task::BringBack {
+                path: path.join(&name),
+                old,
+                may_be_new: true,
+            });
         }
         if let Some(old) = old {
             let (folder, name) = self.handles.parent(old)?;
             let access = Access::read(folder.folder(name)?)?;
-            tasks.push(Task::Adjust { path: path.to_path_buf(), access });
+            tasks.push(Task::Adjust {
+                path: path.to_path_buf(),
+                access,
+            });
         }
         Ok(tasks)
     }
@@ -309,7 +393,10 @@ impl<'a> Restorer<'a> {
     }
 
     fn adjust(&mut self, path: &Path, access: Access) {
-        self.steps.push(Step::Adjust { path: path.to_path_buf(), access });
+        self.steps.push(Step::Adjust {
+            path: path.to_path_buf(),
+            access,
+        });
     }
 
     fn set_aside(&mut self, path: &Path, kept: &Path, others: &[PathBuf]) {
@@ -345,13 +432,24 @@ impl<'a> Restorer<'a> {
 
     /// Warns of every file at or below `path` that is no longer the one that the Install copied there.
     fn tell_of_changes(&mut self, path: &Path, spare: &Path) -> io::Result<()> {
-        let copied = self.sources.range(path.to_path_buf()..).take_while(|(copy, _)| copy.starts_with(path));
+        let copied = self
+            .sources
+            .range(path.to_path_buf()..)
+            .take_while(|(copy, _)| copy.starts_with(path));
         for (copy, source) in copied {
-            let (Some(source), Some(copied)) = (self.handles.look(source)?, self.handles.look(copy)?) else {
+            let (Some(source), Some(copied)) =
+                (self.handles.look(source)?, self.handles.look(copy)?)
+            else {
                 continue;
             };
-            let content =
-                |stat: &Stat| (stat.st_mode & 0o170_000, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+            let content = |stat: &Stat| {
+                (
+                    stat.st_mode & 0o170_000,
+                    stat.st_size,
+                    stat.st_mtime,
+                    stat.st_mtime_nsec,
+                )
+            };
             if content(&source) != content(&copied) {
                 let below = copy.strip_prefix(path).unwrap_or(copy);
                 let below = below.to_path_buf();
@@ -379,7 +477,9 @@ impl<'a> Restorer<'a> {
     }
 
     fn is_folder(&mut self, path: &Path) -> io::Result<bool> {
-        Ok(self.stat(path)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()))
+        Ok(self
+            .stat(path)?
+            .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()))
     }
 
     fn names(&mut self, path: &Path) -> io::Result<Vec<std::ffi::OsString>> {

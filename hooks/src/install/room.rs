@@ -60,9 +60,17 @@ pub(super) fn look(
     };
     let units = Units::of(&decision.planned, decision, paths);
     for unit in 0..units.len() {
-        let members = units.members(unit).iter().map(|number| &decision.planned[*number as usize]);
-        let folder = members.clone().next().and_then(|top| paths.parent(top.path));
-        let Some(file_system) = folder.and_then(|folder| file_systems.of(folder, paths)) else { continue };
+        let members = units
+            .members(unit)
+            .iter()
+            .map(|number| &decision.planned[*number as usize]);
+        let folder = members
+            .clone()
+            .next()
+            .and_then(|top| paths.parent(top.path));
+        let Some(file_system) = folder.and_then(|folder| file_systems.of(folder, paths)) else {
+            continue;
+        };
         for planned in members {
             let size = match planned.kind {
                 WantedKind::File => revision.object(planned.source).size,
@@ -74,26 +82,37 @@ pub(super) fn look(
     }
     // A removal changes names, too.
     for path in &decision.removed {
-        if let Some(parent) = paths.parent(*path).filter(|parent| !decision.goes.contains(*parent)) {
+        if let Some(parent) = paths
+            .parent(*path)
+            .filter(|parent| !decision.goes.contains(*parent))
+        {
             file_systems.of(parent, paths);
         }
     }
     let changes = (decision.planned.len() + decision.removed.len()) as u64;
-    if let Some(file_system) = records.journal.parent().and_then(|folder| file_systems.at(folder)) {
+    if let Some(file_system) = records
+        .journal
+        .parent()
+        .and_then(|folder| file_systems.at(folder))
+    {
         file_system.add(RECORDED * (changes + 64), false);
         file_system.inodes += 7;
     }
     let mut only_without_superseded = false;
     let FileSystems { all, conflicts, .. } = file_systems;
     for file_system in &all {
-        let Some(conflict) = file_system.conflict(0, 0) else { continue };
+        let Some(conflict) = file_system.conflict(0, 0) else {
+            continue;
+        };
         let (bytes, inodes) = given_up(superseded, file_system.device);
         match file_system.conflict(bytes, inodes) {
             None => only_without_superseded = true,
             Some(_) => conflicts.push(conflict),
         }
     }
-    Room { only_without_superseded }
+    Room {
+        only_without_superseded,
+    }
 }
 
 /// The file systems, by the folders that get something.
@@ -122,9 +141,14 @@ impl FileSystems<'_> {
         let file_system = FileSystem::of(folder, self.archive).ok()?;
         // A mount may be read-only where the file system is not.
         if file_system.free.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            self.conflicts.push(Conflict::ReadOnly { path: folder.to_path_buf() });
+            self.conflicts.push(Conflict::ReadOnly {
+                path: folder.to_path_buf(),
+            });
         }
-        let known = self.all.iter().position(|known| known.device == file_system.device);
+        let known = self
+            .all
+            .iter()
+            .position(|known| known.device == file_system.device);
         Some(known.unwrap_or_else(|| {
             self.all.push(file_system);
             self.all.len() - 1
@@ -139,13 +163,24 @@ impl FileSystem {
         let free = rustix::fs::fstatvfs(&folder)?;
         let kind = rustix::fs::fstatfs(&folder)?.f_type as u64 & 0xFFFF_FFFF;
         let shares = Some(device) == archive && SHARING.contains(&kind);
-        Ok(Self { folder: path.to_path_buf(), device, shares, bytes: 0, inodes: 0, free })
+        Ok(Self {
+            folder: path.to_path_buf(),
+            device,
+            shares,
+            bytes: 0,
+            inodes: 0,
+            free,
+        })
     }
 
     /// Adds an object of this size.
     fn add(&mut self, size: u64, is_copy: bool) {
         let block = self.free.f_frsize.max(1);
-        let blocks = if is_copy && self.shares { 1 } else { size.div_ceil(block) };
+        let blocks = if is_copy && self.shares {
+            1
+        } else {
+            size.div_ceil(block)
+        };
         self.bytes = self.bytes.saturating_add(blocks.saturating_mul(block));
         self.inodes += 1;
     }
@@ -154,12 +189,21 @@ impl FileSystem {
     fn conflict(&self, more_bytes: u64, more_inodes: u64) -> Option<Conflict> {
         let root = rustix::process::geteuid().is_root();
         let free = &self.free;
-        let (blocks, inodes) =
-            if root { (free.f_bfree, free.f_ffree) } else { (free.f_bavail, free.f_favail) };
+        let (blocks, inodes) = if root {
+            (free.f_bfree, free.f_ffree)
+        } else {
+            (free.f_bavail, free.f_favail)
+        };
         let path = self.folder.clone();
-        let bytes = blocks.saturating_mul(free.f_frsize).saturating_add(more_bytes);
+        let bytes = blocks
+            .saturating_mul(free.f_frsize)
+            .saturating_add(more_bytes);
         if self.bytes > bytes {
-            return Some(Conflict::NoRoom { path, needed: self.bytes, free: bytes });
+            return Some(Conflict::NoRoom {
+                path,
+                needed: self.bytes,
+                free: bytes,
+            });
         }
         // All zeros: the file system makes inodes on demand.
         let inodes = inodes.saturating_add(more_inodes);
@@ -180,9 +224,13 @@ fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
     let mut handles = Handles::default();
     let mut sum = (0, 0);
     for record in superseded {
-        let Ok(Some(contents)) = journal::read(record) else { continue };
+        let Ok(Some(contents)) = journal::read(record) else {
+            continue;
+        };
         let add = |path: PathBuf| {
-            let Ok((folder, name)) = handles.parent(&path) else { return };
+            let Ok((folder, name)) = handles.parent(&path) else {
+                return;
+            };
             let count = |stat: &rustix::fs::Stat| {
                 let is_folder = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
                 if is_folder || stat.st_nlink == 1 {

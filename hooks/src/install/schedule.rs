@@ -65,7 +65,11 @@ pub(super) fn schedule(
     token: String,
 ) -> Schedule {
     let units = Units::of(&decision.planned, decision, paths);
-    let is_top = |path: PathId| paths.parent(path).is_none_or(|parent| !decision.goes.contains(parent));
+    let is_top = |path: PathId| {
+        paths
+            .parent(path)
+            .is_none_or(|parent| !decision.goes.contains(parent))
+    };
     let removals = decision.removed.iter().copied();
     let removals = removals.filter(|path| is_top(*path) && !decision.places.contains(*path));
     let removals: Vec<PathId> = removals.collect();
@@ -78,23 +82,42 @@ pub(super) fn schedule(
     };
     let pointer = Text::Pointer(deployment.as_os_str().as_bytes().to_vec());
     let records = [
-        record(&records.instructions, Text::Instructions, host.previous.instructions),
+        record(
+            &records.instructions,
+            Text::Instructions,
+            host.previous.instructions,
+        ),
         record(&records.cleanup, Text::Cleanup, host.previous.cleanup),
         record(&records.pointer, pointer, State::Sound),
     ];
-    Schedule { units, removals, contexts: contexts(decision, paths, host), records, token }
+    Schedule {
+        units,
+        removals,
+        contexts: contexts(decision, paths, host),
+        records,
+        token,
+    }
 }
 
 /// Removes the SELinux rules of the last Install, and adds those of this one.
 fn contexts(decision: &Decision, paths: &Paths, host: &Host) -> Vec<Step> {
     let mut rules: BTreeMap<PathBuf, (Option<Context>, Option<Context>)> = BTreeMap::new();
-    for (path, context) in host.previous.rules.iter().filter(|_| host.has_selinux_tools) {
+    for (path, context) in host
+        .previous
+        .rules
+        .iter()
+        .filter(|_| host.has_selinux_tools)
+    {
         rules.entry(path.clone()).or_default().0 = context.clone();
     }
     for (path, context) in decision.granted.contexts() {
         rules.entry(paths.path(path)).or_default().1 = Some(context.clone());
     }
-    let step = |(path, (before, after))| Step::Context { path, before, after };
+    let step = |(path, (before, after))| Step::Context {
+        path,
+        before,
+        after,
+    };
     rules.into_iter().map(step).collect()
 }
 
@@ -103,7 +126,9 @@ impl Units {
         let mut unit_of: Vec<u32> = Vec::with_capacity(planned.len());
         let mut sizes: Vec<u32> = Vec::new();
         for object in planned {
-            let around = paths.parent(object.path).and_then(|parent| decision.places.get(parent));
+            let around = paths
+                .parent(object.path)
+                .and_then(|parent| decision.places.get(parent));
             let unit = match around {
                 Some(folder) => unit_of[*folder as usize],
                 None => {
@@ -136,7 +161,10 @@ impl Units {
 
     /// The numbers of a unit's planned objects, its top first.
     pub(super) fn members(&self, unit: usize) -> &[u32] {
-        let end = self.starts.get(unit + 1).map_or(self.members.len(), |next| *next as usize);
+        let end = self
+            .starts
+            .get(unit + 1)
+            .map_or(self.members.len(), |next| *next as usize);
         &self.members[self.starts[unit] as usize..end]
     }
 }
@@ -158,7 +186,10 @@ impl Schedule {
         let changed = tops.chain(self.removals.iter().copied());
         let changed = changed.chain(decision.adjusted.iter().map(|(path, _)| *path));
         let folders: BTreeSet<PathId> = changed.filter_map(|path| paths.parent(path)).collect();
-        folders.into_iter().filter_map(|folder| Some((paths.path(folder), host.folder(folder)?))).collect()
+        folders
+            .into_iter()
+            .filter_map(|folder| Some((paths.path(folder), host.folder(folder)?)))
+            .collect()
     }
 
     fn beside(&self, path: PathId, number: usize, paths: &Paths) -> PathBuf {
@@ -167,7 +198,11 @@ impl Schedule {
     }
 
     /// Every temporary name under which something is built.
-    pub(super) fn all_staged(&self, decision: &Decision, paths: &Paths) -> impl Iterator<Item = PathBuf> {
+    pub(super) fn all_staged(
+        &self,
+        decision: &Decision,
+        paths: &Paths,
+    ) -> impl Iterator<Item = PathBuf> {
         let units = (0..self.units.len()).map(|unit| self.staged(unit, decision, paths));
         units.chain(self.records.iter().map(|record| record.spare.clone()))
     }
@@ -181,23 +216,43 @@ impl Schedule {
         let units = (0..self.units.len()).map(move |unit| {
             let top = self.top(unit, decision);
             let is_there = decision.goes.contains(top.path) || top.overwrites;
-            let takes = if is_there { takes(top.path, decision) } else { Takes::Nothing };
+            let takes = if is_there {
+                takes(top.path, decision)
+            } else {
+                Takes::Nothing
+            };
             let keep = Keep::ForUndo;
             let (path, spare) = (paths.path(top.path), self.staged(unit, decision, paths));
-            Step::Swap(Swap { path, spare, brings: true, takes, keep })
+            Step::Swap(Swap {
+                path,
+                spare,
+                brings: true,
+                takes,
+                keep,
+            })
         });
         let removals = self.removals.iter().enumerate().map(move |(index, path)| {
             let spare = self.beside(*path, self.units.len() + index + 1, paths);
             let (takes, keep) = (takes(*path, decision), Keep::ForUndo);
-            Step::Swap(Swap { path: paths.path(*path), spare, brings: false, takes, keep })
+            Step::Swap(Swap {
+                path: paths.path(*path),
+                spare,
+                brings: false,
+                takes,
+                keep,
+            })
         });
         let adjusted = decision.adjusted.iter().map(move |(path, access)| {
             let access = access.clone();
-            Step::Adjust { path: paths.path(*path), access }
+            Step::Adjust {
+                path: paths.path(*path),
+                access,
+            }
         });
         let records = self.records.iter().map(Record::step);
         let own = units.chain(removals).chain(adjusted).map(Cow::Owned);
-        own.chain(self.contexts.iter().map(Cow::Borrowed)).chain(records.map(Cow::Owned))
+        own.chain(self.contexts.iter().map(Cow::Borrowed))
+            .chain(records.map(Cow::Owned))
     }
 }
 
@@ -210,13 +265,28 @@ fn takes(path: PathId, decision: &Decision) -> Takes {
 }
 
 /// Returns `name` in a folder that is taken away, if the plan takes it away as well.
-pub(super) fn known(decision: &Decision, paths: &Paths, folder: PathId, name: &OsStr) -> Option<Known> {
+pub(super) fn known(
+    decision: &Decision,
+    paths: &Paths,
+    folder: PathId,
+    name: &OsStr,
+) -> Option<Known> {
     let path = paths.find_child(folder, name)?;
-    Some(if *decision.goes.get(path)? { Known::Folder(path) } else { Known::File })
+    Some(if *decision.goes.get(path)? {
+        Known::Folder(path)
+    } else {
+        Known::File
+    })
 }
 
 impl Record {
-    fn new(path: &Path, text: Text, (old, access): (State, Access), token: &str, number: usize) -> Self {
+    fn new(
+        path: &Path,
+        text: Text,
+        (old, access): (State, Access),
+        token: &str,
+        number: usize,
+    ) -> Self {
         let (name, keep) = match old {
             State::Missing | State::Sound => (temporary_name(token, number), Keep::ForUndo),
             State::Corrupt => {
@@ -225,13 +295,27 @@ impl Record {
                 (name, Keep::ForGood)
             }
         };
-        Self { path: path.to_path_buf(), spare: path.with_file_name(name), keep, text, access }
+        Self {
+            path: path.to_path_buf(),
+            spare: path.with_file_name(name),
+            keep,
+            text,
+            access,
+        }
     }
 
     fn step(&self) -> Step {
-        let Self { path, spare, keep, .. } = self;
+        let Self {
+            path, spare, keep, ..
+        } = self;
         let (path, spare, keep) = (path.clone(), spare.clone(), *keep);
-        Step::Swap(Swap { path, spare, brings: true, takes: Takes::File, keep })
+        Step::Swap(Swap {
+            path,
+            spare,
+            brings: true,
+            takes: Takes::File,
+            keep,
+        })
     }
 
     pub(super) fn access(&self) -> &Access {
@@ -252,8 +336,14 @@ impl Record {
                 records::write_instructions(writer, &decision.links, all)
             }
             Text::Cleanup => {
-                let created = decision.planned.iter().map(|planned| paths.path(planned.written));
-                let rules = decision.granted.contexts().map(|(path, _)| paths.path(path));
+                let created = decision
+                    .planned
+                    .iter()
+                    .map(|planned| paths.path(planned.written));
+                let rules = decision
+                    .granted
+                    .contexts()
+                    .map(|(path, _)| paths.path(path));
                 records::write_cleanup(writer, created, rules)
             }
             Text::Pointer(text) => writer.write_all(text),
@@ -267,12 +357,17 @@ fn instructions<'a>(
     paths: &'a Paths,
 ) -> impl Iterator<Item = Instruction> + 'a {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let objects = decision.planned.iter().map(move |planned| match planned.kind {
-        WantedKind::Folder => Instruction::Mkdir { directory: text(paths.path(planned.written)) },
-        WantedKind::File | WantedKind::Link => Instruction::Copy {
-            source: text(revision.absolute(planned.source)),
-            destination: text(paths.path(planned.written)),
-        },
-    });
+    let objects = decision
+        .planned
+        .iter()
+        .map(move |planned| match planned.kind {
+            WantedKind::Folder => Instruction::Mkdir {
+                directory: text(paths.path(planned.written)),
+            },
+            WantedKind::File | WantedKind::Link => Instruction::Copy {
+                source: text(revision.absolute(planned.source)),
+                destination: text(paths.path(planned.written)),
+            },
+        });
     objects.chain(decision.granted.instructions(paths))
 }

@@ -67,8 +67,16 @@ impl Host {
         paths: &mut Paths,
     ) -> Result<Self, Unreadable> {
         let appspec = request.appspec;
-        let mut host = Self { previous: records.read(paths)?, ..Self::default() };
-        let mut observer = Observer { host: &mut host, paths, folders: HashMap::new(), stop: request.stop };
+        let mut host = Self {
+            previous: records.read(paths)?,
+            ..Self::default()
+        };
+        let mut observer = Observer {
+            host: &mut host,
+            paths,
+            folders: HashMap::new(),
+            stop: request.stop,
+        };
         for path in wanted {
             observer.observe(path)?;
         }
@@ -94,7 +102,8 @@ impl Host {
     }
 
     pub(super) fn is_folder(&self, path: PathId) -> bool {
-        self.node(path).is_some_and(|node| node.kind == NodeKind::Folder)
+        self.node(path)
+            .is_some_and(|node| node.kind == NodeKind::Folder)
     }
 
     /// Returns the folder that was found at `path`.
@@ -145,9 +154,14 @@ impl Observer<'_> {
     }
 
     fn folder(&mut self, path: PathId) -> Result<Option<PathId>, Unreadable> {
-        let unknown: Vec<PathId> =
-            self.paths.ancestors(path).take_while(|path| !self.folders.contains_key(path)).collect();
-        let known = unknown.last().map_or(Some(path), |outer| self.paths.parent(*outer));
+        let unknown: Vec<PathId> = self
+            .paths
+            .ancestors(path)
+            .take_while(|path| !self.folders.contains_key(path))
+            .collect();
+        let known = unknown
+            .last()
+            .map_or(Some(path), |outer| self.paths.parent(*outer));
         let mut folder = known.and_then(|known| self.folders.get(&known).copied().flatten());
         for path in unknown.into_iter().rev() {
             if path == PathId::ROOT {
@@ -157,7 +171,11 @@ impl Observer<'_> {
                 let real = self.paths.child_like(around, path);
                 self.node(real)?;
                 let is_folder = self.host.is_folder(real);
-                folder = if is_folder { Some(real) } else { self.host.leads_to_folder(real) };
+                folder = if is_folder {
+                    Some(real)
+                } else {
+                    self.host.leads_to_folder(real)
+                };
             }
             self.folders.insert(path, folder);
         }
@@ -199,10 +217,25 @@ impl Observer<'_> {
         // From Linux 5.8 on; earlier kernels never set it. Renaming a mount point then fails and is undone.
         let mount_point = has(0x2000);
         let (mode, uid) = (u32::from(stat.stx_mode) & 0o7777, stat.stx_uid);
-        self.host.nodes.insert(real, Node { kind, mode, uid, immutable, mount_point });
+        self.host.nodes.insert(
+            real,
+            Node {
+                kind,
+                mode,
+                uid,
+                immutable,
+                mount_point,
+            },
+        );
         if kind == NodeKind::Folder {
             let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-            self.host.folders.insert(real, FolderId { device, inode: stat.stx_ino });
+            self.host.folders.insert(
+                real,
+                FolderId {
+                    device,
+                    inode: stat.stx_ino,
+                },
+            );
         }
         Ok(Some(kind))
     }
@@ -212,7 +245,10 @@ impl Observer<'_> {
             let path = self.paths.path(real);
             let names = Folder::open(&path).and_then(|folder| folder.names());
             let names = names.map_err(|error| (path, error))?;
-            let names = names.iter().map(|name| self.paths.child(real, name)).collect();
+            let names = names
+                .iter()
+                .map(|name| self.paths.child(real, name))
+                .collect();
             self.host.names.insert(real, names);
         }
         Ok(())

@@ -101,7 +101,9 @@ impl Step {
     /// The path of the step.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Swap(Swap { path, .. }) | Self::Adjust { path, .. } | Self::Context { path, .. } => path,
+            Self::Swap(Swap { path, .. })
+            | Self::Adjust { path, .. }
+            | Self::Context { path, .. } => path,
         }
     }
 }
@@ -118,7 +120,9 @@ impl Change {
     /// The path of the change.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Swap(Swapped { path, .. }) | Self::Adjust { path, .. } | Self::Context { path, .. } => path,
+            Self::Swap(Swapped { path, .. })
+            | Self::Adjust { path, .. }
+            | Self::Context { path, .. } => path,
         }
     }
 }
@@ -131,7 +135,10 @@ pub(super) mod path {
 
     use serde::{Deserializer, Serializer};
 
-    pub(in super::super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        path: &Path,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         super::bytes::serialize(path.as_os_str().as_bytes(), serializer)
     }
 
@@ -181,7 +188,9 @@ mod bytes {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         deserializer.deserialize_any(Bytes)
     }
 }

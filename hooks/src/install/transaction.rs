@@ -61,20 +61,36 @@ impl Work for Steps {
 
 /// Runs `work`; returns warnings for an operator. After an error everything is as before, unless the error states
 /// otherwise: then the journal stays, and recovery retries.
-pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec<String>, InstallError> {
-    let started = Journal::begin(journal, begun, || work.staged()).map_err(StepError::at("write", journal));
+pub(super) fn run(
+    journal: &Path,
+    begun: &Begun,
+    work: &impl Work,
+) -> Result<Vec<String>, InstallError> {
+    let started =
+        Journal::begin(journal, begun, || work.staged()).map_err(StepError::at("write", journal));
     let mut journal = started.map_err(|source| InstallError::Failed { source })?;
-    let mut attempt = Attempt { begun, touched: Touched::default(), changes: None, made: 0 };
+    let mut attempt = Attempt {
+        begun,
+        touched: Touched::default(),
+        changes: None,
+        made: 0,
+    };
     match (attempt.run(&mut journal, work), &attempt.changes) {
         (Ok(()), changes) => {
             let mut left = Vec::new();
-            left.extend(changes.iter().flat_map(|changes| undo::finish(begun, changes, &attempt.touched)));
+            left.extend(
+                changes
+                    .iter()
+                    .flat_map(|changes| undo::finish(begun, changes, &attempt.touched)),
+            );
             left.extend(close(journal));
             Ok(left)
         }
         (Err(source), _) if journal.is_uncertain() => {
             let journal = journal.path().display();
-            let left = vec![format!("everything new is in place; {journal} decides whether it stays")];
+            let left = vec![format!(
+                "everything new is in place; {journal} decides whether it stays"
+            )];
             Err(InstallError::NotUndone { source, left })
         }
         (Err(source), changes) => {
@@ -85,7 +101,9 @@ pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec
             };
             kept.iter().for_each(|kept| tracing::warn!("{kept}"));
             if left.is_empty() {
-                close(journal).into_iter().for_each(|left| tracing::warn!("{left}"));
+                close(journal)
+                    .into_iter()
+                    .for_each(|left| tracing::warn!("{left}"));
                 return Err(InstallError::Failed { source });
             }
             Err(InstallError::NotUndone { source, left })
@@ -111,7 +129,9 @@ impl Attempt<'_> {
         let mut handles = work.handles();
         let mut skipped = Vec::new();
         let found = work.steps().enumerate().filter_map(|(number, step)| {
-            let found = step.look_up(&mut handles).map_err(StepError::at(step.action(), step.path()));
+            let found = step
+                .look_up(&mut handles)
+                .map_err(StepError::at(step.action(), step.path()));
             match &found {
                 Ok(Some(change)) => self.touched.add(self.begun, change),
                 Ok(None) => skipped.push(number),
@@ -121,10 +141,16 @@ impl Attempt<'_> {
         });
         let changes = journal.prepare(found)?;
         let changes = self.changes.insert(changes);
-        tracing::debug!(phase = "changing", changes = changes.len(), "everything new is on the disk");
+        tracing::debug!(
+            phase = "changing",
+            changes = changes.len(),
+            "everything new is on the disk"
+        );
         let mut skipped = skipped.into_iter().peekable();
         let steps = work.steps().enumerate();
-        let steps = steps.filter(|(number, _)| skipped.next_if_eq(number).is_none()).map(|(_, step)| step);
+        let steps = steps
+            .filter(|(number, _)| skipped.next_if_eq(number).is_none())
+            .map(|(_, step)| step);
         for (change, step) in changes.iter().zip(steps) {
             let change = change.map_err(StepError::at("read", journal.path()))?;
             self.made += 1;
@@ -149,13 +175,21 @@ pub(super) struct Undone {
 
 /// Takes back a transaction whose process ended early.
 pub(super) fn roll_back(contents: Contents) -> Undone {
-    let Contents { begun, phase, staged, changes } = contents;
+    let Contents {
+        begun,
+        phase,
+        staged,
+        changes,
+    } = contents;
     if phase == Phase::Building {
         return remove_staged(&begun, staged.into_iter(), changes.iter());
     }
     match Touched::of(&begun, &changes) {
         Ok(touched) => take_back(&begun, &changes, changes.len(), &touched),
-        Err(error) => Undone { left: vec![unreadable(&error)], ..Undone::default() },
+        Err(error) => Undone {
+            left: vec![unreadable(&error)],
+            ..Undone::default()
+        },
     }
 }
 
@@ -172,8 +206,14 @@ fn remove_staged(
     let mut displaced = BTreeSet::new();
     for change in changes {
         match change {
-            Ok(Change::Swap(Swapped { spare, brings: Some(new), .. })) => {
-                let waiting = handles.parent(&spare).and_then(|(folder, name)| Identity::look(&folder, name));
+            Ok(Change::Swap(Swapped {
+                spare,
+                brings: Some(new),
+                ..
+            })) => {
+                let waiting = handles
+                    .parent(&spare)
+                    .and_then(|(folder, name)| Identity::look(&folder, name));
                 if waiting.is_ok_and(|waiting| waiting.is_some_and(|waiting| !new.is(&waiting))) {
                     left.push(format!(
                         "remove {}: it is not the object that was built there",
@@ -183,12 +223,19 @@ fn remove_staged(
                 }
             }
             Ok(_) => {}
-            Err(error) => return Undone { left: vec![unreadable(&error)], ..Undone::default() },
+            Err(error) => {
+                return Undone {
+                    left: vec![unreadable(&error)],
+                    ..Undone::default()
+                };
+            }
         }
     }
     let mut folders = BTreeSet::new();
     for staged in staged.filter(|staged| !displaced.contains(staged)) {
-        let removed = handles.parent(&staged).and_then(|(folder, name)| folder.remove_tree(name));
+        let removed = handles
+            .parent(&staged)
+            .and_then(|(folder, name)| folder.remove_tree(name));
         // Without such a folder, nothing was built.
         let error = removed.err().filter(|error| !is_nowhere(error));
         left.extend(error.map(|error| format!("remove {}: {error}", staged.display())));
@@ -196,7 +243,10 @@ fn remove_staged(
             folders.insert(folder.to_path_buf());
         }
     }
-    let mut undone = Undone { left, kept: Vec::new() };
+    let mut undone = Undone {
+        left,
+        kept: Vec::new(),
+    };
     undone.make_durable(begun, &folders);
     undone
 }
@@ -215,7 +265,9 @@ fn take_back(begun: &Begun, changes: &Changes, made: usize, touched: &Touched) -
         }
     }
     // After a power cut, no name may still refer to an object that is removed now.
-    undone.left.extend(sync_names(&touched.all()).err().map(not_written));
+    undone
+        .left
+        .extend(sync_names(&touched.all()).err().map(not_written));
     if !undone.left.is_empty() {
         return undone;
     }
@@ -235,7 +287,9 @@ impl Undone {
         match change {
             Ok(Change::Swap(swap)) => match swap.discard(handles) {
                 Ok(kept) => self.kept.extend(kept),
-                Err(error) => self.left.push(format!("remove {}: {error}", swap.spare.display())),
+                Err(error) => self
+                    .left
+                    .push(format!("remove {}: {error}", swap.spare.display())),
             },
             Ok(Change::Adjust { .. } | Change::Context { .. }) => {}
             Err(error) => self.left.push(unreadable(&error)),
@@ -245,7 +299,11 @@ impl Undone {
     /// Makes the removals in these folders durable: the journal is removed next, and nothing else lists these names.
     fn make_durable(&mut self, begun: &Begun, spares: &BTreeSet<PathBuf>) {
         if self.left.is_empty() {
-            self.left.extend(sync_elsewhere(spares, &begun.pointer).err().map(not_written));
+            self.left.extend(
+                sync_elsewhere(spares, &begun.pointer)
+                    .err()
+                    .map(not_written),
+            );
         }
     }
 }
@@ -261,9 +319,16 @@ fn not_written((path, error): (PathBuf, io::Error)) -> String {
 fn close(journal: Journal) -> Option<String> {
     let path = journal.path().to_path_buf();
     let error = journal.close().err()?;
-    Some(format!("{} is no longer used but could not be removed: {error}", path.display()))
+    Some(format!(
+        "{} is no longer used but could not be removed: {error}",
+        path.display()
+    ))
 }
 
 fn not_durable((path, source): (PathBuf, io::Error)) -> StepError {
-    StepError { action: "write to the disk", path, source }
+    StepError {
+        action: "write to the disk",
+        path,
+        source,
+    }
 }

@@ -26,8 +26,11 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
         std::fs::canonicalize(OsStr::from_bytes(text)).ok()
     });
     let deployment = std::fs::canonicalize(deployment).unwrap_or_default();
-    let mut records: Vec<PathBuf> =
-        last.iter().chain([&deployment]).map(|folder| journal::undo_record(folder)).collect();
+    let mut records: Vec<PathBuf> = last
+        .iter()
+        .chain([&deployment])
+        .map(|folder| journal::undo_record(folder))
+        .collect();
     records.dedup();
     // A pointer may name any path, and a folder may be a copy.
     records.retain(|record| {
@@ -39,14 +42,25 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
 
 /// Gives up the displaced objects of earlier Installs; returns descriptions of what could not be removed.
 pub(super) fn give_up(begun: &Begun) -> Vec<String> {
-    begun.superseded.iter().filter_map(|record| forget_earlier(record, &begun.token)).collect()
+    begun
+        .superseded
+        .iter()
+        .filter_map(|record| forget_earlier(record, &begun.token))
+        .collect()
 }
 
 /// Does the work that remains after a commit; can be repeated. Returns descriptions of what could not be done.
 pub(super) fn finish(begun: &Begun, changes: &Changes, touched: &Touched) -> Vec<String> {
     let mut left = give_up(begun);
     let (folders, written) = (KeptFolders::of(begun), Vec::new());
-    let mut displaced = Displaced { begun, changes, touched, folders, written, own: None };
+    let mut displaced = Displaced {
+        begun,
+        changes,
+        touched,
+        folders,
+        written,
+        own: None,
+    };
     for folder in &touched.displaced {
         // Without such a folder, nothing of it is left; any other error returns when the object is put away.
         let _ = displaced.folders.for_folder(folder);
@@ -82,7 +96,11 @@ impl Displaced<'_> {
     }
 
     fn write_record(&mut self) -> io::Result<()> {
-        journal::write_whole(&journal::undo_record(&self.begun.deployment), &self.begun(), self.changes)?;
+        journal::write_whole(
+            &journal::undo_record(&self.begun.deployment),
+            &self.begun(),
+            self.changes,
+        )?;
         self.written.clone_from(&self.folders.all);
         Ok(())
     }
@@ -96,7 +114,10 @@ impl Displaced<'_> {
             match change {
                 Ok(Change::Swap(swap)) if is_put_away(self.begun, &swap) => {
                     if let Err(error) = self.put_away_one(&swap.spare, &mut handles) {
-                        left.push(format!("{} stays where it is: {error}", swap.spare.display()));
+                        left.push(format!(
+                            "{} stays where it is: {error}",
+                            swap.spare.display()
+                        ));
                     }
                 }
                 Ok(_) => {}
@@ -114,9 +135,9 @@ impl Displaced<'_> {
         let (beside, name) = split(spare)?;
         let (parent, _) = handles.parent(spare)?;
         let moved = match self.folders.for_folder(beside)? {
-            Some(kept) => {
-                handles.parent(&kept.join(name)).and_then(|(kept, _)| parent.rename_new(name, &kept, name))
-            }
+            Some(kept) => handles
+                .parent(&kept.join(name))
+                .and_then(|(kept, _)| parent.rename_new(name, &kept, name)),
             None => {
                 let own = match &self.own {
                     Some(own) => own,
@@ -142,13 +163,23 @@ impl Displaced<'_> {
     /// Writes all that to the disk on every file system except that of the journal, which is removed next. Also removes
     /// the objects of earlier transactions that no record names any more.
     fn settle(&self) -> Vec<String> {
-        let mut left = self.folders.remove_forgotten(self.begun, &self.touched.paths);
+        let mut left = self
+            .folders
+            .remove_forgotten(self.begun, &self.touched.paths);
         let mut folders = self.touched.paths.clone();
         folders.retain(|folder| self.folders.keeps(folder));
         folders.extend(self.folders.all.iter().cloned());
-        folders.extend(self.folders.all.iter().filter_map(|kept| kept.parent().map(Path::to_path_buf)));
+        folders.extend(
+            self.folders
+                .all
+                .iter()
+                .filter_map(|kept| kept.parent().map(Path::to_path_buf)),
+        );
         if let Err((path, error)) = sync_elsewhere(&folders, &self.begun.pointer) {
-            left.push(format!("{} could not be written to the disk: {error}", path.display()));
+            left.push(format!(
+                "{} could not be written to the disk: {error}",
+                path.display()
+            ));
         }
         left
     }
@@ -191,7 +222,9 @@ pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
         Ok(Some(begun)) => places(&begun, spare),
         Ok(None) | Err(_) => Vec::new(),
     };
-    let found = places.into_iter().find(|place| handles.look(place).is_ok_and(|found| found.is_some()));
+    let found = places
+        .into_iter()
+        .find(|place| handles.look(place).is_ok_and(|found| found.is_some()));
     found.unwrap_or_else(|| spare.to_path_buf())
 }
 
@@ -238,8 +271,15 @@ fn discard(begun: &Begun, changes: &Changes) -> Vec<String> {
     });
     let mut left = removal.end();
     left.extend(sync_elsewhere(&touched, &journal::undo_record(&begun.deployment)).err());
-    let mut left: Vec<String> = left.into_iter().map(|(path, error)| not_removed(&path, &error)).collect();
-    left.extend(visited.err().map(|error| format!("not everything that was displaced is known: {error}")));
+    let mut left: Vec<String> = left
+        .into_iter()
+        .map(|(path, error)| not_removed(&path, &error))
+        .collect();
+    left.extend(
+        visited
+            .err()
+            .map(|error| format!("not everything that was displaced is known: {error}")),
+    );
     left
 }
 
@@ -247,7 +287,9 @@ fn discard(begun: &Begun, changes: &Changes) -> Vec<String> {
 /// of the deployment has another word.
 pub fn completed(deployment: &Path) -> Result<Option<String>, JournalError> {
     let begun = journal::read_begun(&journal::undo_record(deployment))?;
-    Ok(begun.filter(|begun| begun.action == Action::Install).map(|begun| begun.token))
+    Ok(begun
+        .filter(|begun| begun.action == Action::Install)
+        .map(|begun| begun.token))
 }
 
 /// Gives up the way back from a deployment's Install and removes the objects kept for it. Succeeds if there are none.
@@ -270,9 +312,9 @@ pub enum ForgetError {
 
 fn forget_earlier(record: &Path, token: &str) -> Option<String> {
     match journal::read(record) {
-        Ok(Some(contents)) if contents.begun.token != token => {
-            forget_contents(record, &contents).err().map(|error| error.to_string())
-        }
+        Ok(Some(contents)) if contents.begun.token != token => forget_contents(record, &contents)
+            .err()
+            .map(|error| error.to_string()),
         Ok(_) => None,
         Err(error) => Some(format!("the files kept for a rollback stay: {error}")),
     }
@@ -290,7 +332,15 @@ fn forget_contents(record: &Path, contents: &Contents) -> Result<(), ForgetError
             // Agents use its time to tell which deployment is older.
             Ok(rustix::fs::futimens(&folder, &times(&stat))?)
         });
-        left.extend(removed.err().map(|error| format!("remove {}: {error}", record.display())));
+        left.extend(
+            removed
+                .err()
+                .map(|error| format!("remove {}: {error}", record.display())),
+        );
     }
-    if left.is_empty() { Ok(()) } else { Err(ForgetError::Left(left)) }
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(ForgetError::Left(left))
+    }
 }

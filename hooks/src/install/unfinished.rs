@@ -55,18 +55,32 @@ pub fn unfinished(journal: &Path) -> Result<Option<Unfinished>, JournalError> {
         kind: change.kind(),
         made: change.is_made(&mut handles).ok().flatten(),
     };
-    let unreadable = |source| JournalError::Read { path: journal.to_path_buf(), source };
-    let begun = contents.changes.iter().filter(|_| contents.phase != Phase::Building);
+    let unreadable = |source| JournalError::Read {
+        path: journal.to_path_buf(),
+        source,
+    };
+    let begun = contents
+        .changes
+        .iter()
+        .filter(|_| contents.phase != Phase::Building);
     let changes: Result<_, _> = begun.map(|change| change.map(&mut progress)).collect();
     let changes = changes.map_err(unreadable)?;
     let mut handles = Handles::default();
     let mut temporary = contents.staged;
     temporary.retain(|path| {
-        let there = handles.parent(path).and_then(|(folder, name)| folder.stat(name));
+        let there = handles
+            .parent(path)
+            .and_then(|(folder, name)| folder.stat(name));
         there.is_ok_and(|there| there.is_some())
     });
     let (action, deployment) = (contents.begun.action, contents.begun.deployment);
-    Ok(Some(Unfinished { action, deployment, phase: contents.phase, changes, temporary }))
+    Ok(Some(Unfinished {
+        action,
+        deployment,
+        phase: contents.phase,
+        changes,
+        temporary,
+    }))
 }
 
 impl Change {

@@ -19,18 +19,28 @@ impl HookPlan {
     /// The scripts that `appspec`, the AppSpec of the revision in `archive`, lists for `event`.
     pub fn new(event: LifecycleEvent, archive: impl Into<PathBuf>, appspec: &AppSpec) -> Self {
         let scripts = appspec.scripts(&event).to_vec();
-        Self { event, archive: archive.into(), scripts }
+        Self {
+            event,
+            archive: archive.into(),
+            scripts,
+        }
     }
 
     /// The plan of an event that has no revision to run scripts from.
     pub fn nothing(event: LifecycleEvent) -> Self {
-        Self { event, archive: PathBuf::new(), scripts: Vec::new() }
+        Self {
+            event,
+            archive: PathBuf::new(),
+            scripts: Vec::new(),
+        }
     }
 
     /// Whether the host command of this event has nothing to do, which its acknowledgement reports. DownloadBundle and
     /// Install always have something to do.
     pub fn is_noop(&self) -> bool {
-        !matches!(self.event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install)
-            && self.scripts.is_empty()
+        !matches!(
+            self.event,
+            LifecycleEvent::DownloadBundle | LifecycleEvent::Install
+        ) && self.scripts.is_empty()
     }
 }

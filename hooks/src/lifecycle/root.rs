@@ -37,7 +37,8 @@ pub fn origin(event: &LifecycleEvent, kind: DeploymentKind, archive_exists: bool
         BeforeBlockTraffic | AfterBlockTraffic if swaps_back => MostRecent,
         BeforeBlockTraffic | AfterBlockTraffic | ApplicationStop => LastSuccessful,
         BeforeAllowTraffic | AfterAllowTraffic if swaps_back => LastSuccessful,
-        BeforeAllowTraffic | AfterAllowTraffic | BlockTraffic | DownloadBundle | BeforeInstall | Install
-        | AfterInstall | ApplicationStart | ValidateService | AllowTraffic | Custom(_) => ThisDeployment,
+        BeforeAllowTraffic | AfterAllowTraffic | BlockTraffic | DownloadBundle | BeforeInstall
+        | Install | AfterInstall | ApplicationStart | ValidateService | AllowTraffic
+        | Custom(_) => ThisDeployment,
     }
 }

@@ -115,7 +115,9 @@ impl Outcome {
             }
             Outcome::Error { .. } => ErrorCode::UnknownError,
             Outcome::OutputLeftOpen { .. } => ErrorCode::OutputLeftOpen,
-            Outcome::Stopped { .. } | Outcome::FailedAfterRestart { .. } => ErrorCode::FailedAfterRestart,
+            Outcome::Stopped { .. } | Outcome::FailedAfterRestart { .. } => {
+                ErrorCode::FailedAfterRestart
+            }
             Outcome::Explained { ending, .. } => ending.code(),
         }
     }
@@ -149,7 +151,12 @@ impl Outcome {
         let message = shortened(&self.to_string(), MAX_MESSAGE);
         let room = MAX_DIAGNOSTICS_PAYLOAD - SKELETON - escaped(&script_name) - escaped(&message);
         let log = newest_lines(log_tail, room).to_owned();
-        CompletionPayload { error_code: self.code(), script_name, message, log }
+        CompletionPayload {
+            error_code: self.code(),
+            script_name,
+            message,
+            log,
+        }
     }
 }
 
@@ -160,27 +167,72 @@ impl fmt::Display for Outcome {
             Outcome::Succeeded { note: None } => f.write_str("Succeeded"),
             Outcome::Succeeded { note: Some(note) } => write!(f, "Succeeded: {note}"),
             Outcome::ScriptMissing { path, hint, .. } => {
-                write!(f, "Script does not exist at specified location: {}{hint}", path.display())
+                write!(
+                    f,
+                    "Script does not exist at specified location: {}{hint}",
+                    path.display()
+                )
             }
             Outcome::NotExecutable { location, reason } => {
-                write!(f, "{SCRIPT} {location} is not executable and cannot be made so: {reason}")
+                write!(
+                    f,
+                    "{SCRIPT} {location} is not executable and cannot be made so: {reason}"
+                )
             }
-            Outcome::TimedOut { location, timeout, user } => {
+            Outcome::TimedOut {
+                location,
+                timeout,
+                user,
+            } => {
                 let seconds = timeout.as_secs_f64();
-                write!(f, "{SCRIPT} {location}{} failed to complete in {seconds} seconds", AsUser(user))
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} failed to complete in {seconds} seconds",
+                    AsUser(user)
+                )
             }
-            Outcome::Failed { location, exit_code, user, hint } => {
-                write!(f, "{SCRIPT} {location}{} failed with exit code {exit_code}", AsUser(user))?;
+            Outcome::Failed {
+                location,
+                exit_code,
+                user,
+                hint,
+            } => {
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} failed with exit code {exit_code}",
+                    AsUser(user)
+                )?;
                 hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
             }
-            Outcome::Killed { location, signal, user } => {
+            Outcome::Killed {
+                location,
+                signal,
+                user,
+            } => {
                 let name = Signal::try_from(*signal).map_or("unnamed", Signal::as_str);
-                write!(f, "{SCRIPT} {location}{} was killed by signal {signal} ({name})", AsUser(user))
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} was killed by signal {signal} ({name})",
+                    AsUser(user)
+                )
             }
-            Outcome::NotStarted { location, user, reason } => {
-                write!(f, "{SCRIPT} {location}{} could not be started: {reason}", AsUser(user))
+            Outcome::NotStarted {
+                location,
+                user,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} could not be started: {reason}",
+                    AsUser(user)
+                )
             }
-            Outcome::OutputLeftOpen { location, streams, holders, drained } => {
+            Outcome::OutputLeftOpen {
+                location,
+                streams,
+                holders,
+                drained,
+            } => {
                 let seconds = drained.as_secs_f64();
                 write!(
                     f,
@@ -192,8 +244,13 @@ impl fmt::Display for Outcome {
             Outcome::Stopped { location: None } => {
                 f.write_str("Failed: the agent was stopped before the command was finished")
             }
-            Outcome::Stopped { location: Some(location) } => {
-                write!(f, "Failed: the agent was stopped while the script {location} ran, and ended it")
+            Outcome::Stopped {
+                location: Some(location),
+            } => {
+                write!(
+                    f,
+                    "Failed: the agent was stopped while the script {location} ran, and ended it"
+                )
             }
             Outcome::FailedAfterRestart { message } => write!(f, "Failed: {message}"),
             Outcome::Error { message } => f.write_str(message),
@@ -216,7 +273,9 @@ struct AsUser<'a>(&'a Option<String>);
 
 impl fmt::Display for AsUser<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|user| write!(f, " run as user {user}"))
+        self.0
+            .iter()
+            .try_for_each(|user| write!(f, " run as user {user}"))
     }
 }
 
@@ -235,7 +294,9 @@ impl fmt::Display for HeldBy<'_> {
         if self.0.len() > NAMED_HOLDERS {
             write!(f, " and {} more", self.0.len() - NAMED_HOLDERS)?;
         }
-        f.write_str("; a script that starts a background process must redirect its stdout and stderr")
+        f.write_str(
+            "; a script that starts a background process must redirect its stdout and stderr",
+        )
     }
 }
 
@@ -261,7 +322,10 @@ fn newest_lines(log: &str, mut room: usize) -> &str {
     let mut chars = MAX_LOG_CHARS;
     let mut start = log.len();
     for line in log.split_inclusive('\n').rev() {
-        let left = (chars.checked_sub(line.chars().count()), room.checked_sub(escaped(line)));
+        let left = (
+            chars.checked_sub(line.chars().count()),
+            room.checked_sub(escaped(line)),
+        );
         let (Some(chars_left), Some(room_left)) = left else {
             break;
         };

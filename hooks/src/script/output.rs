@@ -94,11 +94,21 @@ impl ScriptLog {
     pub fn open(places: LogPlaces<'_>, deployment_id: &str) -> Self {
         let readers = log_readers(places.readers);
         let open = |path, own_folders, rotation| {
-            let opened = LogFile::open(LogPath { path, own_folders, readers }, rotation);
+            let opened = LogFile::open(
+                LogPath {
+                    path,
+                    own_folders,
+                    readers,
+                },
+                rotation,
+            );
             opened.inspect_err(warn).ok()
         };
         let scripts = open(places.scripts, 2, None);
-        let rotation = Some(Rotation { at: ROTATE_AT, files: FILES_KEPT });
+        let rotation = Some(Rotation {
+            at: ROTATE_AT,
+            files: FILES_KEPT,
+        });
         let deployments = places.deployments.and_then(|path| open(path, 1, rotation));
         Self {
             scripts,
@@ -145,15 +155,24 @@ impl ScriptLog {
         }
         if self.left_out > 0 {
             let left_out = self.left_out;
-            self.entries
-                .push(format!("{left_out} bytes of output are left out: a script may log {MAX_LOGGED}"));
+            self.entries.push(format!(
+                "{left_out} bytes of output are left out: a script may log {MAX_LOGGED}"
+            ));
         }
         self.write();
     }
 
     /// Feeds the lines of `stream`, and turns the complete ones into entries.
     fn take(&mut self, stream: Stream, read: impl FnOnce(&mut Lines, &mut dyn FnMut(&str))) {
-        let Self { stdout, stderr, entries, tail, logged, left_out, .. } = self;
+        let Self {
+            stdout,
+            stderr,
+            entries,
+            tail,
+            logged,
+            left_out,
+            ..
+        } = self;
         let lines = match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
@@ -183,12 +202,20 @@ impl ScriptLog {
         let now = LocalTime::now();
         let (seconds, milliseconds) = (now.seconds(), now.milliseconds());
         let entries = std::mem::take(&mut self.entries);
-        let text: String = entries.iter().map(|entry| format!("{seconds} {entry}\n")).collect();
-        let mut written = self.scripts.as_mut().map_or(Ok(()), |scripts| scripts.append(&text));
+        let text: String = entries
+            .iter()
+            .map(|entry| format!("{seconds} {entry}\n"))
+            .collect();
+        let mut written = self
+            .scripts
+            .as_mut()
+            .map_or(Ok(()), |scripts| scripts.append(&text));
         if let Some(deployments) = &mut self.deployments {
             let id = &self.deployment_id;
-            let text: String =
-                entries.iter().map(|entry| format!("[{milliseconds}] [{id}]{entry}\n")).collect();
+            let text: String = entries
+                .iter()
+                .map(|entry| format!("[{milliseconds}] [{id}]{entry}\n"))
+                .collect();
             written = written.and(deployments.append(&text));
         }
         if let Err(error) = written
@@ -200,6 +227,8 @@ impl ScriptLog {
 }
 
 fn warn(error: &LogError) {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let source = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
     tracing::warn!("{error}: {source}; scripts run on, what they write is missing there");
 }

@@ -107,7 +107,11 @@ struct Trace {
 
 impl Prepared {
     /// Checks that `script` of the revision `archive` can run, and prepares its file. Blocks.
-    pub(super) fn new(archive: &Path, script: &Script, deployed: Option<&Deployed>) -> Result<Self, Outcome> {
+    pub(super) fn new(
+        archive: &Path,
+        script: &Script,
+        deployed: Option<&Deployed>,
+    ) -> Result<Self, Outcome> {
         let refused = |reason: String| Outcome::NotStarted {
             location: location(script),
             user: script.runas.clone(),
@@ -115,9 +119,13 @@ impl Prepared {
         };
         let account = script.runas.as_deref().map(Account::find).transpose();
         let account = account.map_err(|error| refused(error.to_string()))?;
-        let executable = Executable::prepare(archive, &script.location, account.as_ref(), deployed)?;
+        let executable =
+            Executable::prepare(archive, &script.location, account.as_ref(), deployed)?;
         let runs_as = RunsAs::decide(geteuid(), account, script.sudo).map_err(refused)?;
-        Ok(Self { executable, runs_as })
+        Ok(Self {
+            executable,
+            runs_as,
+        })
     }
 
     /// Starts a keeper, the program `keeper`, and has it start the script with `environment`.
@@ -127,12 +135,18 @@ impl Prepared {
         environment: &[(OsString, OsString)],
         session: Option<Session>,
     ) -> Result<Running, String> {
-        let refused =
-            |error: io::Error| format!("the process that is to watch over it cannot be started: {error}");
+        let refused = |error: io::Error| {
+            format!("the process that is to watch over it cannot be started: {error}")
+        };
         let mark = format!("{:032x}", fastrand::u128(..));
-        let trace = Trace { group: ControlGroup::make(&mark), mark };
+        let trace = Trace {
+            group: ControlGroup::make(&mark),
+            mark,
+        };
         let (own, keepers) = std::os::unix::net::UnixStream::pair().map_err(refused)?;
-        let keeper = self.spawn(keeper, environment, keepers.into()).map_err(refused)?;
+        let keeper = self
+            .spawn(keeper, environment, keepers.into())
+            .map_err(refused)?;
         let Some(pid) = keeper.id().map(u32::cast_signed) else {
             return Err("its process id is not known".to_owned());
         };
@@ -142,7 +156,12 @@ impl Prepared {
         order.push(b'\n');
         // A keeper that does not read it ends, which is noticed.
         let _ = own.write_all(&order).await;
-        Ok(Running { keeper, pid, reports: Some(BufReader::new(own).lines()), trace })
+        Ok(Running {
+            keeper,
+            pid,
+            reports: Some(BufReader::new(own).lines()),
+            trace,
+        })
     }
 
     fn order(&self, trace: &Trace, session: Option<Session>) -> Order {
@@ -151,15 +170,18 @@ impl Prepared {
         let command = vec![path.into()];
         let (command, shell) = match &self.runs_as {
             RunsAs::Agent => (command, Some(own_shell())),
-            RunsAs::Named(account) | RunsAs::Switched(account) => {
-                (command, Some(account.shell_command(path).unwrap_or_else(own_shell)))
-            }
+            RunsAs::Named(account) | RunsAs::Switched(account) => (
+                command,
+                Some(account.shell_command(path).unwrap_or_else(own_shell)),
+            ),
             RunsAs::Sudo(account) => {
                 // Never ask for a password: nobody is there to type one.
                 let mut sudo: Vec<OsString> = vec!["sudo".into(), "-n".into()];
                 let shell = account.as_ref().and_then(|account| {
                     sudo.extend(["-u".into(), account.name.clone().into()]);
-                    account.shell_command(path).filter(|_| self.executable.is_for_a_shell())
+                    account
+                        .shell_command(path)
+                        .filter(|_| self.executable.is_for_a_shell())
                 });
                 sudo.push("--".into());
                 // Without the account's shell, sudo runs files without an interpreter line with /bin/sh.
@@ -178,7 +200,13 @@ impl Prepared {
             RunsAs::Agent | RunsAs::Named(_) | RunsAs::Sudo(_) => None,
         };
         let group = trace.group.as_ref().map(|group| group.folder().to_owned());
-        Order { command, shell, account, mark: trace.mark.clone(), group }
+        Order {
+            command,
+            shell,
+            account,
+            mark: trace.mark.clone(),
+            group,
+        }
     }
 
     /// Explains why the operating system refused to start the script.
@@ -194,7 +222,10 @@ impl Prepared {
         self.executable.hint()
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is the module that starts children")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts children"
+    )]
     fn spawn(
         &self,
         keeper: &Path,
@@ -207,7 +238,12 @@ impl Prepared {
             // For readers of process lists.
             .arg(&self.executable.path)
             .env_clear()
-            .envs(environment.iter().filter(|(name, _)| !is_secret(&name.to_string_lossy())).cloned())
+            .envs(
+                environment
+                    .iter()
+                    .filter(|(name, _)| !is_secret(&name.to_string_lossy()))
+                    .cloned(),
+            )
             .envs(self.runs_as.environment())
             .stdin(Stdio::from(connection))
             .stdout(Stdio::piped())
@@ -253,7 +289,9 @@ impl Running {
             };
             match serde_json::from_str(&line) {
                 Ok(Report::Warning(text)) => tracing::warn!("{text}"),
-                Ok(Report::NotStarted(error)) => return Ended::Failed(io::Error::from_raw_os_error(error)),
+                Ok(Report::NotStarted(error)) => {
+                    return Ended::Failed(io::Error::from_raw_os_error(error));
+                }
                 Ok(Report::Refused(reason)) => return Ended::Refused(reason),
                 Ok(Report::Ended(status)) => return Ended::Exited(ExitStatus::from_raw(status)),
                 Err(error) => return Ended::Unknown(error.to_string()),
@@ -262,7 +300,10 @@ impl Running {
         let ended = self.keeper.wait().await;
         Ended::Unknown(match ended {
             Ok(status) => {
-                format!("the process {} that watched over it ended before it, with {status}", self.pid)
+                format!(
+                    "the process {} that watched over it ended before it, with {status}",
+                    self.pid
+                )
             }
             Err(error) => error.to_string(),
         })
@@ -291,12 +332,17 @@ impl Running {
                 continue;
             }
             self.trace.group.iter().for_each(ControlGroup::kill);
-            alive.iter().for_each(|process| process.signal(Signal::KILL));
+            alive
+                .iter()
+                .for_each(|process| process.signal(Signal::KILL));
             sleep(POLL).await;
         }
         for process in family.alive() {
             let pid = process.pid;
-            tracing::warn!(pid, "process {pid} of the ended script could not be killed; look at it");
+            tracing::warn!(
+                pid,
+                "process {pid} of the ended script could not be killed; look at it"
+            );
         }
     }
 
@@ -318,9 +364,16 @@ impl Running {
     async fn processes(&self) -> Vec<table::Listed> {
         let mark = format!("{MARK}={}", self.trace.mark).into_bytes();
         let entries = tokio::task::spawn_blocking(move || table::processes(&mark)).await;
-        let group = self.trace.group.as_ref().map(ControlGroup::pids).unwrap_or_default();
+        let group = self
+            .trace
+            .group
+            .as_ref()
+            .map(ControlGroup::pids)
+            .unwrap_or_default();
         let mut entries = entries.unwrap_or_default();
-        entries.iter_mut().for_each(|entry| entry.marked |= group.contains(&entry.process.pid));
+        entries
+            .iter_mut()
+            .for_each(|entry| entry.marked |= group.contains(&entry.process.pid));
         entries
     }
 }
@@ -328,7 +381,9 @@ impl Running {
 /// Returns the processes that hold one of `pipes` open.
 pub(super) async fn holders(pipes: &Pipes) -> Vec<Holder> {
     let inodes = pipes.inodes();
-    tokio::task::spawn_blocking(move || table::holders_of(&inodes)).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || table::holders_of(&inodes))
+        .await
+        .unwrap_or_default()
 }
 
 /// The script's location in the AppSpec.

@@ -62,5 +62,8 @@ pub(super) fn is_setting(name: &str) -> bool {
 /// Whether a variable decides which code programs load.
 pub fn is_loader(name: &str) -> bool {
     // Functions that a shell inherits replace commands.
-    ["LD_", "BASH_FUNC_"].iter().any(|prefix| name.starts_with(prefix)) || LOADER.contains(&name)
+    ["LD_", "BASH_FUNC_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || LOADER.contains(&name)
 }

@@ -7,10 +7,22 @@ use codedeploy_hooks::appspec::{AppSpec, ArchivePath, Script};
 use codedeploy_hooks::lifecycle::{DeploymentKind, HookPlan, Origin, origin};
 
 const KINDS: [DeploymentKind; 4] = [
-    DeploymentKind { rollback: false, blue_green: false },
-    DeploymentKind { rollback: false, blue_green: true },
-    DeploymentKind { rollback: true, blue_green: false },
-    DeploymentKind { rollback: true, blue_green: true },
+    DeploymentKind {
+        rollback: false,
+        blue_green: false,
+    },
+    DeploymentKind {
+        rollback: false,
+        blue_green: true,
+    },
+    DeploymentKind {
+        rollback: true,
+        blue_green: false,
+    },
+    DeploymentKind {
+        rollback: true,
+        blue_green: true,
+    },
 ];
 
 /// An event, its origin before this deployment has an archive, and its origin in a blue/green rollback.
@@ -39,7 +51,11 @@ fn before_an_archive_exists_events_run_from_the_deployment_of_the_table() {
     for (name, usual, swapping_back) in TABLE {
         let event: LifecycleEvent = name.parse().unwrap();
         for kind in KINDS {
-            let expected = if kind.rollback && kind.blue_green { swapping_back } else { usual };
+            let expected = if kind.rollback && kind.blue_green {
+                swapping_back
+            } else {
+                usual
+            };
             assert_eq!(origin(&event, kind, false), expected, "{name}, {kind:?}");
         }
     }
@@ -74,7 +90,10 @@ fn a_plan_holds_the_scripts_of_its_event_in_order() {
         permissions: Vec::new(),
         hooks: vec![
             (LifecycleEvent::ApplicationStop, vec![script("stop.sh")]),
-            (LifecycleEvent::ApplicationStart, vec![script("b.sh"), script("a.sh")]),
+            (
+                LifecycleEvent::ApplicationStart,
+                vec![script("b.sh"), script("a.sh")],
+            ),
         ],
         unknown_hooks: Vec::new(),
     };
@@ -88,6 +107,10 @@ fn a_plan_holds_the_scripts_of_its_event_in_order() {
 fn only_download_bundle_and_install_have_something_to_do_without_scripts() {
     for (name, ..) in TABLE {
         let plan = HookPlan::nothing(name.parse().unwrap());
-        assert_eq!(plan.is_noop(), !["DownloadBundle", "Install"].contains(&name), "{name}");
+        assert_eq!(
+            plan.is_noop(),
+            !["DownloadBundle", "Install"].contains(&name),
+            "{name}"
+        );
     }
 }

@@ -1,5 +1,9 @@
 //! One host and one revision: real files, real scripts, real users.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod lifecycle;
 mod own_process;

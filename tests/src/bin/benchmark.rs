@@ -29,7 +29,12 @@ const AIMS: [(&str, &str, f64, Option<f64>); 5] = [
     ("idle memory", "MiB PSS", 10.0, Some(60.0)),
     ("wake-ups a minute while idle", "", 4.0, None),
     ("start to first poll", "ms", 50.0, None),
-    ("deployment of seven empty commands", "ms", 250.0, Some(600.0)),
+    (
+        "deployment of seven empty commands",
+        "ms",
+        250.0,
+        Some(600.0),
+    ),
     ("peak memory, 1 GiB bundle", "MiB", 24.0, None),
 ];
 
@@ -52,40 +57,79 @@ fn main() -> ExitCode {
 }
 
 async fn run() {
-    let folder =
-        tempfile::Builder::new().prefix("codedeploy-benchmark-").tempdir().expect("a temporary folder");
+    let folder = tempfile::Builder::new()
+        .prefix("codedeploy-benchmark-")
+        .tempdir()
+        .expect("a temporary folder");
     let first_poll = first_poll(&folder.path().join("first")).await;
 
     let programs = roles::programs();
     let service = Service::start(&programs, &folder.path().join("controller")).await;
-    let host = Host::register(&programs, &service, HOST, "a=b", &folder.path().join("host")).await;
+    let host = Host::register(
+        &programs,
+        &service,
+        HOST,
+        "a=b",
+        &folder.path().join("host"),
+    )
+    .await;
     let keys = [service.operator.clone(), host.keys.clone()];
-    let bucket = Bucket::embedded(&folder.path().join("s3"), "revisions", &keys).await.expect("an S3 server");
+    let bucket = Bucket::embedded(&folder.path().join("s3"), "revisions", &keys)
+        .await
+        .expect("an S3 server");
     host.configure(&bucket, "");
     service.create_group(APPLICATION, "all", ("a", "b")).await;
     let agent = host.start_agent();
-    let bench = Bench { folder: folder.path(), service, bucket, agent };
+    let bench = Bench {
+        folder: folder.path(),
+        service,
+        bucket,
+        agent,
+    };
 
-    bench.deploy("warm.zip", BundleType::Zip, bundle::zip(&bench.revision("warm", "/dev/null", 1))).await;
+    bench
+        .deploy(
+            "warm.zip",
+            BundleType::Zip,
+            bundle::zip(&bench.revision("warm", "/dev/null", 1)),
+        )
+        .await;
     let (memory, wakeups) = bench.idle().await;
     let empty = bench.empty_deployments().await;
     let (large, bare) = bench.large().await;
     let peak = status_of(bench.pid(), "VmHWM");
 
-    println!("{:<38} {:>10} {:>8} {:>8}   AWS's Ruby agent", "", "measured", "aim", "ratio");
-    for ((name, unit, aim, theirs), measured) in
-        AIMS.into_iter().zip([memory, wakeups, first_poll, empty, peak])
+    println!(
+        "{:<38} {:>10} {:>8} {:>8}   AWS's Ruby agent",
+        "", "measured", "aim", "ratio"
+    );
+    for ((name, unit, aim, theirs), measured) in AIMS
+        .into_iter()
+        .zip([memory, wakeups, first_poll, empty, peak])
     {
-        let theirs =
-            theirs.map_or(String::new(), |theirs| format!("{theirs} {unit}: ratio {:.2}", measured / theirs));
-        let what = if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") };
-        println!("{what:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}", measured / aim);
+        let theirs = theirs.map_or(String::new(), |theirs| {
+            format!("{theirs} {unit}: ratio {:.2}", measured / theirs)
+        });
+        let what = if unit.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name}, {unit}")
+        };
+        println!(
+            "{what:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}",
+            measured / aim
+        );
     }
     println!(
         "\ndeployment of a tar of 1 GiB           {large:>10.1} s; tar -x and cp -a of the same {bare:.1} s; ratio {:.2}",
         large / bare
     );
-    let Bench { service, bucket, agent, .. } = bench;
+    let Bench {
+        service,
+        bucket,
+        agent,
+        ..
+    } = bench;
     agent.stop().await;
     service.stop().await;
     bucket.stop().await;
@@ -111,7 +155,9 @@ async fn first_poll(folder: &Path) -> f64 {
         let arguments = |command: &mut tokio::process::Command| {
             command.args(["run", "--config-file"]).arg(&configuration);
         };
-        let mut agent = roles::programs().agent.start(arguments, &folder.join("out"));
+        let mut agent = roles::programs()
+            .agent
+            .start(arguments, &folder.join("out"));
         let (stream, _) = listener.accept().expect("the agent connects");
         stream.peek(&mut [0]).expect("the agent sends");
         best = best.min(began.elapsed().as_secs_f64() * 1000.0);
@@ -144,7 +190,10 @@ impl Bench<'_> {
         fs::create_dir_all(source.join("data")).expect("a folder");
         for number in 0..files {
             let path = source.join(format!("data/{number}"));
-            let made = Command::new("head").args(["-c", "67108864", content]).output().expect("head exists");
+            let made = Command::new("head")
+                .args(["-c", "67108864", content])
+                .output()
+                .expect("head exists");
             fs::write(path, made.stdout).expect("the disk has room");
         }
         source
@@ -153,10 +202,15 @@ impl Bench<'_> {
     async fn deploy(&self, key: &str, kind: BundleType, bytes: Vec<u8>) -> f64 {
         let object = self.bucket.put(key, bytes).await;
         let began = Instant::now();
-        let id = self.service.deploy(APPLICATION, "all", revision(&self.bucket, &object, kind)).await;
+        let id = self
+            .service
+            .deploy(APPLICATION, "all", revision(&self.bucket, &object, kind))
+            .await;
         let info = self.service.follow(&id, HOST, |_| ()).await;
         assert_eq!(
-            info.status.map(|status| status.as_str().to_owned()).as_deref(),
+            info.status
+                .map(|status| status.as_str().to_owned())
+                .as_deref(),
             Some("Succeeded"),
             "{key}"
         );
@@ -169,9 +223,16 @@ impl Bench<'_> {
         let before = waits(self.pid());
         tokio::time::sleep(window).await;
         let after = waits(self.pid());
-        let woken: f64 = after.iter().map(|(thread, count)| count - before.get(thread).unwrap_or(&0.0)).sum();
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap_or_default();
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+        let woken: f64 = after
+            .iter()
+            .map(|(thread, count)| count - before.get(thread).unwrap_or(&0.0))
+            .sum();
+        let rollup =
+            fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap_or_default();
+        let pss = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:"))
+            .unwrap_or_default();
         (kilobytes(pss) / 1024.0, woken * 60.0 / window.as_secs_f64())
     }
 
@@ -180,7 +241,10 @@ impl Bench<'_> {
         let bytes = bundle::zip(&self.revision("empty", "/dev/null", 0));
         let mut times = Vec::new();
         for _ in 0..9 {
-            times.push(self.deploy("empty.zip", BundleType::Zip, bytes.clone()).await);
+            times.push(
+                self.deploy("empty.zip", BundleType::Zip, bytes.clone())
+                    .await,
+            );
         }
         times.sort_by(f64::total_cmp);
         times[4] * 1000.0
@@ -204,7 +268,13 @@ impl Bench<'_> {
                 copy.display()
             ),
         ];
-        assert!(Command::new("sh").args(arguments).status().expect("sh exists").success());
+        assert!(
+            Command::new("sh")
+                .args(arguments)
+                .status()
+                .expect("sh exists")
+                .success()
+        );
         let bare = began.elapsed().as_secs_f64();
         (self.deploy("large.tar", BundleType::Tar, bytes).await, bare)
     }
@@ -216,7 +286,9 @@ fn waits(pid: u32) -> HashMap<OsString, f64> {
     let count = |task: std::io::Result<fs::DirEntry>| {
         let task = task.ok()?;
         let status = fs::read_to_string(task.path().join("status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
         Some((task.file_name(), line.trim().parse().ok()?))
     };
     tasks.filter_map(count).collect()
@@ -225,10 +297,15 @@ fn waits(pid: u32) -> HashMap<OsString, f64> {
 /// A value in MiB from the process's status.
 fn status_of(pid: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     kilobytes(line.unwrap_or_default()) / 1024.0
 }
 
 fn kilobytes(text: &str) -> f64 {
-    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()
+    text.split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
 }

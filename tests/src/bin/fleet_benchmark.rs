@@ -64,16 +64,24 @@ fn main() -> ExitCode {
 }
 
 async fn run(hosts: usize, deployed: usize) {
-    let folder = tempfile::Builder::new().prefix("codedeploy-fleet-").tempdir().expect("a temporary folder");
+    let folder = tempfile::Builder::new()
+        .prefix("codedeploy-fleet-")
+        .tempdir()
+        .expect("a temporary folder");
     let data = folder.path().join("controller");
     let fleet = register(&data, hosts, deployed);
     let settings = format!("quotas: {{targets_per_deployment: {hosts}}}\n");
     fs::write(data.join(SETTINGS), settings).expect("the settings can be written");
     let service = Service::start(&roles::programs(), &data).await;
-    let address: SocketAddr =
-        service.endpoint.trim_start_matches("http://").parse().expect("the controller has an address");
+    let address: SocketAddr = service
+        .endpoint
+        .trim_start_matches("http://")
+        .parse()
+        .expect("the controller has an address");
     for (application, tag) in [("few", "few"), ("all", "deployed")] {
-        service.create_group(application, "hosts", (tag, "yes")).await;
+        service
+            .create_group(application, "hosts", (tag, "yes"))
+            .await;
     }
 
     let alone = memory(service.pid());
@@ -81,13 +89,28 @@ async fn run(hosts: usize, deployed: usize) {
     for host in fleet {
         tokio::spawn(host.live(address, Arc::clone(&deeds)));
     }
-    until("all hosts poll", || deeds.polling.load(Ordering::Relaxed) == hosts).await;
+    until("all hosts poll", || {
+        deeds.polling.load(Ordering::Relaxed) == hosts
+    })
+    .await;
     // A counted poll may not have arrived yet.
     settle(&service).await;
     let idle = memory(service.pid());
-    println!("{:<44} {:>10.1} MiB", "controller without hosts", alone / 1024.0);
-    println!("{:<44} {:>10.1} MiB", format!("controller with {hosts} idle hosts"), idle / 1024.0);
-    println!("{:<44} {:>10.1} KiB   aim 20", "memory per idle host", (idle - alone) / hosts as f64);
+    println!(
+        "{:<44} {:>10.1} MiB",
+        "controller without hosts",
+        alone / 1024.0
+    );
+    println!(
+        "{:<44} {:>10.1} MiB",
+        format!("controller with {hosts} idle hosts"),
+        idle / 1024.0
+    );
+    println!(
+        "{:<44} {:>10.1} KiB   aim 20",
+        "memory per idle host",
+        (idle - alone) / hosts as f64
+    );
 
     deeds.reset();
     let took = deploy(&service, &deeds, "few", FEW.min(hosts)).await;
@@ -95,21 +118,41 @@ async fn run(hosts: usize, deployed: usize) {
     deeds.reset();
     let took = deploy(&service, &deeds, "all", deployed).await;
     report("all at once", deployed, took, &deeds);
-    println!("{:<44} {:>10.1} MiB", "controller at its peak", status(service.pid(), "VmHWM") / 1024.0);
+    println!(
+        "{:<44} {:>10.1} MiB",
+        "controller at its peak",
+        status(service.pid(), "VmHWM") / 1024.0
+    );
 }
 
 fn report(what: &str, hosts: usize, took: Duration, deeds: &Deeds) {
     let commands = deeds.commands.load(Ordering::Relaxed);
     println!("\n{hosts} hosts, {what}");
-    println!("{:<44} {:>10.2} s", "CreateDeployment to the end", took.as_secs_f64());
-    println!("{:<44} {:>10.0}", "commands a second", commands as f64 / took.as_secs_f64());
-    println!("{:<44} {:>10.1} ms", "dispatch of a command, median", deeds.quantile(0.5));
+    println!(
+        "{:<44} {:>10.2} s",
+        "CreateDeployment to the end",
+        took.as_secs_f64()
+    );
+    println!(
+        "{:<44} {:>10.0}",
+        "commands a second",
+        commands as f64 / took.as_secs_f64()
+    );
+    println!(
+        "{:<44} {:>10.1} ms",
+        "dispatch of a command, median",
+        deeds.quantile(0.5)
+    );
     println!(
         "{:<44} {:>10.1} ms    aim 50, when few",
         "dispatch of a command, 99th percentile",
         deeds.quantile(0.99)
     );
-    println!("{:<44} {:>10}", "connections made anew", deeds.reconnects.load(Ordering::Relaxed));
+    println!(
+        "{:<44} {:>10}",
+        "connections made anew",
+        deeds.reconnects.load(Ordering::Relaxed)
+    );
 }
 
 /// Registers the hosts with their keys, as `codedeploy-controller host add` does, all in one transaction.
@@ -123,7 +166,10 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
             .map(|number| {
                 let name = format!("host{number:05}");
                 let identifier = format!("arn:aws:iam::{}:user/{name}", partition.account_id);
-                let tag = |key: &str| Tag { key: Some(key.into()), value: Some("yes".into()) };
+                let tag = |key: &str| Tag {
+                    key: Some(key.into()),
+                    value: Some("yes".into()),
+                };
                 let mut tags = vec![];
                 tags.extend((number < FEW).then(|| tag("few")));
                 tags.extend((number < deployed).then(|| tag("deployed")));
@@ -131,22 +177,35 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 let name = NewInstanceName::read(Some(name))?;
                 instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
                 let key = credentials::create(tx, &vault, Role::Host, &identifier, None)?;
-                let keys =
-                    Keys { access_key_id: key.access_key_id, secret_access_key: key.secret_access_key };
+                let keys = Keys {
+                    access_key_id: key.access_key_id,
+                    secret_access_key: key.secret_access_key,
+                };
                 Ok(Host { identifier, keys })
             })
             .collect::<Result<Vec<_>, codedeploy_controller::error::ApiError>>()
     };
-    store.transact_blocking(register).expect("the hosts can be registered")
+    store
+        .transact_blocking(register)
+        .expect("the hosts can be registered")
 }
 
 async fn deploy(service: &Service, deeds: &Deeds, application: &str, hosts: usize) -> Duration {
-    let location = S3Location::builder().bucket("none").key("app.zip").bundle_type(BundleType::Zip).build();
-    let revision =
-        RevisionLocation::builder().revision_type(RevisionLocationType::S3).s3_location(location).build();
+    let location = S3Location::builder()
+        .bucket("none")
+        .key("app.zip")
+        .bundle_type(BundleType::Zip)
+        .build();
+    let revision = RevisionLocation::builder()
+        .revision_type(RevisionLocationType::S3)
+        .s3_location(location)
+        .build();
     let began = Instant::now();
     let id = service.deploy(application, "hosts", revision).await;
-    until("all hosts are done", || deeds.done.load(Ordering::Relaxed) >= hosts).await;
+    until("all hosts are done", || {
+        deeds.done.load(Ordering::Relaxed) >= hosts
+    })
+    .await;
     loop {
         let info = service.deployment(&id).await;
         match info.status.as_ref().map(|status| status.as_str()) {
@@ -160,7 +219,10 @@ async fn deploy(service: &Service, deeds: &Deeds, application: &str, hosts: usiz
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(600), "{what}: not within ten minutes");
+        assert!(
+            began.elapsed() < Duration::from_secs(600),
+            "{what}: not within ten minutes"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -185,6 +247,9 @@ fn memory(pid: u32) -> f64 {
 
 fn status(pid: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }

@@ -36,12 +36,21 @@ const SHAPES: [Shape; 2] = [
         sizes: &[1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192],
         rounds: 5,
     },
-    Shape { name: "20 files of 51 MiB", files: 20, sizes: &[51 << 20], rounds: 3 },
+    Shape {
+        name: "20 files of 51 MiB",
+        files: 20,
+        sizes: &[51 << 20],
+        rounds: 3,
+    },
 ];
 
 /// The bundle types, and the commands with which bare tools unpack them into a folder.
 const KINDS: [(&str, &str, &str); 3] = [
-    ("zip", "zip -q -r $ARCHIVE .", "unzip -q $ARCHIVE -d $FOLDER"),
+    (
+        "zip",
+        "zip -q -r $ARCHIVE .",
+        "unzip -q $ARCHIVE -d $FOLDER",
+    ),
     ("tar", "tar -cf $ARCHIVE .", "tar -xf $ARCHIVE -C $FOLDER"),
     ("tgz", "tar -czf $ARCHIVE .", "tar -xf $ARCHIVE -C $FOLDER"),
 ];
@@ -55,14 +64,21 @@ fn main() -> ExitCode {
         println!("This is a debug build; the figures mean little. Add --release.\n");
     }
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    let folder =
-        tempfile::Builder::new().prefix("codedeploy-benchmark-").tempdir().expect("a temporary folder");
-    println!("{:<26} {:<5} {:>12} {:>12} {:>7}", "", "", "deployment", "bare tools", "ratio");
+    let folder = tempfile::Builder::new()
+        .prefix("codedeploy-benchmark-")
+        .tempdir()
+        .expect("a temporary folder");
+    println!(
+        "{:<26} {:<5} {:>12} {:>12} {:>7}",
+        "", "", "deployment", "bare tools", "ratio"
+    );
     for shape in &SHAPES {
         let revision = shape.revision(folder.path());
         for (kind, pack, unpack) in KINDS {
-            let place =
-                Place { folder: folder.path(), archive: folder.path().join(format!("bundle.{kind}")) };
+            let place = Place {
+                folder: folder.path(),
+                archive: folder.path().join(format!("bundle.{kind}")),
+            };
             place.shell(&revision, pack);
             let (mut ours, mut bare) = (Vec::new(), Vec::new());
             for _ in 0..shape.rounds {
@@ -70,7 +86,11 @@ fn main() -> ExitCode {
                 ours.push(runtime.block_on(place.deploy(kind)));
             }
             let (ours, bare) = (median(ours), median(bare));
-            println!("{:<26} {kind:<5} {ours:>10.2} s {bare:>10.2} s {:>7.2}", shape.name, ours / bare);
+            println!(
+                "{:<26} {kind:<5} {ours:>10.2} s {bare:>10.2} s {:>7.2}",
+                shape.name,
+                ours / bare
+            );
             fs::remove_file(&place.archive).expect("it was made");
         }
         fs::remove_dir_all(&revision).expect("it was made");
@@ -99,7 +119,9 @@ impl Shape {
             let below = revision.join(format!("data/{:02}", number % 100));
             fs::create_dir_all(&below).expect("the disk has room");
             let mut content = vec![0; self.sizes[number % self.sizes.len()]];
-            noise.read_exact(&mut content).expect("there is enough of it");
+            noise
+                .read_exact(&mut content)
+                .expect("there is enough of it");
             fs::write(below.join(number.to_string()), content).expect("the disk has room");
         }
         revision
@@ -119,9 +141,14 @@ impl Place<'_> {
         fs::create_dir(&unpacked).expect("a folder");
         self.shell(self.folder, "sync -f .");
         let began = Instant::now();
-        self.shell(&unpacked, &format!("{unpack} && cp -a . ../copy && sync -f . && sync -f ../copy"));
+        self.shell(
+            &unpacked,
+            &format!("{unpack} && cp -a . ../copy && sync -f . && sync -f ../copy"),
+        );
         let seconds = began.elapsed().as_secs_f64();
-        [unpacked, copy].iter().for_each(|path| fs::remove_dir_all(path).expect("it was made"));
+        [unpacked, copy]
+            .iter()
+            .for_each(|path| fs::remove_dir_all(path).expect("it was made"));
         seconds
     }
 
@@ -129,15 +156,29 @@ impl Place<'_> {
     async fn deploy(&self, kind: &str) -> f64 {
         let (root, installed) = (self.folder.join("root"), self.folder.join("installed"));
         let configuration = self.folder.join("agent.yml");
-        fs::write(&configuration, format!("root_dir: {}\n", root.display())).expect("the disk has room");
+        fs::write(&configuration, format!("root_dir: {}\n", root.display()))
+            .expect("the disk has room");
         self.shell(self.folder, "sync -f .");
         let (archive, configuration) = (self.archive.as_os_str(), configuration.as_os_str());
-        let arguments = ["-l".as_ref(), archive, "-t".as_ref(), kind.as_ref(), "-c".as_ref(), configuration];
+        let arguments = [
+            "-l".as_ref(),
+            archive,
+            "-t".as_ref(),
+            kind.as_ref(),
+            "-c".as_ref(),
+            configuration,
+        ];
         let began = Instant::now();
         let output = roles::programs().local.output(arguments).await;
         let seconds = began.elapsed().as_secs_f64();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        [root, installed].iter().for_each(|path| fs::remove_dir_all(path).expect("it was deployed"));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        [root, installed]
+            .iter()
+            .for_each(|path| fs::remove_dir_all(path).expect("it was deployed"));
         seconds
     }
 
@@ -148,6 +189,9 @@ impl Place<'_> {
             .env("ARCHIVE", &self.archive)
             .env("FOLDER", folder)
             .status();
-        assert!(ran.expect("sh exists").success(), "{command}: zip, unzip and tar must be installed");
+        assert!(
+            ran.expect("sh exists").success(),
+            "{command}: zip, unzip and tar must be installed"
+        );
     }
 }

@@ -37,11 +37,23 @@ Usage: quickstart [--keep]
 
 /// The application's files as they go into a bundle.
 const APP: [(&str, &str); 5] = [
-    ("appspec.yml", include_str!("../../quickstart/app/appspec.yml")),
+    (
+        "appspec.yml",
+        include_str!("../../quickstart/app/appspec.yml"),
+    ),
     ("server.py", include_str!("../../quickstart/app/server.py")),
-    ("scripts/start.sh", include_str!("../../quickstart/app/scripts/start.sh")),
-    ("scripts/stop.sh", include_str!("../../quickstart/app/scripts/stop.sh")),
-    ("scripts/validate.sh", include_str!("../../quickstart/app/scripts/validate.sh")),
+    (
+        "scripts/start.sh",
+        include_str!("../../quickstart/app/scripts/start.sh"),
+    ),
+    (
+        "scripts/stop.sh",
+        include_str!("../../quickstart/app/scripts/stop.sh"),
+    ),
+    (
+        "scripts/validate.sh",
+        include_str!("../../quickstart/app/scripts/validate.sh"),
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -49,7 +61,11 @@ fn main() -> ExitCode {
     if let Some(code) = roles::play(&arguments) {
         return code;
     }
-    let keep = match arguments.get(1).map(|argument| argument.to_string_lossy()).as_deref() {
+    let keep = match arguments
+        .get(1)
+        .map(|argument| argument.to_string_lossy())
+        .as_deref()
+    {
         None => false,
         Some("--keep") => true,
         Some("--help" | "-h") => {
@@ -61,8 +77,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if std::process::Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("quickstart: the application that is deployed needs python3; install it and try again");
+    if std::process::Command::new("python3")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!(
+            "quickstart: the application that is deployed needs python3; install it and try again"
+        );
         return ExitCode::FAILURE;
     }
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
@@ -82,16 +104,28 @@ struct Quickstart {
 impl Quickstart {
     async fn run(keep: bool) {
         let began = Instant::now();
-        let folder =
-            tempfile::Builder::new().prefix("codedeploy-quickstart-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("codedeploy-quickstart-")
+            .tempdir()
+            .expect("a temporary folder");
         let demonstration = Self::set_up(folder.path()).await;
         demonstration.deploy("1", "the first version").await;
         demonstration
-            .deploy("2", "an update in place: the old version is stopped, the new one started")
+            .deploy(
+                "2",
+                "an update in place: the old version is stopped, the new one started",
+            )
             .await;
-        demonstration.deploy("3", "a version whose ValidateService fails").await;
-        demonstration.deploy_again("2", "back to the version that worked").await;
-        println!("\nFour deployments in {:.1} s.", began.elapsed().as_secs_f64());
+        demonstration
+            .deploy("3", "a version whose ValidateService fails")
+            .await;
+        demonstration
+            .deploy_again("2", "back to the version that worked")
+            .await;
+        println!(
+            "\nFour deployments in {:.1} s.",
+            began.elapsed().as_secs_f64()
+        );
         if keep {
             demonstration.play(folder.keep()).await;
         } else {
@@ -113,34 +147,71 @@ impl Quickstart {
     }
 
     async fn set_up(folder: &Path) -> Self {
-        println!("Everything below {}; nothing outside it.\n", folder.display());
+        println!(
+            "Everything below {}; nothing outside it.\n",
+            folder.display()
+        );
         let programs = roles::programs();
         let service = Service::start(&programs, &folder.join("controller")).await;
         println!("  controller  {}", service.endpoint);
-        let host = Host::register(&programs, &service, HOST, "stage=demo", &folder.join("host")).await;
+        let host = Host::register(
+            &programs,
+            &service,
+            HOST,
+            "stage=demo",
+            &folder.join("host"),
+        )
+        .await;
         let keys = [service.operator.clone(), host.keys.clone()];
-        let bucket = Bucket::embedded(&folder.join("s3"), "revisions", &keys).await.expect("an S3 server");
+        let bucket = Bucket::embedded(&folder.join("s3"), "revisions", &keys)
+            .await
+            .expect("an S3 server");
         println!("  bucket      s3://{} at {}", bucket.name, bucket.endpoint);
         host.configure(&bucket, "");
         let agent = host.start_agent();
-        println!("  host        {HOST}, tagged stage=demo; its agent logs to {}", host.agent_log().display());
-        service.create_group(APPLICATION, GROUP, ("stage", "demo")).await;
-        println!("  group       {GROUP} of application {APPLICATION}: every host tagged stage=demo");
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        Self { folder: folder.to_owned(), port, service, bucket, host, agent }
+        println!(
+            "  host        {HOST}, tagged stage=demo; its agent logs to {}",
+            host.agent_log().display()
+        );
+        service
+            .create_group(APPLICATION, GROUP, ("stage", "demo"))
+            .await;
+        println!(
+            "  group       {GROUP} of application {APPLICATION}: every host tagged stage=demo"
+        );
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .expect("a free port")
+            .port();
+        Self {
+            folder: folder.to_owned(),
+            port,
+            service,
+            bucket,
+            host,
+            agent,
+        }
     }
 
     /// Pushes a version to S3 as a zip, and deploys it.
     async fn deploy(&self, version: &str, what: &str) {
         let source = self.folder.join(format!("app-{version}"));
         let app = self.folder.join("host/app").display().to_string();
-        let fill = |text: &str| text.replace("@APP@", &app).replace("@PORT@", &self.port.to_string());
-        let files: Vec<(&str, String)> = APP.iter().map(|(name, text)| (*name, fill(text))).collect();
-        let mut files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let fill = |text: &str| {
+            text.replace("@APP@", &app)
+                .replace("@PORT@", &self.port.to_string())
+        };
+        let files: Vec<(&str, String)> =
+            APP.iter().map(|(name, text)| (*name, fill(text))).collect();
+        let mut files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, text)| (*name, text.as_str()))
+            .collect();
         files.push(("VERSION", version));
         bundle::write(&source, &files);
-        self.bucket.put(&format!("hello-{version}.zip"), bundle::zip(&source)).await;
+        self.bucket
+            .put(&format!("hello-{version}.zip"), bundle::zip(&source))
+            .await;
         self.deploy_again(version, what).await;
     }
 
@@ -155,7 +226,10 @@ impl Quickstart {
         let began = Instant::now();
         let info = self.service.follow(&id, HOST, show).await;
         let status = info.status.unwrap_or(DeploymentStatus::Failed);
-        println!("  deployment {status} after {:.1} s", began.elapsed().as_secs_f64());
+        println!(
+            "  deployment {status} after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
         match self.fetch("/").await {
             Ok(page) => println!("  http://127.0.0.1:{}/ answers: {}", self.port, page.trim()),
             Err(error) => println!("  http://127.0.0.1:{}/ does not answer: {error}", self.port),
@@ -170,7 +244,9 @@ impl Quickstart {
             write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
-            let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+            let body = answer
+                .split_once("\r\n\r\n")
+                .map(|(_, body)| body.to_owned());
             Ok::<_, std::io::Error>(body.ok_or_else(|| answer.clone()))
         })
         .await
@@ -201,11 +277,20 @@ impl Quickstart {
         println!(
             "  aws deploy create-deployment --application-name {APPLICATION} --deployment-group-name {GROUP} \\"
         );
-        println!("    --s3-location bucket={},key=hello-1.zip,bundleType=zip", self.bucket.name);
+        println!(
+            "    --s3-location bucket={},key=hello-1.zip,bundleType=zip",
+            self.bucket.name
+        );
         println!("  aws deploy get-deployment-target --deployment-id d-… --target-id {HOST}");
         println!("  curl http://127.0.0.1:{}/", self.port);
-        println!("\nLogs: {} and {}", self.service.log().display(), self.host.agent_log().display());
-        tokio::signal::ctrl_c().await.expect("signals can be waited for");
+        println!(
+            "\nLogs: {} and {}",
+            self.service.log().display(),
+            self.host.agent_log().display()
+        );
+        tokio::signal::ctrl_c()
+            .await
+            .expect("signals can be waited for");
         self.tear_down().await;
         std::fs::remove_dir_all(&folder).expect("the temporary folder can be removed");
         println!("\nEverything is stopped and removed.");
@@ -213,7 +298,12 @@ impl Quickstart {
 }
 
 fn show(event: &EndedEvent) {
-    let EndedEvent { name, status, seconds, diagnostics } = event;
+    let EndedEvent {
+        name,
+        status,
+        seconds,
+        diagnostics,
+    } = event;
     if *status == LifecycleEventStatus::Skipped {
         println!("    {name:<17} Skipped");
         return;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags,
-    ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
+    WriteFlags,
 };
 
 use super::{BLOCK, Block, Contents, Told};
@@ -34,7 +35,11 @@ impl OneFile {
             mtime: UNIX_EPOCH,
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
-            kind: if file { FileType::RegularFile } else { FileType::Directory },
+            kind: if file {
+                FileType::RegularFile
+            } else {
+                FileType::Directory
+            },
             perm: if file { 0o600 } else { 0o700 },
             nlink: 1,
             uid: 0,
@@ -111,8 +116,10 @@ impl Filesystem for OneFile {
             let inside = (at % BLOCK as u64) as usize;
             let (now, later) = rest.split_at((BLOCK - inside).min(rest.len()));
             let number = at / BLOCK as u64;
-            let mut block =
-                contents.image.block(number).map_or_else(|| vec![0; BLOCK], |block| block.to_vec());
+            let mut block = contents
+                .image
+                .block(number)
+                .map_or_else(|| vec![0; BLOCK], |block| block.to_vec());
             block[inside..inside + now.len()].copy_from_slice(now);
             blocks.push((number, block.into()));
             at += now.len() as u64;

@@ -36,18 +36,26 @@ impl Pair {
         bundle::write(&folder, &files);
         links(
             &folder,
-            &[("app/becomes-plain", "same.txt"), ("app/link", "same.txt"), ("app/dangling", "/nowhere/old")],
+            &[
+                ("app/becomes-plain", "same.txt"),
+                ("app/link", "same.txt"),
+                ("app/dangling", "/nowhere/old"),
+            ],
         );
         self.pack(&folder);
     }
 
     pub(super) fn write_new(&self) {
         let folder = self.place.join("new");
-        let mut appspec = self.appspec("750", "u:daemon:rw") + &self.extra_permissions() + "hooks:\n";
+        let mut appspec =
+            self.appspec("750", "u:daemon:rw") + &self.extra_permissions() + "hooks:\n";
         for event in HOOKS {
             appspec += &format!("  {event}: [{{location: note.sh}}]\n");
         }
-        let note = format!("#!/bin/sh\necho $LIFECYCLE_EVENT >> {}\n", self.ran().display());
+        let note = format!(
+            "#!/bin/sh\necho $LIFECYCLE_EVENT >> {}\n",
+            self.ran().display()
+        );
         bundle::write(&folder, &[("appspec.yml", &appspec), ("note.sh", &note)]);
         let large = "0123456789abcdef".repeat(5000);
         let files = [
@@ -87,9 +95,13 @@ impl Pair {
         let little = format!(
             "version: 0.0\nos: linux\nfile_exists_behavior: OVERWRITE\nfiles:\n  - source: only.txt\n    destination: {live}/srv/little\n"
         );
-        bundle::write(&self.place.join("little"), &[("appspec.yml", &little), ("only.txt", "little")]);
+        bundle::write(
+            &self.place.join("little"),
+            &[("appspec.yml", &little), ("only.txt", "little")],
+        );
         self.pack(&self.place.join("little"));
-        let failing = "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: on-purpose.sh\n";
+        let failing =
+            "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: on-purpose.sh\n";
         let script = "#!/bin/sh\nexit 1\n";
         bundle::write(
             &self.bundle(Revision::Failing),
@@ -125,13 +137,17 @@ impl Pair {
     /// Makes a tar beside the folder.
     fn pack(&self, folder: &Path) {
         age(folder);
-        fs::write(folder.with_extension("tar"), bundle::tar(folder)).expect("the file can be written");
+        fs::write(folder.with_extension("tar"), bundle::tar(folder))
+            .expect("the file can be written");
     }
 
     /// Writes the files that are on the host before the first deployment.
     pub(super) fn write_operators(&self) {
-        let files =
-            [("etc/operator.ini", "mine"), ("srv/shared/mine.list", "mine"), ("srv/keep/mine", "mine")];
+        let files = [
+            ("etc/operator.ini", "mine"),
+            ("srv/shared/mine.list", "mine"),
+            ("srv/keep/mine", "mine"),
+        ];
         bundle::write(&self.live(), &files);
         fs::create_dir_all(self.root()).expect("the folder can be made");
     }
@@ -154,8 +170,11 @@ impl Pair {
         mode("srv/app/operator.conf", 0o640);
         mode("srv/app/changed.txt", 0o604);
         mode("srv/app/locked", 0o711);
-        fs::hard_link(live.join("srv/app/changed.txt"), live.join("srv/keep/changed.txt"))
-            .expect("a hard link");
+        fs::hard_link(
+            live.join("srv/app/changed.txt"),
+            live.join("srv/keep/changed.txt"),
+        )
+        .expect("a hard link");
         symlink("../app/bin", live.join("srv/keep/bin")).expect("a link");
         age(&live.join("srv/keep"));
     }
@@ -166,8 +185,9 @@ fn owner() -> (String, String) {
     if geteuid().is_root() {
         return ("daemon".into(), "daemon".into());
     }
-    let own =
-        User::from_uid(Uid::effective()).expect("users can be asked for").expect("everybody has a name");
+    let own = User::from_uid(Uid::effective())
+        .expect("users can be asked for")
+        .expect("everybody has a name");
     (own.name, own.gid.to_string())
 }
 
@@ -186,7 +206,10 @@ fn age(folder: &Path) {
         } else if metadata.is_file() {
             let seconds = 1_000_000_000 + u64::from(crc(&entry.path())) + metadata.size();
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-            let file = fs::File::options().append(true).open(entry.path()).expect("it can be opened");
+            let file = fs::File::options()
+                .append(true)
+                .open(entry.path())
+                .expect("it can be opened");
             file.set_modified(time).expect("the time can be set");
         }
     }
@@ -194,5 +217,8 @@ fn age(folder: &Path) {
 
 /// A small number that depends only on a name.
 fn crc(path: &Path) -> u16 {
-    path.as_os_str().as_encoded_bytes().iter().fold(0_u16, |sum, byte| sum.rotate_left(3) ^ u16::from(*byte))
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0_u16, |sum, byte| sum.rotate_left(3) ^ u16::from(*byte))
 }

@@ -82,7 +82,8 @@ impl Stopped<'_> {
     /// Returns the name and the path of the call, if it changes a file.
     pub(super) fn changes(&self) -> Option<(&'static str, String)> {
         let mut known = CALLS.iter().chain(OLD_CALLS);
-        let (_, name, names) = known.find(|(number, ..)| u64::try_from(*number) == Ok(self.number))?;
+        let (_, name, names) =
+            known.find(|(number, ..)| u64::try_from(*number) == Ok(self.number))?;
         let path = match *names {
             // Pipes, sockets and the like are not files.
             Names::File(at) => self.open_file(at),
@@ -106,7 +107,11 @@ impl Stopped<'_> {
 
     fn open_file(&self, at: usize) -> Option<PathBuf> {
         let kind = std::fs::metadata(self.descriptor(at)).ok()?.file_type();
-        if kind.is_file() || kind.is_dir() { self.file(at) } else { None }
+        if kind.is_file() || kind.is_dir() {
+            self.file(at)
+        } else {
+            None
+        }
     }
 
     fn descriptor(&self, at: usize) -> PathBuf {
@@ -126,14 +131,18 @@ impl Stopped<'_> {
     /// Up to `length` bytes of the thread's memory.
     fn read(&self, address: u64, length: usize) -> Vec<u8> {
         use std::os::unix::fs::FileExt as _;
-        let Ok(memory) = std::fs::File::open(self.folder.join("mem")) else { return Vec::new() };
+        let Ok(memory) = std::fs::File::open(self.folder.join("mem")) else {
+            return Vec::new();
+        };
         let mut bytes = vec![0; length];
         // The next page may not exist.
         let page = 4096 - usize::try_from(address % 4096).unwrap_or(0);
         let first = page.min(length);
         let mut read = memory.read_at(&mut bytes[..first], address).unwrap_or(0);
         if read == first && !bytes[..read].contains(&0) {
-            read += memory.read_at(&mut bytes[first..], address + first as u64).unwrap_or(0);
+            read += memory
+                .read_at(&mut bytes[first..], address + first as u64)
+                .unwrap_or(0);
         }
         bytes.truncate(read);
         bytes
@@ -148,7 +157,16 @@ fn creating(flags: u64) -> bool {
 pub(super) fn can_fail(name: &str, errno: Errno) -> bool {
     let opens = name.starts_with("openat");
     let takes_space = || {
-        let frees = ["unlink", "rmdir", "remove", "chmod", "chown", "fchmod", "fchown", "utimensat"];
+        let frees = [
+            "unlink",
+            "rmdir",
+            "remove",
+            "chmod",
+            "chown",
+            "fchmod",
+            "fchown",
+            "utimensat",
+        ];
         !frees.iter().any(|free| name.contains(free))
     };
     let is_sync = ["fsync", "fdatasync", "syncfs"].contains(&name);
@@ -157,7 +175,15 @@ pub(super) fn can_fail(name: &str, errno: Errno) -> bool {
         Errno::ENOSPC | Errno::EDQUOT => takes_space(),
         // For open files, these checks have already passed.
         Errno::EACCES => {
-            !is_sync && !["write", "writev", "pwrite64", "copy_file_range", "ftruncate"].contains(&name)
+            !is_sync
+                && ![
+                    "write",
+                    "writev",
+                    "pwrite64",
+                    "copy_file_range",
+                    "ftruncate",
+                ]
+                .contains(&name)
         }
         Errno::EROFS => !is_sync,
         _ => true,

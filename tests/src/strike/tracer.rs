@@ -25,12 +25,18 @@ const EXIT: u8 = 2;
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> {
     let missing = || io::Error::other("usage: strike REPORT STRIKE PROGRAM [ARGUMENT…]");
     let report = arguments.next().ok_or_else(missing)?;
-    let strike = arguments.next().ok_or_else(missing)?.to_string_lossy().parse::<Strike>();
+    let strike = arguments
+        .next()
+        .ok_or_else(missing)?
+        .to_string_lossy()
+        .parse::<Strike>();
     let mut command = Command::new(arguments.next().ok_or_else(missing)?);
     command.args(arguments);
     let traced = trace(command, strike.map_err(io::Error::other)?)?;
     std::fs::write(report, traced.to_json().to_string())?;
-    Ok(traced.exit.map_or(137, |code| u8::try_from(code).unwrap_or(u8::MAX)))
+    Ok(traced
+        .exit
+        .map_or(137, |code| u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
 struct Tracer {
@@ -53,11 +59,22 @@ fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
     let process = Pid::from_raw(child.id().cast_signed());
     waitpid(process, None)?;
     // Threads are followed, but not children: hooks outlive a killed agent.
-    let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
+    let options =
+        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(process, options)?;
     ptrace::syscall(process, None)?;
-    let report = Report { calls: Vec::new(), struck: None, exit: None, output: String::new() };
-    let mut tracer = Tracer { process, strike, report, failing: Vec::new() };
+    let report = Report {
+        calls: Vec::new(),
+        struck: None,
+        exit: None,
+        output: String::new(),
+    };
+    let mut tracer = Tracer {
+        process,
+        strike,
+        report,
+        failing: Vec::new(),
+    };
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(Signal::SIGTERM as i32, Arc::clone(&stop))?;
     loop {
@@ -101,7 +118,11 @@ impl Tracer {
             info => info?,
         };
         if info.op == EXIT {
-            if let Some(at) = self.failing.iter().position(|(failing, _)| *failing == thread) {
+            if let Some(at) = self
+                .failing
+                .iter()
+                .position(|(failing, _)| *failing == thread)
+            {
                 registers::answer(thread, self.failing.swap_remove(at).1)?;
             }
             return Ok(());
@@ -109,22 +130,38 @@ impl Tracer {
         if info.op != ENTRY {
             return Ok(());
         }
-        #[allow(unsafe_code, reason = "the kernel says in `op` which field of the union it has written")]
+        #[allow(
+            unsafe_code,
+            reason = "the kernel says in `op` which field of the union it has written"
+        )]
         let entry = unsafe { info.u.entry };
         let folder = format!("/proc/{thread}");
-        let stopped = Stopped { folder: Path::new(&folder), number: entry.nr, arguments: entry.args };
-        let Some((name, path)) = stopped.changes() else { return Ok(()) };
-        let call = Call { name: name.into(), path };
+        let stopped = Stopped {
+            folder: Path::new(&folder),
+            number: entry.nr,
+            arguments: entry.args,
+        };
+        let Some((name, path)) = stopped.changes() else {
+            return Ok(());
+        };
+        let call = Call {
+            name: name.into(),
+            path,
+        };
         self.report.calls.push(call.clone());
         let number = self.report.calls.len();
-        let Some((at, blow)) = self.strike.0.clone() else { return Ok(()) };
+        let Some((at, blow)) = self.strike.0.clone() else {
+            return Ok(());
+        };
         if number < at {
             return Ok(());
         }
         match blow {
             Blow::Kill if number == at => nix::sys::signal::kill(self.process, Signal::SIGKILL)?,
             Blow::Fail(errno) if number == at => self.fail(thread, errno)?,
-            Blow::FailFromThenOn(errno) if calls::can_fail(name, errno) => self.fail(thread, errno)?,
+            Blow::FailFromThenOn(errno) if calls::can_fail(name, errno) => {
+                self.fail(thread, errno)?
+            }
             Blow::Run(script) if number == at => run(&script)?,
             Blow::RunFromThenOn(script) => run(&script)?,
             _ => return Ok(()),
@@ -142,7 +179,11 @@ impl Tracer {
 
 fn run(script: &Path) -> io::Result<()> {
     let status = Command::new(script).status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{}: {status}", script.display()))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{}: {status}", script.display())))
+    }
 }
 
 /// Suppresses a system call and returns a result in its place.

@@ -83,7 +83,9 @@ async fn fail(socket: &mut BufStream<TcpStream>, fault: Fault) -> io::Result<The
 }
 
 async fn half(socket: &mut BufStream<TcpStream>) -> io::Result<()> {
-    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"HostCommand\":").await?;
+    socket
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"HostCommand\":")
+        .await?;
     socket.flush().await
 }
 
@@ -112,10 +114,15 @@ async fn read(socket: &mut BufStream<TcpStream>, connection: usize) -> io::Resul
     loop {
         line.clear();
         socket.read_line(&mut line).await?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let length = headers
+        .get("content-length")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let mut body = vec![0; length];
     socket.read_exact(&mut body).await?;
     let target = headers.get("x-amz-target").map_or("", String::as_str);

@@ -44,13 +44,19 @@ impl Lone {
             stub.endpoint,
             folder = folder.path().display(),
         );
-        let pauses = ["wait_between_runs", "wait_after_error"].into_iter().filter(|key| !more.contains(key));
+        let pauses = ["wait_between_runs", "wait_after_error"]
+            .into_iter()
+            .filter(|key| !more.contains(key));
         let pauses: String = pauses.map(|key| format!("{key}: 0\n")).collect();
         std::fs::write(at("agent.yml"), configuration + &pauses).expect("the file can be written");
         std::fs::create_dir(at("root")).expect("the folder can be made");
         prepare(&at("root"), &stub);
         let agent = agent(folder.path());
-        Self { stub, agent, folder }
+        Self {
+            stub,
+            agent,
+            folder,
+        }
     }
 
     /// A path below the host's folder.
@@ -78,7 +84,10 @@ impl Lone {
     /// Runs `codedeploy-agent` with these words; returns its output.
     pub async fn ask(&self, words: &[&str]) -> std::process::Output {
         let configuration = self.path("agent.yml").display().to_string();
-        let words = words.iter().copied().chain(["--config-file", &configuration]);
+        let words = words
+            .iter()
+            .copied()
+            .chain(["--config-file", &configuration]);
         Programs::built().agent.output(words).await
     }
     /// The datagram socket that a test may bind to receive the messages for systemd.
@@ -92,14 +101,20 @@ impl Lone {
     /// The agent's records of commands in `in-progress`, `outbox` or `told`.
     pub fn records(&self, folder: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.path("root/deployment-commands").join(folder));
-        entries.into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
+        entries
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
     }
 
     /// The path of one command's record in that folder.
     pub fn record(&self, folder: &str, command: &str) -> PathBuf {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, command.as_bytes());
         let name = hex::encode(&digest.as_ref()[..16]);
-        self.path("root/deployment-commands").join(folder).join(format!("{name}.json"))
+        self.path("root/deployment-commands")
+            .join(folder)
+            .join(format!("{name}.json"))
     }
 
     /// Defines a deployment: a revision of these files, which its commands refer to by `id`.
@@ -129,7 +144,9 @@ fn agent(folder: &Path) -> Running {
 
 fn run(agent: &Program, folder: &Path) -> Running {
     let arguments = |command: &mut tokio::process::Command| {
-        command.args(["run", "--config-file"]).arg(folder.join("agent.yml"));
+        command
+            .args(["run", "--config-file"])
+            .arg(folder.join("agent.yml"));
         command.env("NOTIFY_SOCKET", folder.join(Lone::NOTIFY));
     };
     agent.start(arguments, &folder.join("agent.out"))

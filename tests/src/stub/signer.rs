@@ -13,7 +13,10 @@ pub(super) struct Signer {
 
 impl Signer {
     pub(super) fn create(folder: &Path) -> Self {
-        let signer = Self { folder: folder.to_owned(), signed: AtomicUsize::new(0) };
+        let signer = Self {
+            folder: folder.to_owned(),
+            signed: AtomicUsize::new(0),
+        };
         signer.openssl(&[
             "req",
             "-x509",
@@ -63,7 +66,11 @@ impl Signer {
             .stdin(Stdio::null())
             .output()
             .expect("openssl is installed");
-        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("PEM is text")
     }
 }

@@ -39,7 +39,15 @@ const FLOORS: [&[&str]; 19] = [
     &["config"],
     &["request"],
     &["options"],
-    &["credentials", "fleet", "identity", "objects", "outgoing", "pagination", "signing"],
+    &[
+        "credentials",
+        "fleet",
+        "identity",
+        "objects",
+        "outgoing",
+        "pagination",
+        "signing",
+    ],
     &["ids", "revision"],
     &["vault"],
     &["error", "keys"],
@@ -58,17 +66,31 @@ struct Imports {
 
 impl Imports {
     fn of(folder: &str, root: &str) -> Self {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(folder);
         let mut files = BTreeMap::new();
         collect(&source, root, &mut Vec::new(), &mut files);
-        assert!(files.contains_key(&Module::new()), "{folder} has no {root}.rs");
+        assert!(
+            files.contains_key(&Module::new()),
+            "{folder} has no {root}.rs"
+        );
         let modules: BTreeSet<Module> = files.keys().cloned().collect();
         let of = files.into_iter().map(|(module, file)| {
             let text = std::fs::read_to_string(&file).unwrap();
-            let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            let mut reader = Reader { modules: &modules, module: &module, depth: 0, found: BTreeSet::new() };
+            let syntax = syn::parse_file(&text)
+                .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let mut reader = Reader {
+                modules: &modules,
+                module: &module,
+                depth: 0,
+                found: BTreeSet::new(),
+            };
             reader.visit_file(&syntax);
-            let found = reader.found.into_iter().filter(|found| !is_above(found, &module));
+            let found = reader
+                .found
+                .into_iter()
+                .filter(|found| !is_above(found, &module));
             (module.clone(), found.collect())
         });
         Self { of: of.collect() }
@@ -80,8 +102,11 @@ impl Imports {
         let mut circles = Vec::new();
         while let Some(module) = left.pop_first() {
             let below = self.reached_from(module);
-            let circle: BTreeSet<&Module> =
-                below.iter().copied().filter(|other| self.reached_from(other).contains(module)).collect();
+            let circle: BTreeSet<&Module> = below
+                .iter()
+                .copied()
+                .filter(|other| self.reached_from(other).contains(module))
+                .collect();
             for other in &circle {
                 left.remove(other);
             }
@@ -112,8 +137,10 @@ fn is_above(module: &Module, of: &Module) -> bool {
 }
 
 fn collect(folder: &Path, root: &str, path: &mut Module, files: &mut BTreeMap<Module, PathBuf>) {
-    let mut entries: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     for entry in entries {
         let name = entry.file_stem().unwrap().to_string_lossy().into_owned();
@@ -127,7 +154,11 @@ fn collect(folder: &Path, root: &str, path: &mut Module, files: &mut BTreeMap<Mo
             if name == "main" && !is_root {
                 continue;
             }
-            let module = path.iter().cloned().chain((!is_root).then_some(name)).collect();
+            let module = path
+                .iter()
+                .cloned()
+                .chain((!is_root).then_some(name))
+                .collect();
             files.insert(module, entry);
         }
     }
@@ -211,7 +242,9 @@ impl Reader<'_> {
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     let says_test = |attribute: &syn::Attribute| {
         attribute.path().is_ident("cfg")
-            && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+            && attribute
+                .parse_args::<syn::Path>()
+                .is_ok_and(|condition| condition.is_ident("test"))
     };
     attributes.iter().any(says_test)
 }
@@ -233,8 +266,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.segments.len() > 1 && path.leading_colon.is_none() {
-            let segments: Vec<String> =
-                path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+            let segments: Vec<String> = path
+                .segments
+                .iter()
+                .map(|segment| segment.ident.to_string())
+                .collect();
             self.take(&segments);
         }
         syn::visit::visit_path(self, path);
@@ -249,19 +285,29 @@ fn files_do_not_import_each_other_in_circles() {
             writeln!(said, "{folder}: {}", circle.join(", ")).unwrap();
         }
     }
-    assert!(said.is_empty(), "these files import each other in a circle:\n{said}");
+    assert!(
+        said.is_empty(),
+        "these files import each other in a circle:\n{said}"
+    );
 }
 
 #[test]
 fn imports_of_the_controller_run_downwards() {
     let floor = |module: &Module| {
         let name = module.first()?;
-        let found = FLOORS.iter().position(|floor| floor.contains(&name.as_str()));
-        Some(found.unwrap_or_else(|| panic!("the module {name} of the controller has no floor; give it one")))
+        let found = FLOORS
+            .iter()
+            .position(|floor| floor.contains(&name.as_str()));
+        Some(found.unwrap_or_else(|| {
+            panic!("the module {name} of the controller has no floor; give it one")
+        }))
     };
     let mut said = String::new();
     for (module, imported) in &Imports::of("controller/src", "lib").of {
-        for other in imported.iter().filter(|other| other.first() != module.first()) {
+        for other in imported
+            .iter()
+            .filter(|other| other.first() != module.first())
+        {
             if let (Some(from), Some(to)) = (floor(module), floor(other))
                 && from >= to
             {
@@ -269,7 +315,10 @@ fn imports_of_the_controller_run_downwards() {
             }
         }
     }
-    assert!(said.is_empty(), "these imports of the controller do not run downwards:\n{said}");
+    assert!(
+        said.is_empty(),
+        "these imports of the controller do not run downwards:\n{said}"
+    );
 }
 
 /// The places of the controller's code outside of the store that `is_wrong` finds fault with.
@@ -278,7 +327,10 @@ fn wrong_outside_the_store(is_wrong: impl Fn(&str) -> bool) -> String {
     let mut files = BTreeMap::new();
     collect(&source, "lib", &mut Vec::new(), &mut files);
     let mut said = String::new();
-    for (_, file) in files.iter().filter(|(module, _)| module.first().is_none_or(|name| name != "store")) {
+    for (_, file) in files
+        .iter()
+        .filter(|(module, _)| module.first().is_none_or(|name| name != "store"))
+    {
         let text = std::fs::read_to_string(file).unwrap();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| is_wrong(line)) {
             writeln!(said, "{}:{}: {}", file.display(), number + 1, line.trim()).unwrap();
@@ -290,7 +342,10 @@ fn wrong_outside_the_store(is_wrong: impl Fn(&str) -> bool) -> String {
 #[test]
 fn the_library_of_the_database_is_named_in_the_store_alone() {
     let said = wrong_outside_the_store(|line| line.contains("rusqlite"));
-    assert!(said.is_empty(), "use the store's own Tx, Row and values instead:\n{said}");
+    assert!(
+        said.is_empty(),
+        "use the store's own Tx, Row and values instead:\n{said}"
+    );
 }
 
 #[test]
@@ -317,11 +372,16 @@ fn statements_are_standard_sql() {
         line.match_indices(" IS ").any(|(at, is)| {
             let rest = &line[at + is.len()..];
             let rest = rest.strip_prefix("NOT ").unwrap_or(rest);
-            !["NULL", "DISTINCT FROM"].iter().any(|right| rest.starts_with(right))
+            !["NULL", "DISTINCT FROM"]
+                .iter()
+                .any(|right| rest.starts_with(right))
         })
     };
     let said = wrong_outside_the_store(|line| {
         OF_ONE_ENGINE.iter().any(|wrong| line.contains(wrong)) || compares_by_is(line)
     });
-    assert!(said.is_empty(), "write these statements so that every engine reads them:\n{said}");
+    assert!(
+        said.is_empty(),
+        "write these statements so that every engine reads them:\n{said}"
+    );
 }

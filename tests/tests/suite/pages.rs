@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 /// The checkout that this test was built from.
 pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout is there")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .expect("the checkout is there")
 }
 
 pub(crate) fn read(page: &Path) -> String {
@@ -38,9 +41,13 @@ pub(crate) fn recipes(page: &str, heading: &str) -> String {
 
 /// The same without the lines that build or download programs: a test has these already.
 pub(crate) fn without_installations(recipes: &str) -> String {
-    let installs =
-        |line: &&str| line.starts_with("cargo install --locked ") || line.starts_with("python3 -m venv ");
+    let installs = |line: &&str| {
+        line.starts_with("cargo install --locked ") || line.starts_with("python3 -m venv ")
+    };
     let (installations, others): (Vec<&str>, Vec<&str>) = recipes.lines().partition(installs);
-    assert!(!installations.is_empty(), "no line installs anything:\n{recipes}");
+    assert!(
+        !installations.is_empty(),
+        "no line installs anything:\n{recipes}"
+    );
     others.join("\n")
 }

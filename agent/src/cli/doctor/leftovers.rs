@@ -25,7 +25,10 @@ const ENABLED_UNITS: [&str; 2] = [
 ];
 
 /// AWS's init script. systemd ignores it where a unit of the same name exists.
-const INIT_SCRIPTS: [&str; 2] = ["/etc/rc3.d/S20codedeploy-agent", "/etc/init.d/codedeploy-agent"];
+const INIT_SCRIPTS: [&str; 2] = [
+    "/etc/rc3.d/S20codedeploy-agent",
+    "/etc/init.d/codedeploy-agent",
+];
 
 /// The places of the unit of that name, in order of priority.
 const UNITS: [&str; 3] = [
@@ -51,10 +54,21 @@ pub(super) fn check(settings: &Settings, place: &Place, environment: &Environmen
         Ok(Holder::Agent(pid)) => pid,
         _ => None,
     };
-    let named = if ours.is_none() { pidfile::named(&place.pid_file) } else { None };
+    let named = if ours.is_none() {
+        pidfile::named(&place.pid_file)
+    } else {
+        None
+    };
     let running = processes(ours, environment);
-    let unit = UNITS.into_iter().find_map(|path| read(Path::new(path))).map(|text| starter(&text));
-    let scripts = if unit.is_none() { &INIT_SCRIPTS[..] } else { &[] };
+    let unit = UNITS
+        .into_iter()
+        .find_map(|path| read(Path::new(path)))
+        .map(|text| starter(&text));
+    let scripts = if unit.is_none() {
+        &INIT_SCRIPTS[..]
+    } else {
+        &[]
+    };
     let enabled: Vec<&str> = ENABLED_UNITS
         .iter()
         .chain(scripts)
@@ -74,26 +88,48 @@ fn judge(
     name_is_ours: bool,
 ) -> Check {
     let advice = match running.first() {
-        Some(other) if name_is_ours => format!("end process {} and remove what starts it", other.pid),
-        _ => {
-            "stop and disable it: systemctl disable --now codedeploy-agent, or remove its package".to_owned()
+        Some(other) if name_is_ours => {
+            format!("end process {} and remove what starts it", other.pid)
         }
+        _ => "stop and disable it: systemctl disable --now codedeploy-agent, or remove its package"
+            .to_owned(),
     };
-    if let Some(other) = running.iter().find(|other| other.root.as_deref() == Some(root)) {
-        let text = format!("process {} is another agent on the same root_dir {}", other.pid, root.display());
+    if let Some(other) = running
+        .iter()
+        .find(|other| other.root.as_deref() == Some(root))
+    {
+        let text = format!(
+            "process {} is another agent on the same root_dir {}",
+            other.pid,
+            root.display()
+        );
         return Check::problem(NAME, text, advice);
     }
     // A binary with a root of its own is a second instance, set up on purpose.
-    if let Some(other) = running.iter().find(|other| other.ruby || other.root.is_none()) {
+    if let Some(other) = running
+        .iter()
+        .find(|other| other.ruby || other.root.is_none())
+    {
         let text = match &other.root {
-            Some(root) => format!("process {} is another agent, on {}", other.pid, root.display()),
-            None => format!("process {} is another agent; its root_dir cannot be seen", other.pid),
+            Some(root) => format!(
+                "process {} is another agent, on {}",
+                other.pid,
+                root.display()
+            ),
+            None => format!(
+                "process {} is another agent; its root_dir cannot be seen",
+                other.pid
+            ),
         };
         let text = format!("{text}: if it has the same identity, it takes commands away");
         return Check::warning(NAME, text, advice);
     }
     if let Some(path) = enabled.first() {
-        return Check::warning(NAME, format!("{path} starts AWS's agent at the next boot"), advice);
+        return Check::warning(
+            NAME,
+            format!("{path} starts AWS's agent at the next boot"),
+            advice,
+        );
     }
     match named {
         Some(pid) => Check::warning(
@@ -112,12 +148,18 @@ fn processes(ours: Option<Pid>, environment: &Environment) -> Vec<Foreign> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let others = pids.filter(|pid| Some(*pid) != own && Some(*pid) != ours);
-    others.filter_map(|pid| foreign(pid, &command_line(pid)?, environment)).collect()
+    others
+        .filter_map(|pid| foreign(pid, &command_line(pid)?, environment))
+        .collect()
 }
 
 fn command_line(pid: i32) -> Option<Vec<OsString>> {
     let text = read(Path::new(&format!("/proc/{pid}/cmdline")))?;
-    Some(text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
+    Some(
+        text.split(|byte| *byte == 0)
+            .map(|word| OsString::from_vec(word.to_vec()))
+            .collect(),
+    )
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -128,14 +170,25 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 fn foreign(pid: i32, words: &[OsString], environment: &Environment) -> Option<Foreign> {
     let first = words.first()?.to_str()?;
     if first.starts_with("codedeploy-agent: master") {
-        return Some(Foreign { pid, ruby: true, root: root_of(Path::new(DEFAULT_FILE), environment) });
+        return Some(Foreign {
+            pid,
+            ruby: true,
+            root: root_of(Path::new(DEFAULT_FILE), environment),
+        });
     }
-    let polls = words.iter().skip(1).any(|word| word == "run" || word == "start" || word == "restart");
+    let polls = words
+        .iter()
+        .skip(1)
+        .any(|word| word == "run" || word == "start" || word == "restart");
     if Path::new(first).file_name()? != "codedeploy-agent" || !polls {
         return None;
     }
     let file = configuration_of(words).unwrap_or_else(|| DEFAULT_FILE.into());
-    Some(Foreign { pid, ruby: false, root: root_of(&file, environment) })
+    Some(Foreign {
+        pid,
+        ruby: false,
+        root: root_of(&file, environment),
+    })
 }
 
 fn configuration_of(words: &[OsString]) -> Option<PathBuf> {
@@ -155,7 +208,9 @@ fn configuration_of(words: &[OsString]) -> Option<PathBuf> {
 /// Reads the `root_dir` of a configuration; if the default file is missing, the defaults count.
 fn root_of(file: &Path, environment: &Environment) -> Option<PathBuf> {
     let named = (file != Path::new(DEFAULT_FILE)).then_some(file);
-    Settings::load(named, environment).ok().map(|(settings, _)| settings.root_dir)
+    Settings::load(named, environment)
+        .ok()
+        .map(|(settings, _)| settings.root_dir)
 }
 
 /// The agent that a unit or an init script starts.
@@ -170,8 +225,13 @@ enum Starter {
 fn starter(text: &[u8]) -> Starter {
     let text = String::from_utf8_lossy(text);
     let mut found = Starter::Neither;
-    for line in text.lines().filter(|line| !line.trim_start().starts_with(['#', ';'])) {
-        let Some((_, command)) = line.split_once(AWS_PROGRAM) else { continue };
+    for line in text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with(['#', ';']))
+    {
+        let Some((_, command)) = line.split_once(AWS_PROGRAM) else {
+            continue;
+        };
         if command.starts_with("with-profile ") || command.starts_with("codedeploy-agent run") {
             found = Starter::ThisAgent;
         } else {
@@ -194,10 +254,17 @@ mod tests {
     #[test]
     fn agents_are_known_by_their_command_line() {
         assert!(seen(&["codedeploy-agent: master 4711", ""]).unwrap().ruby);
-        assert_eq!(seen(&["codedeploy-agent: InstanceAgent::Plugins::CodeDeployPlugin of master 1"]), None);
-        for none in
-            [&["vi", "codedeploy-agent.yml"][..], &["codedeploy-agent", "status"], &["sh"], &[""], &[]]
-        {
+        assert_eq!(
+            seen(&["codedeploy-agent: InstanceAgent::Plugins::CodeDeployPlugin of master 1"]),
+            None
+        );
+        for none in [
+            &["vi", "codedeploy-agent.yml"][..],
+            &["codedeploy-agent", "status"],
+            &["sh"],
+            &[""],
+            &[],
+        ] {
             assert_eq!(seen(none), None, "{none:?}");
         }
         let folder = tempfile::tempdir().unwrap();
@@ -210,22 +277,65 @@ mod tests {
             &["codedeploy-agent", joined.as_str(), "start"],
         ] {
             let found = seen(words).unwrap();
-            assert_eq!((found.ruby, found.root.as_deref()), (false, Some(Path::new("/srv/other"))));
+            assert_eq!(
+                (found.ruby, found.root.as_deref()),
+                (false, Some(Path::new("/srv/other")))
+            );
         }
     }
 
     #[test]
     fn another_agent_matters_most_on_the_same_root() {
         let root = Path::new("/r");
-        let agent = |ruby, root: Option<&str>| Foreign { pid: 7, ruby, root: root.map(PathBuf::from) };
+        let agent = |ruby, root: Option<&str>| Foreign {
+            pid: 7,
+            ruby,
+            root: root.map(PathBuf::from),
+        };
         let cases = [
             (vec![], vec![], None, Verdict::Ok, "none"),
-            (vec![agent(true, Some("/other"))], vec![], None, Verdict::Warning, "process 7"),
-            (vec![agent(false, Some("/other"))], vec![], None, Verdict::Ok, "none"),
-            (vec![agent(false, None)], vec![], None, Verdict::Warning, "process 7"),
-            (vec![agent(true, Some("/o")), agent(false, Some("/r"))], vec![], None, Verdict::Problem, "/r"),
-            (vec![], vec!["/etc/init.d/codedeploy-agent"], None, Verdict::Warning, "next boot"),
-            (vec![], vec![], Pid::from_raw(1), Verdict::Warning, "names process 1"),
+            (
+                vec![agent(true, Some("/other"))],
+                vec![],
+                None,
+                Verdict::Warning,
+                "process 7",
+            ),
+            (
+                vec![agent(false, Some("/other"))],
+                vec![],
+                None,
+                Verdict::Ok,
+                "none",
+            ),
+            (
+                vec![agent(false, None)],
+                vec![],
+                None,
+                Verdict::Warning,
+                "process 7",
+            ),
+            (
+                vec![agent(true, Some("/o")), agent(false, Some("/r"))],
+                vec![],
+                None,
+                Verdict::Problem,
+                "/r",
+            ),
+            (
+                vec![],
+                vec!["/etc/init.d/codedeploy-agent"],
+                None,
+                Verdict::Warning,
+                "next boot",
+            ),
+            (
+                vec![],
+                vec![],
+                Pid::from_raw(1),
+                Verdict::Warning,
+                "names process 1",
+            ),
         ];
         for (running, enabled, named, verdict, text) in cases {
             let check = judge(root, &running, &enabled, named, false);
@@ -236,7 +346,11 @@ mod tests {
 
     #[test]
     fn advice_never_disables_the_unit_of_this_agent() {
-        let other = Foreign { pid: 7, ruby: true, root: Some("/r".into()) };
+        let other = Foreign {
+            pid: 7,
+            ruby: true,
+            root: Some("/r".into()),
+        };
         let check = judge(Path::new("/r"), &[other], &[], None, true);
         assert_eq!(check.verdict, Verdict::Problem);
         assert!(!check.advice.unwrap().contains("disable"));
@@ -259,7 +373,11 @@ mod tests {
         ] {
             assert_eq!(starter(theirs.as_bytes()), Starter::AwsAgent, "{theirs}");
         }
-        for neither in [&b""[..], b"\xff\xfe", b"# /opt/codedeploy-agent/bin/codedeploy-agent start\n"] {
+        for neither in [
+            &b""[..],
+            b"\xff\xfe",
+            b"# /opt/codedeploy-agent/bin/codedeploy-agent start\n",
+        ] {
             assert_eq!(starter(neither), Starter::Neither);
         }
     }

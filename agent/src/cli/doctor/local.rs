@@ -23,14 +23,20 @@ const LITTLE: u64 = 1024 * MIB;
 const TOO_FEW_INODES: u64 = 1000;
 
 pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
-    let mut checks = vec![permissions(&folders(settings), secret(settings)), disk(&spaces(settings))];
+    let mut checks = vec![
+        permissions(&folders(settings), secret(settings)),
+        disk(&spaces(settings)),
+    ];
     let root = settings.root_dir.clone();
     let users = tokio::task::spawn_blocking(move || users(&Deployed::on(&root)));
     checks.push(match tokio::time::timeout(NAMES_TIME, users).await {
         Ok(Ok(check)) => check,
         Ok(Err(_)) | Err(_) => Check::warning(
             "users",
-            format!("the host's user database did not answer within {} s", NAMES_TIME.as_secs()),
+            format!(
+                "the host's user database did not answer within {} s",
+                NAMES_TIME.as_secs()
+            ),
             "try `getent passwd`; scripts with runas will wait as long",
         ),
     });
@@ -54,8 +60,11 @@ struct Folder {
 type Secret = Option<(PathBuf, u32)>;
 
 fn folders(settings: &Settings) -> Vec<Folder> {
-    let folders =
-        [("root_dir", &settings.root_dir), ("log_dir", &settings.log_dir), ("pid_dir", &settings.pid_dir)];
+    let folders = [
+        ("root_dir", &settings.root_dir),
+        ("log_dir", &settings.log_dir),
+        ("pid_dir", &settings.pid_dir),
+    ];
     let see = |(key, path): (&'static str, &PathBuf)| {
         let there = existing(path);
         let mode = there.metadata().map_or(0, |metadata| metadata.mode());
@@ -72,12 +81,16 @@ fn folders(settings: &Settings) -> Vec<Folder> {
 
 /// The part of `path` that exists.
 fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"))
+    path.ancestors()
+        .find(|path| path.symlink_metadata().is_ok())
+        .unwrap_or(Path::new("/"))
 }
 
 fn secret(settings: &Settings) -> Secret {
     let path = &settings.on_premises_config_file;
-    path.metadata().ok().map(|metadata| (path.clone(), metadata.mode() & 0o7777))
+    path.metadata()
+        .ok()
+        .map(|metadata| (path.clone(), metadata.mode() & 0o7777))
 }
 
 fn permissions(folders: &[Folder], secret: Secret) -> Check {
@@ -87,7 +100,11 @@ fn permissions(folders: &[Folder], secret: Secret) -> Check {
         return Check::problem(NAME, text, "remove it, or set another folder");
     }
     if let Some(folder) = folders.iter().find(|folder| folder.open_to_all) {
-        let text = format!("{} {} is writable by everybody", folder.key, folder.path.display());
+        let text = format!(
+            "{} {} is writable by everybody",
+            folder.key,
+            folder.path.display()
+        );
         return Check::problem(NAME, text, format!("chmod o-w {}", folder.path.display()));
     }
     let closed: Vec<String> = folders
@@ -98,15 +115,26 @@ fn permissions(folders: &[Folder], secret: Secret) -> Check {
     if !closed.is_empty() {
         let text = format!("this user cannot write to {}", closed.join(", "));
         return if nix::unistd::geteuid().is_root() {
-            Check::problem(NAME, text, "check whether its file system is mounted read-only")
+            Check::problem(
+                NAME,
+                text,
+                "check whether its file system is mounted read-only",
+            )
         } else {
-            Check::warning(NAME, text, "the agent must be able to; run doctor as the agent's user")
+            Check::warning(
+                NAME,
+                text,
+                "the agent must be able to; run doctor as the agent's user",
+            )
         };
     }
     match secret {
         Some((path, mode)) if mode & 0o077 != 0 => Check::warning(
             NAME,
-            format!("{} contains secrets and has mode {mode:04o}", path.display()),
+            format!(
+                "{} contains secrets and has mode {mode:04o}",
+                path.display()
+            ),
             format!("chmod 600 {}", path.display()),
         ),
         _ => Check::ok(NAME, "root_dir, log_dir and pid_dir are writable"),
@@ -136,7 +164,13 @@ fn spaces(settings: &Settings) -> Vec<Space> {
             read_only: there.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
     };
-    [("root_dir", &settings.root_dir), ("log_dir", &settings.log_dir)].into_iter().filter_map(see).collect()
+    [
+        ("root_dir", &settings.root_dir),
+        ("log_dir", &settings.log_dir),
+    ]
+    .into_iter()
+    .filter_map(see)
+    .collect()
 }
 
 fn disk(spaces: &[Space]) -> Check {
@@ -145,14 +179,25 @@ fn disk(spaces: &[Space]) -> Check {
         let place = format!("{} {}", space.key, space.path.display());
         let left = format!("{place} has {} MiB left", space.available / MIB);
         if space.read_only {
-            Check::problem(NAME, format!("{place} is on a read-only file system"), "remount it for writing")
+            Check::problem(
+                NAME,
+                format!("{place} is on a read-only file system"),
+                "remount it for writing",
+            )
         } else if space.available < TOO_LITTLE {
             Check::problem(NAME, left, "make room, or lower max_revisions")
         } else if space.inodes.is_some_and(|inodes| inodes < TOO_FEW_INODES) {
-            let text = format!("{place} has {} inodes left", space.inodes.unwrap_or_default());
+            let text = format!(
+                "{place} has {} inodes left",
+                space.inodes.unwrap_or_default()
+            );
             Check::problem(NAME, text, "remove files, or lower max_revisions")
         } else if space.available < LITTLE {
-            Check::warning(NAME, left, "a large bundle will not fit; make room, or lower max_revisions")
+            Check::warning(
+                NAME,
+                left,
+                "a large bundle will not fit; make room, or lower max_revisions",
+            )
         } else {
             Check::ok(NAME, left)
         }
@@ -162,7 +207,13 @@ fn disk(spaces: &[Space]) -> Check {
     spaces
         .iter()
         .map(judge)
-        .reduce(|worst, next| if next.verdict > worst.verdict { next } else { worst })
+        .reduce(|worst, next| {
+            if next.verdict > worst.verdict {
+                next
+            } else {
+                worst
+            }
+        })
         .unwrap_or(unknown)
 }
 
@@ -186,17 +237,35 @@ impl Deployed {
     fn on(root: &Path) -> Self {
         let instructions = root.join("deployment-instructions");
         let mut deployed = Self::default();
-        for entry in std::fs::read_dir(&instructions).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&instructions)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name();
-            let Some(group) = name.to_str().and_then(|name| name.strip_suffix("_most_recent_install")) else {
+            let Some(group) = name
+                .to_str()
+                .and_then(|name| name.strip_suffix("_most_recent_install"))
+            else {
                 continue;
             };
             let recent = pointed_to(&entry.path());
-            let successful = pointed_to(&instructions.join(format!("{group}_last_successful_install")));
-            deployed.successful.extend(successful.iter().flat_map(|folder| named_in(folder)));
+            let successful =
+                pointed_to(&instructions.join(format!("{group}_last_successful_install")));
+            deployed
+                .successful
+                .extend(successful.iter().flat_map(|folder| named_in(folder)));
             if let Some(folder) = recent.filter(|recent| Some(recent) != successful.as_ref()) {
-                let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                deployed.failed.extend(named_in(&folder).into_iter().map(|named| (id.clone(), named)));
+                let id = folder
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                deployed.failed.extend(
+                    named_in(&folder)
+                        .into_iter()
+                        .map(|named| (id.clone(), named)),
+                );
             }
         }
         deployed
@@ -210,7 +279,9 @@ fn pointed_to(pointer: &Path) -> Option<PathBuf> {
 
 fn named_in(deployment: &Path) -> Vec<Named> {
     let archive = deployment.join("deployment-archive");
-    let text = APPSPEC_FILENAMES.iter().find_map(|name| read_bounded(&archive.join(name)));
+    let text = APPSPEC_FILENAMES
+        .iter()
+        .find_map(|name| read_bounded(&archive.join(name)));
     text.and_then(|text| appspec::parse(&text).ok())
         .map_or_else(Vec::new, |parsed| principals(&parsed.appspec))
 }
@@ -218,12 +289,16 @@ fn named_in(deployment: &Path) -> Vec<Named> {
 /// Reads a regular file of bounded size; never blocks on anything else.
 fn read_bounded(path: &Path) -> Option<Vec<u8>> {
     let metadata = path.symlink_metadata().ok()?;
-    (metadata.is_file() && metadata.len() <= appspec::MAX_BYTES as u64).then(|| std::fs::read(path).ok())?
+    (metadata.is_file() && metadata.len() <= appspec::MAX_BYTES as u64)
+        .then(|| std::fs::read(path).ok())?
 }
 
 fn principals(appspec: &AppSpec) -> Vec<Named> {
     let scripts = appspec.hooks.iter().flat_map(|(_, scripts)| scripts);
-    let mut named: Vec<Named> = scripts.filter_map(|script| script.runas.clone()).map(Named::User).collect();
+    let mut named: Vec<Named> = scripts
+        .filter_map(|script| script.runas.clone())
+        .map(Named::User)
+        .collect();
     for permission in &appspec.permissions {
         if let Some(Principal::Name(owner)) = &permission.owner {
             named.push(Named::User(owner.clone()));
@@ -246,7 +321,9 @@ impl Named {
     fn is_known(&self) -> bool {
         match self {
             Self::User(name) => nix::unistd::User::from_name(name).is_ok_and(|user| user.is_some()),
-            Self::Group(name) => nix::unistd::Group::from_name(name).is_ok_and(|group| group.is_some()),
+            Self::Group(name) => {
+                nix::unistd::Group::from_name(name).is_ok_and(|group| group.is_some())
+            }
         }
     }
 }
@@ -262,16 +339,29 @@ impl fmt::Display for Named {
 
 fn users(deployed: &Deployed) -> Check {
     const NAME: &str = "users";
-    let missing: Vec<String> =
-        deployed.successful.iter().filter(|named| !named.is_known()).map(Named::to_string).collect();
+    let missing: Vec<String> = deployed
+        .successful
+        .iter()
+        .filter(|named| !named.is_known())
+        .map(Named::to_string)
+        .collect();
     if !missing.is_empty() {
-        let text = format!("the installed AppSpec file names {}, missing on this host", missing.join(", "));
-        return Check::problem(NAME, text, "create it, or deploy an AppSpec file without it");
+        let text = format!(
+            "the installed AppSpec file names {}, missing on this host",
+            missing.join(", ")
+        );
+        return Check::problem(
+            NAME,
+            text,
+            "create it, or deploy an AppSpec file without it",
+        );
     }
     if let Some((id, named)) = deployed.failed.iter().find(|(_, named)| !named.is_known()) {
         return Check::warning(
             NAME,
-            format!("the AppSpec file of {id}, which did not succeed, names {named}, missing on this host"),
+            format!(
+                "the AppSpec file of {id}, which did not succeed, names {named}, missing on this host"
+            ),
             "create it before you deploy that revision again",
         );
     }
@@ -290,7 +380,13 @@ mod tests {
     use super::*;
 
     fn space(available: u64, inodes: Option<u64>, read_only: bool) -> Space {
-        Space { key: "root_dir", path: "/r".into(), available, inodes, read_only }
+        Space {
+            key: "root_dir",
+            path: "/r".into(),
+            available,
+            inodes,
+            read_only,
+        }
     }
 
     #[test]
@@ -298,10 +394,26 @@ mod tests {
         let plenty = || space(LITTLE, Some(TOO_FEW_INODES), false);
         let cases = [
             (vec![plenty()], Verdict::Ok, "1024 MiB left"),
-            (vec![plenty(), space(LITTLE - 1, None, false)], Verdict::Warning, "1023 MiB left"),
-            (vec![space(TOO_LITTLE - 1, None, false), plenty()], Verdict::Problem, "99 MiB left"),
-            (vec![plenty(), space(LITTLE, Some(999), false)], Verdict::Problem, "999 inodes left"),
-            (vec![space(LITTLE, None, true)], Verdict::Problem, "read-only"),
+            (
+                vec![plenty(), space(LITTLE - 1, None, false)],
+                Verdict::Warning,
+                "1023 MiB left",
+            ),
+            (
+                vec![space(TOO_LITTLE - 1, None, false), plenty()],
+                Verdict::Problem,
+                "99 MiB left",
+            ),
+            (
+                vec![plenty(), space(LITTLE, Some(999), false)],
+                Verdict::Problem,
+                "999 inodes left",
+            ),
+            (
+                vec![space(LITTLE, None, true)],
+                Verdict::Problem,
+                "read-only",
+            ),
             (vec![], Verdict::Warning, "unknown"),
         ];
         for (spaces, verdict, text) in cases {
@@ -321,29 +433,51 @@ mod tests {
             not_a_folder: false,
         };
         let secret = |mode| Some((PathBuf::from("/s"), mode));
-        assert_eq!(permissions(&[folder(true, false)], secret(0o600)).verdict, Verdict::Ok);
-        assert_eq!(permissions(&[folder(true, false)], None).verdict, Verdict::Ok);
+        assert_eq!(
+            permissions(&[folder(true, false)], secret(0o600)).verdict,
+            Verdict::Ok
+        );
+        assert_eq!(
+            permissions(&[folder(true, false)], None).verdict,
+            Verdict::Ok
+        );
         let readable = permissions(&[folder(true, false)], secret(0o644));
         assert_eq!(readable.advice.as_deref(), Some("chmod 600 /s"));
-        assert_eq!(permissions(&[folder(true, true)], None).verdict, Verdict::Problem);
-        assert_ne!(permissions(&[folder(false, false)], None).verdict, Verdict::Ok);
+        assert_eq!(
+            permissions(&[folder(true, true)], None).verdict,
+            Verdict::Problem
+        );
+        assert_ne!(
+            permissions(&[folder(false, false)], None).verdict,
+            Verdict::Ok
+        );
     }
 
     #[test]
     fn users_and_groups_of_the_installed_appspec_must_exist() {
         let root = tempfile::tempdir().unwrap();
         let deployment = |id: &str| {
-            let archive = root.path().join("group").join(id).join("deployment-archive");
+            let archive = root
+                .path()
+                .join("group")
+                .join(id)
+                .join("deployment-archive");
             std::fs::create_dir_all(&archive).unwrap();
             archive.join("appspec.yml")
         };
         std::fs::create_dir_all(root.path().join("deployment-instructions")).unwrap();
         let pointer = |name: &str| root.path().join("deployment-instructions").join(name);
-        let (successful, recent) =
-            (pointer("group_last_successful_install"), pointer("group_most_recent_install"));
+        let (successful, recent) = (
+            pointer("group_last_successful_install"),
+            pointer("group_most_recent_install"),
+        );
         let (first, second) = (deployment("d-1"), deployment("d-2"));
         let point = |pointer: &Path, appspec: &Path| {
-            std::fs::write(pointer, appspec.ancestors().nth(2).unwrap().to_str().unwrap()).unwrap();
+            std::fs::write(
+                pointer,
+                appspec.ancestors().nth(2).unwrap().to_str().unwrap(),
+            )
+            .unwrap();
         };
         let appspec = |user: &str| {
             format!(
@@ -352,21 +486,36 @@ mod tests {
             )
         };
         let judged = || users(&Deployed::on(root.path()));
-        std::fs::write(&first, appspec("no-such-user").replace("group: root", "group: no-such-group"))
-            .unwrap();
+        std::fs::write(
+            &first,
+            appspec("no-such-user").replace("group: root", "group: no-such-group"),
+        )
+        .unwrap();
         std::fs::write(&second, appspec("no-such-user")).unwrap();
         point(&successful, &first);
         point(&recent, &first);
         let check = judged();
         assert_eq!(check.verdict, Verdict::Problem);
-        assert!(check.text.contains("user \"no-such-user\", group \"no-such-group\""), "{check:?}");
+        assert!(
+            check
+                .text
+                .contains("user \"no-such-user\", group \"no-such-group\""),
+            "{check:?}"
+        );
 
         std::fs::write(&first, appspec("root")).unwrap();
         assert_eq!(judged().verdict, Verdict::Ok);
         point(&recent, &second);
         let check = judged();
-        assert_eq!(check.verdict, Verdict::Warning, "a deployment that failed is history: {check:?}");
-        assert!(check.text.contains("d-2") && check.text.contains("no-such-user"), "{check:?}");
+        assert_eq!(
+            check.verdict,
+            Verdict::Warning,
+            "a deployment that failed is history: {check:?}"
+        );
+        assert!(
+            check.text.contains("d-2") && check.text.contains("no-such-user"),
+            "{check:?}"
+        );
 
         let noise: [&[u8]; 3] = [b"", b"\xff\xfe", &vec![b'x'; 10 << 20]];
         for noise in noise {

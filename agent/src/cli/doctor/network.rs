@@ -41,8 +41,19 @@ pub(super) async fn checks(
     access: Option<&Access>,
 ) -> Vec<Check> {
     let (Some(identity), Some(access)) = (identity, access) else {
-        let names = ["credentials", "proxy", "dns", "tls", "clock", "service", "signer", "s3"];
-        return names.map(|name| Check::skipped(name, "the identity")).into();
+        let names = [
+            "credentials",
+            "proxy",
+            "dns",
+            "tls",
+            "clock",
+            "service",
+            "signer",
+            "s3",
+        ];
+        return names
+            .map(|name| Check::skipped(name, "the identity"))
+            .into();
     };
     let endpoint = access.command_endpoint();
     let proxy = settings.endpoints.proxy.as_deref();
@@ -54,18 +65,28 @@ pub(super) async fn checks(
         reach_s3(access),
     );
     if proxy_check.verdict == Verdict::Ok
-        && let Some(refused) = answered.as_ref().err().filter(|unreached| unreached.is_for_the_proxy())
+        && let Some(refused) = answered
+            .as_ref()
+            .err()
+            .filter(|unreached| unreached.is_for_the_proxy())
     {
         proxy_check = Check::problem(
             "proxy",
-            format!("the proxy does not let this host through to {endpoint}: {}", refused.words()),
+            format!(
+                "the proxy does not let this host through to {endpoint}: {}",
+                refused.words()
+            ),
             "correct the user and password in proxy_uri, or allow this address in the proxy",
         );
     }
     // The first of these that fails is the cause of all later failures.
-    let cause = [&proxy_check, &dns].into_iter().find(|check| check.verdict == Verdict::Problem);
+    let cause = [&proxy_check, &dns]
+        .into_iter()
+        .find(|check| check.verdict == Verdict::Problem);
     let behind: Vec<Check> = if let Some(cause) = cause {
-        ["tls", "clock", "service", "signer", "s3"].map(|name| Check::skipped(name, cause.name)).into()
+        ["tls", "clock", "service", "signer", "s3"]
+            .map(|name| Check::skipped(name, cause.name))
+            .into()
     } else {
         let seen = match &answered {
             Ok(clocks) => [
@@ -75,9 +96,16 @@ pub(super) async fn checks(
             ],
             Err(_) => ["clock", "service", "signer"].map(|name| Check::skipped(name, "tls")),
         };
-        [tls(&endpoint, &answered)].into_iter().chain(seen).chain([s3]).collect()
+        [tls(&endpoint, &answered)]
+            .into_iter()
+            .chain(seen)
+            .chain([s3])
+            .collect()
     };
-    [credentials, proxy_check, dns].into_iter().chain(behind).collect()
+    [credentials, proxy_check, dns]
+        .into_iter()
+        .chain(behind)
+        .collect()
 }
 
 /// Sends one unsigned GET; any response is good, and shows the server's clock.
@@ -92,23 +120,33 @@ async fn reach(access: &Access, endpoint: &str) -> Result<Clocks, Unreached> {
         .no_auth()
         .sleep_impl(TokioSleep::new())
         .time_source(SystemTimeSource::new())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIME).read_timeout(TIME).build())
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIME)
+                .read_timeout(TIME)
+                .build(),
+        )
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .serializer(|()| -> Result<HttpRequest, BoxError> {
             let mut request = HttpRequest::new(SdkBody::empty());
             request.set_uri("/")?;
             Ok(request)
         })
-        .deserializer(|answer: &HttpResponse| -> Result<Option<String>, OrchestratorError<ServiceError>> {
-            Ok(answer.headers().get("date").map(str::to_owned))
-        })
+        .deserializer(
+            |answer: &HttpResponse| -> Result<Option<String>, OrchestratorError<ServiceError>> {
+                Ok(answer.headers().get("date").map(str::to_owned))
+            },
+        )
         .build();
     match timeout(TIME, operation.invoke(())).await {
         Ok(Ok(date)) => {
             let theirs = date.and_then(|date| {
                 OffsetDateTime::parse(&date, &time::format_description::well_known::Rfc2822).ok()
             });
-            Ok(Clocks { theirs, ours: OffsetDateTime::now_utc() })
+            Ok(Clocks {
+                theirs,
+                ours: OffsetDateTime::now_utc(),
+            })
         }
         Ok(Err(error)) => Err(Unreached::new(Chain(&error).to_string())),
         Err(_) => Err(Unreached::new("timed out".into())),
@@ -122,8 +160,11 @@ async fn command_service(
     endpoint: &str,
 ) -> (Result<Clocks, Unreached>, service::Asked) {
     let answered = reach(access, endpoint).await;
-    let asked =
-        if answered.is_ok() { service::ask(access, identity).await } else { service::Asked::default() };
+    let asked = if answered.is_ok() {
+        service::ask(access, identity).await
+    } else {
+        service::Asked::default()
+    };
     (answered, asked)
 }
 
@@ -135,10 +176,13 @@ fn tls(endpoint: &str, answered: &Result<Clocks, Unreached>) -> Check {
             format!("{endpoint} cannot be reached: {}", error.words()),
             error.advice("deploy_control_endpoint"),
         ),
-        Ok(_) if endpoint.starts_with("https://") => {
-            Check::ok(NAME, format!("{endpoint} can be reached and its certificate is trusted"))
+        Ok(_) if endpoint.starts_with("https://") => Check::ok(
+            NAME,
+            format!("{endpoint} can be reached and its certificate is trusted"),
+        ),
+        Ok(_) if is_loopback(endpoint) => {
+            Check::ok(NAME, format!("{endpoint} is reached, without TLS"))
         }
-        Ok(_) if is_loopback(endpoint) => Check::ok(NAME, format!("{endpoint} is reached, without TLS")),
         Ok(_) => Check::warning(
             NAME,
             format!("{endpoint} does not use TLS: anyone on the network path can read deployments"),
@@ -152,7 +196,9 @@ async fn credentials(access: &Access) -> Check {
     let advice = "put valid keys into the source that the identity names";
     match timeout(TIME, access.credentials.provide_credentials()).await {
         Ok(Ok(found)) => {
-            let expired = found.expiry().is_some_and(|expiry| expiry <= std::time::SystemTime::now());
+            let expired = found
+                .expiry()
+                .is_some_and(|expiry| expiry <= std::time::SystemTime::now());
             let text = format!("access key {}", found.access_key_id());
             if expired {
                 Check::problem(
@@ -175,14 +221,30 @@ async fn through_proxy(proxy: Option<&str>) -> Check {
         return Check::ok(NAME, "none is configured");
     };
     let Some(Server { host, port }) = Server::of(proxy) else {
-        return Check::problem(NAME, "proxy_uri names no host", "write http://[user:password@]host:port");
+        return Check::problem(
+            NAME,
+            "proxy_uri names no host",
+            "write http://[user:password@]host:port",
+        );
     };
     let advice = "correct proxy_uri, or start the proxy";
-    match timeout(CONNECT_TIME, tokio::net::TcpStream::connect((host.as_str(), port))).await {
+    match timeout(
+        CONNECT_TIME,
+        tokio::net::TcpStream::connect((host.as_str(), port)),
+    )
+    .await
+    {
         Ok(Ok(_)) => Check::ok(NAME, format!("{host}:{port} accepts connections")),
-        Ok(Err(error)) => Check::problem(NAME, format!("{host}:{port} cannot be reached: {error}"), advice),
+        Ok(Err(error)) => Check::problem(
+            NAME,
+            format!("{host}:{port} cannot be reached: {error}"),
+            advice,
+        ),
         Err(_) => {
-            let text = format!("{host}:{port} does not answer within {} s", CONNECT_TIME.as_secs());
+            let text = format!(
+                "{host}:{port} does not answer within {} s",
+                CONNECT_TIME.as_secs()
+            );
             Check::problem(NAME, text, advice)
         }
     }
@@ -194,12 +256,15 @@ async fn resolve(endpoint: &str, access: &Access, proxy: Option<&str>) -> Check 
         return Check::ok(NAME, "the proxy looks names up");
     }
     let Some(Server { host, port }) = Server::of(endpoint) else {
-        return Check::problem(NAME, format!("{endpoint} names no host"), "correct deploy_control_endpoint");
+        return Check::problem(
+            NAME,
+            format!("{endpoint} names no host"),
+            "correct deploy_control_endpoint",
+        );
     };
     let advice = match &access.endpoints.deploy_control {
-        Some(_) => {
-            "correct deploy_control_endpoint, or this host's name server (/etc/resolv.conf)".to_owned()
-        }
+        Some(_) => "correct deploy_control_endpoint, or this host's name server (/etc/resolv.conf)"
+            .to_owned(),
         None => format!(
             "correct the region {:?}, or this host's name server (/etc/resolv.conf)",
             access.region.as_str()
@@ -207,7 +272,8 @@ async fn resolve(endpoint: &str, access: &Access, proxy: Option<&str>) -> Check 
     };
     match timeout(CONNECT_TIME, tokio::net::lookup_host((host.as_str(), port))).await {
         Ok(Ok(addresses)) => {
-            let addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+            let addresses: Vec<String> =
+                addresses.map(|address| address.ip().to_string()).collect();
             Check::ok(NAME, format!("{host} is {}", addresses.join(", ")))
         }
         Ok(Err(error)) => Check::problem(NAME, format!("{host} has no address: {error}"), advice),
@@ -245,7 +311,9 @@ impl Server {
     fn of(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let authority = rest.split(['/', '?', '#']).next()?;
-        let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
+        let server = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, server)| server);
         let default = if scheme == "https" { 443 } else { 80 };
         // The colons of an IPv6 address stand in brackets.
         let (host, port) = match server.rsplit_once(':') {
@@ -253,14 +321,20 @@ impl Server {
             _ => (server, default),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        (!host.is_empty()).then(|| Self { host: host.to_owned(), port })
+        (!host.is_empty()).then(|| Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
 fn is_loopback(url: &str) -> bool {
     Server::of(url).is_some_and(|server| {
         server.host == "localhost"
-            || server.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            || server
+                .host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     })
 }
 
@@ -270,9 +344,17 @@ mod tests {
 
     #[test]
     fn a_server_is_found_in_every_form_of_url() {
-        let server = |host: &str, port| Some(Server { host: host.into(), port });
+        let server = |host: &str, port| {
+            Some(Server {
+                host: host.into(),
+                port,
+            })
+        };
         assert_eq!(Server::of("https://a.b/x:1"), server("a.b", 443));
-        assert_eq!(Server::of("http://user:secret@proxy:3128"), server("proxy", 3128));
+        assert_eq!(
+            Server::of("http://user:secret@proxy:3128"),
+            server("proxy", 3128)
+        );
         assert_eq!(Server::of("http://[::1]:80/"), server("::1", 80));
         assert_eq!(Server::of("http://[::1]"), server("::1", 80));
         for none in ["", "http://", "a.b", "http://a:b"] {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_api::specification::{
-    AgentActionOverrides, AgentOverrides, FileExistsBehavior, GitHubRevisionDocument, LocalRevisionDocument,
-    RevisionDocument, S3RevisionDocument, SpecificationBinding, SpecificationDocument,
+    AgentActionOverrides, AgentOverrides, FileExistsBehavior, GitHubRevisionDocument,
+    LocalRevisionDocument, RevisionDocument, S3RevisionDocument, SpecificationBinding,
+    SpecificationDocument,
 };
 
 use crate::cli::local::events;
@@ -21,13 +22,23 @@ pub(super) struct Arguments {
     #[arg(short = 'l', long, value_name = "LOCATION", value_parser = NonEmptyStringValueParser::new())]
     bundle_location: Option<String>,
     /// The bundle's type.
-    #[arg(short = 't', long, value_name = "tgz|tar|zip|directory", default_value = "directory")]
+    #[arg(
+        short = 't',
+        long,
+        value_name = "tgz|tar|zip|directory",
+        default_value = "directory"
+    )]
     r#type: String,
     /// How to handle an existing file that was not deployed: DISALLOW, OVERWRITE or RETAIN.
     #[arg(short = 'b', long, value_name = "BEHAVIOR", default_value = "DISALLOW", value_parser = behavior)]
     file_exists_behavior: FileExistsBehavior,
     /// The deployment group; the files of its last deployment are replaced.
-    #[arg(short = 'g', long, value_name = "ID", default_value = "default-local-deployment-group")]
+    #[arg(
+        short = 'g',
+        long,
+        value_name = "ID",
+        default_value = "default-local-deployment-group"
+    )]
     deployment_group: String,
     /// The group's name, passed to scripts [default: LocalFleet]
     #[arg(short = 'd', long, value_name = "NAME")]
@@ -45,7 +56,12 @@ pub(super) struct Arguments {
     #[arg(short = 'A', long, value_name = "NAME")]
     appspec_filename: Option<String>,
     /// The token for a private repository.
-    #[arg(long, env = "CODEDEPLOY_GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "CODEDEPLOY_GITHUB_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     github_token: Option<String>,
     /// Print version.
     #[arg(short = 'v', long, action = clap::ArgAction::Version)]
@@ -56,7 +72,12 @@ pub(super) struct Arguments {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Location {
     S3(S3Location),
-    GitHub { account: String, repository: String, commit_id: String, bundle_type: String },
+    GitHub {
+        account: String,
+        repository: String,
+        commit_id: String,
+        bundle_type: String,
+    },
     File(PathBuf),
     Directory(PathBuf),
 }
@@ -73,7 +94,9 @@ pub(super) struct S3Location {
 pub(super) enum UsageError {
     #[error("--type: found {found:?}; expected tgz, tar, zip or directory")]
     Type { found: String },
-    #[error("--bundle-location: {location} is reached without encryption; use https:// instead of http://")]
+    #[error(
+        "--bundle-location: {location} is reached without encryption; use https:// instead of http://"
+    )]
     PlainHttp { location: String },
     #[error(
         "--bundle-location: {location} is not a repository on GitHub; expected https://github.com/OWNER/REPOSITORY or https://api.github.com/repos/OWNER/REPOSITORY/zipball/REF"
@@ -84,7 +107,10 @@ pub(super) enum UsageError {
     )]
     NotS3 { location: String },
     #[error("--bundle-location: {} cannot be found", path.display())]
-    Missing { path: PathBuf, source: std::io::Error },
+    Missing {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("--bundle-location: {} is a folder, but --type is {kind}; use --type directory or name the bundle's file", path.display())]
     Folder { path: PathBuf, kind: String },
     #[error("--bundle-location: {} is a file, but --type is directory; use --type tgz, tar or zip", path.display())]
@@ -92,13 +118,22 @@ pub(super) enum UsageError {
     #[error("--type directory cannot be in S3 or on GitHub; use --type tgz, tar or zip")]
     RemoteDirectory,
     #[error("--bundle-location: cannot look into the folder {}; deploy as a user who may", path.display())]
-    Closed { path: PathBuf, source: std::io::Error },
+    Closed {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("--bundle-location: the folder {} has no AppSpec file {name}; {}", path.display(), where_it_belongs(path, name))]
     NoAppSpec { path: PathBuf, name: String },
     #[error("--events: {problem}{}", meant(*nearest))]
-    EventName { problem: InvalidEventName, nearest: Option<&'static str> },
+    EventName {
+        problem: InvalidEventName,
+        nearest: Option<&'static str>,
+    },
     #[error("--events: {event} is not a standard lifecycle event, and the AppSpec file has no scripts for it{}", meant(nearest.as_deref()))]
-    UnknownEvent { event: LifecycleEvent, nearest: Option<String> },
+    UnknownEvent {
+        event: LifecycleEvent,
+        nearest: Option<String>,
+    },
     #[error("--events: only a service with a load balancer performs {event}; there is none here")]
     ServiceEvent { event: LifecycleEvent },
     #[error(
@@ -106,11 +141,17 @@ pub(super) enum UsageError {
         allowed.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", "),
         if matches!(limit, LifecycleEvent::Install) { " and custom events" } else { "" }
     )]
-    EventOrder { event: LifecycleEvent, limit: LifecycleEvent, allowed: Vec<LifecycleEvent> },
+    EventOrder {
+        event: LifecycleEvent,
+        limit: LifecycleEvent,
+        allowed: Vec<LifecycleEvent>,
+    },
 }
 
 fn meant(nearest: Option<&str>) -> String {
-    nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+    nearest
+        .map(|name| format!("; did you mean {name}?"))
+        .unwrap_or_default()
 }
 
 /// Treats an empty value, such as that of an unset variable, as absent.
@@ -119,7 +160,11 @@ fn given(value: &Option<String>) -> Option<&str> {
 }
 
 fn behavior(text: &str) -> Result<FileExistsBehavior, String> {
-    if text.is_empty() { Ok(FileExistsBehavior::Disallow) } else { text.parse() }
+    if text.is_empty() {
+        Ok(FileExistsBehavior::Disallow)
+    } else {
+        text.parse()
+    }
 }
 
 impl Arguments {
@@ -136,41 +181,62 @@ impl Arguments {
         }
         let location = self.bundle_location.as_deref().unwrap_or(".");
         if location.starts_with("http:") {
-            return Err(UsageError::PlainHttp { location: location.into() });
+            return Err(UsageError::PlainHttp {
+                location: location.into(),
+            });
         }
         let remote = if location.starts_with("s3:") {
             Some(
                 s3_location(location)
                     .map(Location::S3)
-                    .ok_or_else(|| UsageError::NotS3 { location: location.into() })?,
+                    .ok_or_else(|| UsageError::NotS3 {
+                        location: location.into(),
+                    })?,
             )
         } else if location.starts_with("https:") {
             let found = github_location(location, kind);
-            Some(found.ok_or_else(|| UsageError::NotGitHub { location: location.into() })?)
+            Some(found.ok_or_else(|| UsageError::NotGitHub {
+                location: location.into(),
+            })?)
         } else {
             None
         };
         match remote {
-            Some(_) if kind == "directory" && location.starts_with("s3:") => Err(UsageError::RemoteDirectory),
+            Some(_) if kind == "directory" && location.starts_with("s3:") => {
+                Err(UsageError::RemoteDirectory)
+            }
             Some(remote) => Ok(remote),
             None => self.local_path(Path::new(location), kind),
         }
     }
 
     fn local_path(&self, path: &Path, kind: &str) -> Result<Location, UsageError> {
-        let path = path.canonicalize().map_err(|source| UsageError::Missing { path: path.into(), source })?;
+        let path = path.canonicalize().map_err(|source| UsageError::Missing {
+            path: path.into(),
+            source,
+        })?;
         match (path.is_dir(), kind) {
             (true, "directory") => {
                 // A file that is named explicitly is the only one that counts.
                 let named = given(&self.appspec_filename);
                 let names = named.map_or(APPSPEC_FILENAMES.to_vec(), |name| vec![name]);
-                match names.iter().map(|name| path.join(name).symlink_metadata()).find_map(found) {
+                match names
+                    .iter()
+                    .map(|name| path.join(name).symlink_metadata())
+                    .find_map(found)
+                {
                     Some(Ok(())) => Ok(Location::Directory(path)),
                     Some(Err(source)) => Err(UsageError::Closed { path, source }),
-                    None => Err(UsageError::NoAppSpec { path, name: names[0].to_owned() }),
+                    None => Err(UsageError::NoAppSpec {
+                        path,
+                        name: names[0].to_owned(),
+                    }),
                 }
             }
-            (true, kind) => Err(UsageError::Folder { path, kind: kind.into() }),
+            (true, kind) => Err(UsageError::Folder {
+                path,
+                kind: kind.into(),
+            }),
             (false, "directory") => Err(UsageError::File { path }),
             (false, _) => Ok(Location::File(path)),
         }
@@ -184,23 +250,33 @@ impl Arguments {
         order: &[LifecycleEvent],
     ) -> SpecificationDocument {
         // The location as the user typed it.
-        let application = match (given(&self.application_name), &self.bundle_location, location) {
+        let application = match (
+            given(&self.application_name),
+            &self.bundle_location,
+            location,
+        ) {
             (Some(name), ..) => name.to_owned(),
             (None, Some(typed), _) => typed.clone(),
-            (None, None, Location::File(path) | Location::Directory(path)) => path.display().to_string(),
+            (None, None, Location::File(path) | Location::Directory(path)) => {
+                path.display().to_string()
+            }
             (None, None, _) => String::new(),
         };
         let behavior = self.file_exists_behavior.name().to_owned();
         SpecificationDocument {
             deployment_id: id.to_owned(),
             deployment_group_id: self.deployment_group.clone(),
-            deployment_group_name: given(&self.deployment_group_name).unwrap_or("LocalFleet").to_owned(),
+            deployment_group_name: given(&self.deployment_group_name)
+                .unwrap_or("LocalFleet")
+                .to_owned(),
             application_name: application,
             deployment_creator: Some("codedeploy-local".into()),
             deployment_type: None,
             app_spec_filename: given(&self.appspec_filename).map(str::to_owned),
             agent_action_overrides: Some(AgentActionOverrides {
-                agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(behavior) }),
+                agent_overrides: Some(AgentOverrides {
+                    file_exists_behavior: Some(behavior),
+                }),
             }),
             all_possible_lifecycle_events: Some(events::possible(order)),
             revision: self.revision(location),
@@ -214,17 +290,36 @@ impl Arguments {
         let bundle_type = self.r#type.clone();
         let local = |kind: &str, path: &Path, bundle_type: &str| {
             let location = path.to_string_lossy().into_owned();
-            let local = LocalRevisionDocument { location, bundle_type: bundle_type.into() };
+            let local = LocalRevisionDocument {
+                location,
+                bundle_type: bundle_type.into(),
+            };
             (kind.to_owned(), None, None, Some(local))
         };
         let (revision_type, s3_revision, github_revision, local_revision) = match location {
-            Location::S3(S3Location { bucket, key, version, etag }) => {
+            Location::S3(S3Location {
+                bucket,
+                key,
+                version,
+                etag,
+            }) => {
                 let (bucket, key, version, etag) =
                     (bucket.clone(), key.clone(), version.clone(), etag.clone());
-                let s3 = S3RevisionDocument { bucket, key, bundle_type, version, etag };
+                let s3 = S3RevisionDocument {
+                    bucket,
+                    key,
+                    bundle_type,
+                    version,
+                    etag,
+                };
                 ("S3".to_owned(), Some(s3), None, None)
             }
-            Location::GitHub { account, repository, commit_id, bundle_type } => {
+            Location::GitHub {
+                account,
+                repository,
+                commit_id,
+                bundle_type,
+            } => {
                 let github = GitHubRevisionDocument {
                     account: account.clone(),
                     repository: repository.clone(),
@@ -236,7 +331,12 @@ impl Arguments {
             Location::File(path) => local("Local File", path, &bundle_type),
             Location::Directory(path) => local("Local Directory", path, "directory"),
         };
-        RevisionDocument { revision_type, s3_revision, github_revision, local_revision }
+        RevisionDocument {
+            revision_type,
+            s3_revision,
+            github_revision,
+            local_revision,
+        }
     }
 }
 
@@ -259,25 +359,32 @@ fn s3_location(location: &str) -> Option<S3Location> {
         return None;
     }
     let parameter = |name: &str| {
-        let found = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last();
-        found.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+        let found = form_urlencoded::parse(query.as_bytes())
+            .filter(|(key, _)| key == name)
+            .last();
+        found
+            .map(|(_, value)| value.into_owned())
+            .filter(|value| !value.is_empty())
     };
     Some(S3Location {
         bucket: bucket.into(),
         key: key.into(),
         version: parameter("versionId"),
-        etag: parameter("etag").map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
+        etag: parameter("etag")
+            .map(|etag| etag.trim_matches('"').to_owned())
+            .filter(|etag| !etag.is_empty()),
     })
 }
 
 /// `https://github.com/OWNER/REPOSITORY` or `https://api.github.com/repos/OWNER/REPOSITORY/{zipball|tarball}/REF`.
 fn github_location(location: &str, kind: &str) -> Option<Location> {
-    let github = |account: &str, repository: &str, commit_id: &str, bundle_type: &str| Location::GitHub {
-        account: account.into(),
-        repository: repository.trim_end_matches(".git").into(),
-        commit_id: commit_id.into(),
-        bundle_type: bundle_type.into(),
-    };
+    let github =
+        |account: &str, repository: &str, commit_id: &str, bundle_type: &str| Location::GitHub {
+            account: account.into(),
+            repository: repository.trim_end_matches(".git").into(),
+            commit_id: commit_id.into(),
+            bundle_type: bundle_type.into(),
+        };
     if let Some(path) = location.strip_prefix("https://api.github.com/repos/") {
         let mut parts = path.splitn(4, '/');
         let (account, repository, form, reference) =
@@ -289,10 +396,20 @@ fn github_location(location: &str, kind: &str) -> Option<Location> {
         };
         return Some(github(account, repository, reference, bundle_type));
     }
-    let mut parts = location.strip_prefix("https://github.com/")?.trim_end_matches('/').split('/');
+    let mut parts = location
+        .strip_prefix("https://github.com/")?
+        .trim_end_matches('/')
+        .split('/');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(account), Some(repository), None) if !account.is_empty() && !repository.is_empty() => {
-            Some(github(account, repository, "HEAD", if kind == "zip" { "zip" } else { "tar" }))
+        (Some(account), Some(repository), None)
+            if !account.is_empty() && !repository.is_empty() =>
+        {
+            Some(github(
+                account,
+                repository,
+                "HEAD",
+                if kind == "zip" { "zip" } else { "tar" },
+            ))
         }
         _ => None,
     }
@@ -305,14 +422,24 @@ mod tests {
     use super::*;
 
     fn location(arguments: &[&str]) -> Result<Location, String> {
-        let line =
-            crate::cli::local::CommandLine::try_parse_from([&["codedeploy-local"], arguments].concat());
-        line.unwrap().arguments.location().map_err(|error| error.to_string())
+        let line = crate::cli::local::CommandLine::try_parse_from(
+            [&["codedeploy-local"], arguments].concat(),
+        );
+        line.unwrap()
+            .arguments
+            .location()
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn an_object_in_s3_may_name_its_version_and_etag() {
-        let found = location(&["-t", "zip", "-l", "s3://bucket/some/key.zip?versionId=v1&etag=abc"]).unwrap();
+        let found = location(&[
+            "-t",
+            "zip",
+            "-l",
+            "s3://bucket/some/key.zip?versionId=v1&etag=abc",
+        ])
+        .unwrap();
         let expected = S3Location {
             bucket: "bucket".into(),
             key: "some/key.zip".into(),
@@ -320,7 +447,11 @@ mod tests {
             etag: Some("abc".into()),
         };
         assert_eq!(found, Location::S3(expected));
-        assert!(location(&["-t", "zip", "-l", "s3://bucket"]).unwrap_err().contains("s3://BUCKET/KEY"));
+        assert!(
+            location(&["-t", "zip", "-l", "s3://bucket"])
+                .unwrap_err()
+                .contains("s3://BUCKET/KEY")
+        );
     }
 
     #[test]
@@ -331,15 +462,36 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let file = file.to_str().unwrap();
         let cases = [
-            (vec!["-t", "rar", "-l", path], "expected tgz, tar, zip or directory"),
-            (vec!["-t", "zip", "-l", "http://github.com/a/b"], "use https://"),
-            (vec!["-t", "zip", "-l", "https://example.com/x"], "is not a repository on GitHub"),
+            (
+                vec!["-t", "rar", "-l", path],
+                "expected tgz, tar, zip or directory",
+            ),
+            (
+                vec!["-t", "zip", "-l", "http://github.com/a/b"],
+                "use https://",
+            ),
+            (
+                vec!["-t", "zip", "-l", "https://example.com/x"],
+                "is not a repository on GitHub",
+            ),
             (vec!["-t", "zip", "-l", "/nowhere/b.zip"], "cannot be found"),
-            (vec!["-t", "zip", "-l", path], "is a folder, but --type is zip"),
-            (vec!["-t", "directory", "-l", file], "is a file, but --type is directory"),
+            (
+                vec!["-t", "zip", "-l", path],
+                "is a folder, but --type is zip",
+            ),
+            (
+                vec!["-t", "directory", "-l", file],
+                "is a file, but --type is directory",
+            ),
             (vec!["-l", path], "has no AppSpec file appspec.yml"),
-            (vec!["-l", path, "-A", "other.yml"], "has no AppSpec file other.yml"),
-            (vec!["-l", "s3://bucket/key"], "--type directory cannot be in S3"),
+            (
+                vec!["-l", path, "-A", "other.yml"],
+                "has no AppSpec file other.yml",
+            ),
+            (
+                vec!["-l", "s3://bucket/key"],
+                "--type directory cannot be in S3",
+            ),
         ];
         for (arguments, expected) in cases {
             let message = location(&arguments).unwrap_err();
@@ -348,6 +500,9 @@ mod tests {
         std::fs::write(folder.path().join("appspec.yaml"), "").unwrap();
         assert!(location(&["-l", path]).is_ok());
         let message = location(&["-l", path, "-A", "other.yml"]).unwrap_err();
-        assert!(message.contains("has no AppSpec file other.yml"), "{message}");
+        assert!(
+            message.contains("has no AppSpec file other.yml"),
+            "{message}"
+        );
     }
 }

@@ -7,20 +7,35 @@ use crate::cli::local::arguments::UsageError;
 
 /// The events that run by default: all but those that a service performs with its load balancer.
 fn default_order() -> Vec<LifecycleEvent> {
-    LifecycleEvent::standard().filter(|event| !matches!(event, BlockTraffic | AllowTraffic)).collect()
+    LifecycleEvent::standard()
+        .filter(|event| !matches!(event, BlockTraffic | AllowTraffic))
+        .collect()
 }
 
-const BEFORE_DOWNLOAD: [LifecycleEvent; 3] = [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop];
-const BEFORE_INSTALL: [LifecycleEvent; 5] =
-    [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop, DownloadBundle, BeforeInstall];
+const BEFORE_DOWNLOAD: [LifecycleEvent; 3] =
+    [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop];
+const BEFORE_INSTALL: [LifecycleEvent; 5] = [
+    BeforeBlockTraffic,
+    AfterBlockTraffic,
+    ApplicationStop,
+    DownloadBundle,
+    BeforeInstall,
+];
 
 /// Returns the events in `named`, comma-separated, in that order; DownloadBundle and Install come first unless they are
 /// listed.
 pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageError> {
     let mut events = Vec::new();
-    for name in named.unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        let event: LifecycleEvent =
-            name.parse().map_err(|problem| UsageError::EventName { problem, nearest: nearest(name) })?;
+    for name in named
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        let event: LifecycleEvent = name.parse().map_err(|problem| UsageError::EventName {
+            problem,
+            nearest: nearest(name),
+        })?;
         if matches!(event, BlockTraffic | AllowTraffic) {
             return Err(UsageError::ServiceEvent { event });
         }
@@ -31,8 +46,10 @@ pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageErr
         return Ok(default_order());
     }
     if !events.contains(&Install) {
-        let after_download =
-            events.iter().position(|event| *event == DownloadBundle).map_or(0, |index| index + 1);
+        let after_download = events
+            .iter()
+            .position(|event| *event == DownloadBundle)
+            .map_or(0, |index| index + 1);
         events.insert(after_download, Install);
     }
     if !events.contains(&DownloadBundle) {
@@ -57,7 +74,10 @@ pub(super) fn check_known(
         };
         if unknown {
             let nearest = nearest(event.name()).or_else(of_appspec).map(str::to_owned);
-            return Err(UsageError::UnknownEvent { event: event.clone(), nearest });
+            return Err(UsageError::UnknownEvent {
+                event: event.clone(),
+                nearest,
+            });
         }
     }
     Ok(())
@@ -77,10 +97,15 @@ fn only_before(
     limit: LifecycleEvent,
     allowed: &[LifecycleEvent],
 ) -> Result<(), UsageError> {
-    let is_allowed = |event: &LifecycleEvent| allowed.contains(event) || limit == Install && is_custom(event);
+    let is_allowed =
+        |event: &LifecycleEvent| allowed.contains(event) || limit == Install && is_custom(event);
     let mut before = events.iter().take_while(|event| **event != limit);
     match before.find(|event| !is_allowed(event)) {
-        Some(event) => Err(UsageError::EventOrder { event: event.clone(), limit, allowed: allowed.to_vec() }),
+        Some(event) => Err(UsageError::EventOrder {
+            event: event.clone(),
+            limit,
+            allowed: allowed.to_vec(),
+        }),
         None => Ok(()),
     }
 }
@@ -97,33 +122,57 @@ mod tests {
 
     fn names(named: &str) -> Result<String, String> {
         let events = order(Some(named)).map_err(|error| error.to_string())?;
-        Ok(events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(","))
+        Ok(events
+            .iter()
+            .map(LifecycleEvent::name)
+            .collect::<Vec<_>>()
+            .join(","))
     }
 
     #[test]
     fn download_and_install_come_first_unless_they_are_named() {
-        assert_eq!(names("ValidateService").unwrap(), "DownloadBundle,Install,ValidateService");
-        assert_eq!(names("ApplicationStop,Install").unwrap(), "DownloadBundle,ApplicationStop,Install");
+        assert_eq!(
+            names("ValidateService").unwrap(),
+            "DownloadBundle,Install,ValidateService"
+        );
+        assert_eq!(
+            names("ApplicationStop,Install").unwrap(),
+            "DownloadBundle,ApplicationStop,Install"
+        );
         assert_eq!(
             names("ApplicationStop, DownloadBundle").unwrap(),
             "ApplicationStop,DownloadBundle,Install"
         );
-        assert_eq!(names("DownloadBundle,Install,WarmUp").unwrap(), "DownloadBundle,Install,WarmUp");
-        assert_eq!(names("WarmUp,Install").unwrap(), "DownloadBundle,WarmUp,Install");
+        assert_eq!(
+            names("DownloadBundle,Install,WarmUp").unwrap(),
+            "DownloadBundle,Install,WarmUp"
+        );
+        assert_eq!(
+            names("WarmUp,Install").unwrap(),
+            "DownloadBundle,WarmUp,Install"
+        );
     }
 
     #[test]
     fn an_empty_list_is_no_list() {
         for empty in ["", ",", " , "] {
-            assert_eq!(order(Some(empty)).unwrap(), order(None).unwrap(), "{empty:?}");
+            assert_eq!(
+                order(Some(empty)).unwrap(),
+                order(None).unwrap(),
+                "{empty:?}"
+            );
         }
     }
 
     #[test]
     fn an_event_that_nobody_knows_is_refused_with_the_nearest_name() {
         let check = |named: &str, defined: Option<&[&str]>| {
-            let defined =
-                defined.map(|names| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>());
+            let defined = defined.map(|names| {
+                names
+                    .iter()
+                    .map(|name| name.parse().unwrap())
+                    .collect::<Vec<_>>()
+            });
             let checked = check_known(&order(Some(named)).unwrap(), defined.as_deref());
             checked.map_err(|error| error.to_string())
         };
@@ -135,26 +184,46 @@ mod tests {
         ] {
             for defined in [None, Some(&["WarmUp"][..])] {
                 let message = check(named, defined).unwrap_err();
-                assert!(message.ends_with(&format!("did you mean {meant}?")), "{message}");
+                assert!(
+                    message.ends_with(&format!("did you mean {meant}?")),
+                    "{message}"
+                );
             }
-            assert_eq!(check(named, Some(&[named])), Ok(()), "the AppSpec file has it");
+            assert_eq!(
+                check(named, Some(&[named])),
+                Ok(()),
+                "the AppSpec file has it"
+            );
         }
-        assert!(check("WarmUpp", Some(&["WarmUp"])).unwrap_err().ends_with("did you mean WarmUp?"));
+        assert!(
+            check("WarmUpp", Some(&["WarmUp"]))
+                .unwrap_err()
+                .ends_with("did you mean WarmUp?")
+        );
         assert_eq!(check("WarmUp", None), Ok(()));
-        assert!(names("After Install").unwrap_err().ends_with("did you mean AfterInstall?"));
+        assert!(
+            names("After Install")
+                .unwrap_err()
+                .ends_with("did you mean AfterInstall?")
+        );
     }
 
     #[test]
     fn an_impossible_order_is_refused_with_the_possible_one() {
         let message = names("BeforeInstall,DownloadBundle,Install").unwrap_err();
-        assert!(message.contains("BeforeInstall cannot come before DownloadBundle"), "{message}");
+        assert!(
+            message.contains("BeforeInstall cannot come before DownloadBundle"),
+            "{message}"
+        );
         assert!(
             names("ApplicationStart,Install")
                 .unwrap_err()
                 .contains("ApplicationStart cannot come before Install")
         );
         assert!(
-            names("WarmUp,DownloadBundle").unwrap_err().contains("WarmUp cannot come before DownloadBundle")
+            names("WarmUp,DownloadBundle")
+                .unwrap_err()
+                .contains("WarmUp cannot come before DownloadBundle")
         );
         assert!(names("AllowTraffic").unwrap_err().contains("AllowTraffic"));
         assert!(names("a b").is_err());

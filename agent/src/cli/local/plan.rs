@@ -30,22 +30,40 @@ pub(super) struct Arguments {
 /// Shows the plan, and returns whether the deployment could start.
 pub(super) async fn plan(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = crate::cli::local::prepare(&arguments.deployment).await?;
-    let paint = Paint::new(io::stdout().is_terminal(), host.environment().text("NO_COLOR"));
+    let paint = Paint::new(
+        io::stdout().is_terminal(),
+        host.environment().text("NO_COLOR"),
+    );
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
     crate::cli::local::check_events(&host, &spec, &order, &shutdown).await?;
     let scratch = Scratch::new(host.environment()).map_err(LocalError::Scratch)?;
-    let preview =
-        scratch.with(&shutdown, Box::pin(preview::preview(&host, &spec, &order, scratch.path()))).await?;
+    let preview = scratch
+        .with(
+            &shutdown,
+            Box::pin(preview::preview(&host, &spec, &order, scratch.path())),
+        )
+        .await?;
     let mut out = io::stdout().lock();
     match &preview {
-        Ok(preview) if arguments.json => writeln!(out, "{}", console::json(&document::plan(preview)))?,
+        Ok(preview) if arguments.json => {
+            writeln!(out, "{}", console::json(&document::plan(preview)))?
+        }
         Ok(preview) => write!(out, "{}", Words { preview, paint })?,
         Err(error) if arguments.json => {
-            writeln!(out, "{}", console::json(&document::failure(&Chain(error).to_string())))?;
+            writeln!(
+                out,
+                "{}",
+                console::json(&document::failure(&Chain(error).to_string()))
+            )?;
         }
         Err(error) => {
             let text = Chain(error).to_string();
-            writeln!(out, "{}: {}", paint.bad("The deployment would fail"), harmless_lines(&text))?;
+            writeln!(
+                out,
+                "{}: {}",
+                paint.bad("The deployment would fail"),
+                harmless_lines(&text)
+            )?;
         }
     }
     Ok(preview.is_ok_and(|preview| preview.can_start()))

@@ -23,11 +23,19 @@ pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(super) fn new(environment: &Environment) -> io::Result<Self> {
-        let folder = environment.text("TMPDIR").filter(|folder| folder.starts_with('/')).unwrap_or("/tmp");
+        let folder = environment
+            .text("TMPDIR")
+            .filter(|folder| folder.starts_with('/'))
+            .unwrap_or("/tmp");
         // With a link in the path, paths of the revision would seem to lie elsewhere.
         let folder = fs::canonicalize(folder)?;
         // Private: the revision may hold secrets.
-        Ok(Self(tempfile::Builder::new().prefix("codedeploy-plan-").tempdir_in(folder)?.keep()))
+        Ok(Self(
+            tempfile::Builder::new()
+                .prefix("codedeploy-plan-")
+                .tempdir_in(folder)?
+                .keep(),
+        ))
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -65,13 +65,32 @@ enum UnreadableError {
 }
 
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
-    let checked: Vec<Checked> = arguments.files.iter().map(|path| arguments.check(path)).collect();
-    let format = if arguments.json { Format::Json } else { arguments.format };
-    let written = io::stdout().lock().write_all(report::report(&checked, format).as_bytes());
+    let checked: Vec<Checked> = arguments
+        .files
+        .iter()
+        .map(|path| arguments.check(path))
+        .collect();
+    let format = if arguments.json {
+        Format::Json
+    } else {
+        arguments.format
+    };
+    let written = io::stdout()
+        .lock()
+        .write_all(report::report(&checked, format).as_bytes());
     if let Err(error) = written {
-        return crate::console::fail("codedeploy-local", &crate::cli::local::LocalError::Output(error));
+        return crate::console::fail(
+            "codedeploy-local",
+            &crate::cli::local::LocalError::Output(error),
+        );
     }
-    ExitCode::from(checked.iter().map(Checked::exit_code).max().unwrap_or(VALID))
+    ExitCode::from(
+        checked
+            .iter()
+            .map(Checked::exit_code)
+            .max()
+            .unwrap_or(VALID),
+    )
 }
 
 impl Arguments {
@@ -84,7 +103,9 @@ impl Arguments {
         }
         let named = Some(self.appspec_filename.as_str()).filter(|name| !name.is_empty());
         let names = named.into_iter().chain(APPSPEC_FILENAMES.into_iter().rev());
-        let file = names.map(|name| path.join(name)).find(|file| file.symlink_metadata().is_ok());
+        let file = names
+            .map(|name| path.join(name))
+            .find(|file| file.symlink_metadata().is_ok());
         match file {
             Some(file) => {
                 let text = read_bounded(path, &file).map_err(UnreadableError::Read);
@@ -109,7 +130,9 @@ impl Arguments {
         let findings = findings.map(|text| {
             let mut findings = check(&text, folder);
             if self.strict {
-                findings.iter_mut().for_each(|(severity, _)| *severity = Severity::Error);
+                findings
+                    .iter_mut()
+                    .for_each(|(severity, _)| *severity = Severity::Error);
             }
             findings.sort_by_key(|(_, finding)| finding.position);
             findings
@@ -120,7 +143,11 @@ impl Arguments {
 
 impl Checked {
     fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().flatten().filter(|(found, _)| *found == severity).count()
+        self.findings
+            .iter()
+            .flatten()
+            .filter(|(found, _)| *found == severity)
+            .count()
     }
 
     fn exit_code(&self) -> u8 {
@@ -138,17 +165,31 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
         Ok(parsed) => {
             let odd = folder.map(|folder| parsed.lint(folder)).unwrap_or_default();
             let warnings = parsed.warnings.into_iter().chain(odd);
-            let mut findings: Vec<_> = warnings.map(|warning| (Severity::Warning, warning)).collect();
+            let mut findings: Vec<_> = warnings
+                .map(|warning| (Severity::Warning, warning))
+                .collect();
             let appspec = parsed.appspec;
-            findings.extend(folder.into_iter().flat_map(|folder| bundle::check(folder, &appspec, text)));
+            findings.extend(
+                folder
+                    .into_iter()
+                    .flat_map(|folder| bundle::check(folder, &appspec, text)),
+            );
             (Vec::new(), findings)
         }
         Err(invalid) => (
             invalid.problems,
-            invalid.warnings.into_iter().map(|warning| (Severity::Warning, warning)).collect(),
+            invalid
+                .warnings
+                .into_iter()
+                .map(|warning| (Severity::Warning, warning))
+                .collect(),
         ),
     };
-    findings.extend(problems.into_iter().map(|problem| (Severity::Error, problem)));
+    findings.extend(
+        problems
+            .into_iter()
+            .map(|problem| (Severity::Error, problem)),
+    );
     findings
 }
 
@@ -156,7 +197,9 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
 const MOST: u64 = appspec::MAX_BYTES as u64 + 1;
 
 fn read(path: &Path) -> Result<Vec<u8>, UnreadableError> {
-    regular::open(path).and_then(beginning).map_err(UnreadableError::Read)
+    regular::open(path)
+        .and_then(beginning)
+        .map_err(UnreadableError::Read)
 }
 
 fn read_input() -> Result<Vec<u8>, UnreadableError> {

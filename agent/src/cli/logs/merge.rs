@@ -67,12 +67,19 @@ impl Merge {
     /// terminated.
     pub(super) fn next(&mut self, unfinished: bool) -> Option<Record> {
         loop {
-            self.sources.iter_mut().for_each(|source| source.fill(unfinished));
+            self.sources
+                .iter_mut()
+                .for_each(|source| source.fill(unfinished));
             let oldest = self
                 .sources
                 .iter_mut()
                 .filter(|source| source.next.is_some())
-                .min_by_key(|source| source.next.as_ref().map(|record| (record.time, rank(record))))?;
+                .min_by_key(|source| {
+                    source
+                        .next
+                        .as_ref()
+                        .map(|record| (record.time, rank(record)))
+                })?;
             match oldest.next.take() {
                 Some(record) if self.wanted.is(&record) => return Some(record),
                 _ => {}
@@ -90,19 +97,31 @@ impl Merge {
     /// Returns the files that could not be read so far.
     pub(super) fn problems(&mut self) -> Vec<Problem> {
         let mut problems = std::mem::take(&mut self.problems);
-        problems.extend(self.sources.iter_mut().flat_map(|source| source.series.problems()));
+        problems.extend(
+            self.sources
+                .iter_mut()
+                .flat_map(|source| source.series.problems()),
+        );
         problems
     }
 
     fn add(&mut self, files: Files, kind: Kind) {
         let series = Series::new(files, self.wanted.since);
-        self.sources.push(Source { series, parser: Parser::new(kind), next: None });
+        self.sources.push(Source {
+            series,
+            parser: Parser::new(kind),
+            next: None,
+        });
     }
 
     /// Adds the script logs of deployments that no other source covers.
     fn add_scripts_logs(&mut self) {
         for (deployment_id, path) in self.store.scripts_logs().unwrap_or_default() {
-            let asked_for = self.wanted.deployment.as_ref().is_none_or(|wanted| *wanted == deployment_id);
+            let asked_for = self
+                .wanted
+                .deployment
+                .as_ref()
+                .is_none_or(|wanted| *wanted == deployment_id);
             if asked_for && self.known.insert(deployment_id.clone()) {
                 self.add(Files::Single(path), Kind::Scripts { deployment_id });
             }
@@ -135,7 +154,11 @@ impl Source {
     fn fill(&mut self, unfinished: bool) {
         if self.next.is_none() {
             let line = self.series.next();
-            let line = if unfinished { line.or_else(|| self.series.rest()) } else { line };
+            let line = if unfinished {
+                line.or_else(|| self.series.rest())
+            } else {
+                line
+            };
             self.next = line.map(|line| self.parser.line(&line));
         }
     }

@@ -45,7 +45,11 @@ pub(super) struct Parser {
 
 impl Parser {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, last: None, places: HashMap::new() }
+        Self {
+            kind,
+            last: None,
+            places: HashMap::new(),
+        }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) -> Record {
@@ -79,8 +83,9 @@ impl Parser {
             place.1 = Some(script.to_owned());
         } else {
             for name in ["stdout", "stderr"] {
-                if let Some(line) =
-                    entry.strip_prefix('[').and_then(|rest| rest.strip_prefix(name)?.strip_prefix(']'))
+                if let Some(line) = entry
+                    .strip_prefix('[')
+                    .and_then(|rest| rest.strip_prefix(name)?.strip_prefix(']'))
                 {
                     (message, stream) = (line, Some(name));
                 }
@@ -88,14 +93,26 @@ impl Parser {
         }
         let mut fields = Fields::default();
         fields.set("deployment_id", deployment_id.into());
-        let named = [("lifecycle_event", place.0.clone()), ("script", place.1.clone())];
-        for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        let named = [
+            ("lifecycle_event", place.0.clone()),
+            ("script", place.1.clone()),
+        ];
+        for (name, value) in named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+        {
             fields.set(name, value.into());
         }
         if let Some(stream) = stream {
             fields.set(STREAM, stream.into());
         }
-        Record { time, level: Level::INFO, target: SCRIPT_LOG.into(), message: message.to_owned(), fields }
+        Record {
+            time,
+            level: Level::INFO,
+            target: SCRIPT_LOG.into(),
+            message: message.to_owned(),
+            fields,
+        }
     }
 
     fn continued(&self, line: &str) -> Record {
@@ -131,26 +148,43 @@ fn agent_json(line: &str) -> Option<Record> {
             fields.set(name, value);
         }
     }
-    Some(Record { time, level, target, message, fields })
+    Some(Record {
+        time,
+        level,
+        target,
+        message,
+        fields,
+    })
 }
 
 /// `YYYY-MM-DDTHH:MM:SS LEVEL [program(pid)]: message`; AWS's agents before 1.3 have a space instead of the T.
 fn agent_text(line: &str) -> Option<Record> {
     let (time, rest) = line.split_at_checked(19)?;
     let time = LocalTime::parse(time)?;
-    let (level, rest) =
-        rest.strip_prefix(' ')?.split_once(" [").or_else(|| rest.trim_start().split_once(' '))?;
+    let (level, rest) = rest
+        .strip_prefix(' ')?
+        .split_once(" [")
+        .or_else(|| rest.trim_start().split_once(' '))?;
     let level = match level.trim() {
         "FATAL" => Level::ERROR,
         other => other.parse().ok()?,
     };
     let message = rest.split_once("]: ").map_or(rest, |(_, message)| message);
     let mut fields = Fields::default();
-    let id = message.split(' ').rev().find_map(|word| word.strip_prefix("deployment_id="));
+    let id = message
+        .split(' ')
+        .rev()
+        .find_map(|word| word.strip_prefix("deployment_id="));
     if let Some(id) = id.filter(|id| !id.starts_with('"')) {
         fields.set("deployment_id", id.into());
     }
-    Some(Record { time, level, target: "".into(), message: message.to_owned(), fields })
+    Some(Record {
+        time,
+        level,
+        target: "".into(),
+        message: message.to_owned(),
+        fields,
+    })
 }
 
 /// `[YYYY-MM-DD HH:MM:SS.mmm] [<deployment-id>]<entry>`
@@ -180,8 +214,12 @@ mod tests {
         assert_eq!(json.fields.get("bytes"), Some(&3.into()));
         let text = parser.line(json.text("codedeploy-agent", 7).as_bytes());
         assert_eq!(text.fields.text("deployment_id"), Some("d-1"));
-        assert_eq!((text.level, text.message.as_str()), (Level::WARN, "m deployment_id=d-1 bytes=3"));
-        let old = parser.line(b"2018-03-07 12:10:00 INFO  [codedeploy-agent(1025)]: Version file found");
+        assert_eq!(
+            (text.level, text.message.as_str()),
+            (Level::WARN, "m deployment_id=d-1 bytes=3")
+        );
+        let old =
+            parser.line(b"2018-03-07 12:10:00 INFO  [codedeploy-agent(1025)]: Version file found");
         assert_eq!(old.message, "Version file found");
     }
 
@@ -203,7 +241,13 @@ mod tests {
 
     #[test]
     fn what_means_nothing_belongs_to_the_line_before() {
-        for kind in [Kind::Agent, Kind::Deployments, Kind::Scripts { deployment_id: "d-1".into() }] {
+        for kind in [
+            Kind::Agent,
+            Kind::Deployments,
+            Kind::Scripts {
+                deployment_id: "d-1".into(),
+            },
+        ] {
             let mut parser = Parser::new(kind);
             for line in [
                 &b""[..],

@@ -77,7 +77,10 @@ impl Files {
 }
 
 fn numbered(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+    let (Some(folder), Some(name)) = (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
@@ -95,7 +98,13 @@ fn numbered(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 impl Series {
     pub(super) fn new(files: Files, since: Option<SystemTime>) -> Self {
-        Self { files, since, open: None, unreadable: BTreeSet::new(), problems: Vec::new() }
+        Self {
+            files,
+            since,
+            open: None,
+            unreadable: BTreeSet::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Returns the next whole line, without its end; `None` if there is none for now.
@@ -121,7 +130,10 @@ impl Series {
 
     /// Returns an unterminated last line.
     pub(super) fn rest(&mut self) -> Option<Vec<u8>> {
-        self.open.as_mut().map(|open| std::mem::take(&mut open.partial)).filter(|rest| !rest.is_empty())
+        self.open
+            .as_mut()
+            .map(|open| std::mem::take(&mut open.partial))
+            .filter(|rest| !rest.is_empty())
     }
 
     /// Returns the files that turned out to be unreadable since the last call.
@@ -131,7 +143,10 @@ impl Series {
 
     fn leave_out(&mut self, path: PathBuf, source: io::Error) {
         if source.kind() != io::ErrorKind::NotFound && self.unreadable.insert(path.clone()) {
-            self.problems.push(Problem { path, reason: source });
+            self.problems.push(Problem {
+                path,
+                reason: source,
+            });
         }
     }
 
@@ -162,7 +177,11 @@ impl Series {
         let mut found: Vec<(PathBuf, Metadata)> = paths
             .into_iter()
             .filter(|path| !self.unreadable.contains(path))
-            .filter_map(|path| std::fs::metadata(&path).ok().map(|metadata| (path, metadata)))
+            .filter_map(|path| {
+                std::fs::metadata(&path)
+                    .ok()
+                    .map(|metadata| (path, metadata))
+            })
             .collect();
         match &self.open {
             None => {
@@ -171,7 +190,10 @@ impl Series {
                     since.is_none_or(|since| metadata.modified().is_ok_and(|time| time >= since))
                 });
             }
-            Some(open) => match found.iter().position(|(_, metadata)| identity(metadata) == open.identity) {
+            Some(open) => match found
+                .iter()
+                .position(|(_, metadata)| identity(metadata) == open.identity)
+            {
                 Some(position) => drop(found.drain(..=position)),
                 // It was removed: the file that was current then is followed by the one that is current now.
                 None if open.path == current => found.retain(|(path, _)| *path == current),
@@ -186,7 +208,10 @@ impl Series {
 impl Open {
     fn new(path: &Path) -> io::Result<Self> {
         // Non-blocking, because it may be a FIFO.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("is not a file; expected a log"));
@@ -203,7 +228,9 @@ impl Open {
 
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let room = (MAX_LINE - self.partial.len()) as u64;
-        self.read += (&mut self.reader).take(room).read_until(b'\n', &mut self.partial)? as u64;
+        self.read += (&mut self.reader)
+            .take(room)
+            .read_until(b'\n', &mut self.partial)? as u64;
         if self.partial.last() == Some(&b'\n') {
             self.partial.pop();
             return Ok(Some(std::mem::take(&mut self.partial)));

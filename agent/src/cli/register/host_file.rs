@@ -76,10 +76,17 @@ impl HostFile<'_> {
 
     /// Writes the file atomically.
     pub(super) fn write(&self) -> Result<(), FileError> {
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        if let Some(folder) = self
+            .path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
             create_folders(folder, 0o755)?;
         }
-        let failed = |source| FileError::Write { path: self.path.to_owned(), source };
+        let failed = |source| FileError::Write {
+            path: self.path.to_owned(),
+            source,
+        };
         let path = std::path::absolute(self.path).map_err(failed)?;
         path.parent().map_or(Ok(()), sweep).map_err(failed)?;
         replace_file(&path, self.text().as_bytes(), MODE).map_err(failed)
@@ -95,37 +102,60 @@ impl HostFile<'_> {
             aws_credentials_file: None,
         };
         match self.identification {
-            Identification::User { arn, access_key_id, secret_access_key } => {
+            Identification::User {
+                arn,
+                access_key_id,
+                secret_access_key,
+            } => {
                 document.iam_user_arn = Some(arn);
                 document.aws_access_key_id = Some(access_key_id);
                 document.aws_secret_access_key = Some(secret_access_key);
             }
-            Identification::Session { arn, credentials_file } => {
+            Identification::Session {
+                arn,
+                credentials_file,
+            } => {
                 document.iam_session_arn = Some(arn);
                 document.aws_credentials_file = Some(credentials_file);
             }
         }
         // The document consists of texts alone, so it can always be serialised.
-        format!("---\n{}", serde_yaml::to_string(&document).unwrap_or_default())
+        format!(
+            "---\n{}",
+            serde_yaml::to_string(&document).unwrap_or_default()
+        )
     }
 }
 
 /// Returns the user or session of the file at `path`; `None` if there is no file.
 pub(super) fn arn_in(path: &Path) -> Result<Option<String>, FileError> {
-    let text = read(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let text = read(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(text.map(|text| arn(&text).unwrap_or_else(|| "nobody that can be read".into())))
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
-    std::fs::remove_file(path).map_err(|source| FileError::Remove { path: path.to_owned(), source })
+    std::fs::remove_file(path).map_err(|source| FileError::Remove {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Finds the user or session in the text of an on-premises file, whose keys may begin with a colon.
 fn arn(text: &[u8]) -> Option<String> {
-    let Value::Mapping(mapping) = serde_yaml::from_slice(text).ok()? else { return None };
-    ["iam_user_arn", ":iam_user_arn", "iam_session_arn", ":iam_session_arn"]
-        .iter()
-        .find_map(|key| mapping.get(*key)?.as_str().map(str::to_owned))
+    let Value::Mapping(mapping) = serde_yaml::from_slice(text).ok()? else {
+        return None;
+    };
+    [
+        "iam_user_arn",
+        ":iam_user_arn",
+        "iam_session_arn",
+        ":iam_session_arn",
+    ]
+    .iter()
+    .find_map(|key| mapping.get(*key)?.as_str().map(str::to_owned))
 }
 
 /// `None` when there is no such file.

@@ -15,7 +15,11 @@ pub(super) enum OperatorError {
     )]
     None,
     #[error("cannot read the credentials file {} for the profile {profile}", path.display())]
-    File { path: PathBuf, profile: String, source: io::Error },
+    File {
+        path: PathBuf,
+        profile: String,
+        source: io::Error,
+    },
     #[error("{} has no profile {profile} with aws_access_key_id and aws_secret_access_key", path.display())]
     Profile { path: PathBuf, profile: String },
 }
@@ -33,12 +37,21 @@ pub(super) fn keys(
     let named = profile.or_else(|| environment.text("AWS_PROFILE"));
     let profile = named.unwrap_or("default").to_owned();
     let home = || Some(PathBuf::from(environment.text("HOME")?).join(".aws/credentials"));
-    let path = environment.text("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(home);
+    let path = environment
+        .text("AWS_SHARED_CREDENTIALS_FILE")
+        .map(PathBuf::from)
+        .or_else(home);
     let path = path.ok_or(OperatorError::None)?;
     let text = match regular::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(_) if named.is_none() => return Err(OperatorError::None),
-        Err(source) => return Err(OperatorError::File { path, profile, source }),
+        Err(source) => {
+            return Err(OperatorError::File {
+                path,
+                profile,
+                source,
+            });
+        }
     };
     let value = |key| value(&text, &profile, key).map(str::to_owned);
     let (Some(access_key_id), Some(secret_access_key)) =
@@ -59,8 +72,12 @@ pub(super) fn keys(
 fn value<'a>(text: &'a str, profile: &str, key: &str) -> Option<&'a str> {
     let section = |line: &'a str| line.strip_prefix('[')?.strip_suffix(']').map(str::trim);
     let lines = text.lines().map(str::trim);
-    let inside = lines.skip_while(|line| section(line) != Some(profile)).skip(1);
-    let mut pairs = inside.take_while(|line| section(line).is_none()).filter_map(|line| line.split_once('='));
+    let inside = lines
+        .skip_while(|line| section(line) != Some(profile))
+        .skip(1);
+    let mut pairs = inside
+        .take_while(|line| section(line).is_none())
+        .filter_map(|line| line.split_once('='));
     pairs
         .find(|(name, _)| name.trim() == key)
         .map(|(_, value)| value.trim())
@@ -78,7 +95,11 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let path = file.path().to_str().unwrap();
         let shared = ("AWS_SHARED_CREDENTIALS_FILE", path);
-        let own = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "s"), shared];
+        let own = [
+            ("AWS_ACCESS_KEY_ID", "E"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            shared,
+        ];
         let found = |profile: Option<&str>, variables: &[(&str, &str)]| {
             let environment = Environment::new(variables.iter().map(|(k, v)| (k.into(), v.into())));
             match keys(profile, &environment) {
@@ -93,7 +114,10 @@ mod tests {
         assert_eq!(found(None, &[shared, ("AWS_PROFILE", "ops")]), "O");
         assert!(found(Some("half"), &own).contains("no profile half"));
         assert!(found(None, &[]).contains("no credentials for this command"));
-        let missing = [("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/credentials"), ("AWS_PROFILE", "ops")];
+        let missing = [
+            ("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/credentials"),
+            ("AWS_PROFILE", "ops"),
+        ];
         assert!(found(None, &missing).contains("/nowhere/credentials"));
     }
 }

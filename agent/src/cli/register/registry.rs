@@ -29,9 +29,16 @@ pub(super) struct Instance {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServiceError {
     #[error("{operation}: the service answered {kind}: {message}")]
-    Refused { operation: &'static str, kind: String, message: String },
+    Refused {
+        operation: &'static str,
+        kind: String,
+        message: String,
+    },
     #[error("{operation} did not reach the service: {reason}")]
-    Unreached { operation: &'static str, reason: String },
+    Unreached {
+        operation: &'static str,
+        reason: String,
+    },
 }
 
 impl Registry {
@@ -43,7 +50,10 @@ impl Registry {
             .http_client(access.http.clone())
             .use_fips(access.endpoints.use_fips);
         config.set_endpoint_url(endpoint.map(str::to_owned));
-        Self { client: Client::from_conf(config.build()), endpoint: endpoint.map(str::to_owned) }
+        Self {
+            client: Client::from_conf(config.build()),
+            endpoint: endpoint.map(str::to_owned),
+        }
     }
 
     /// The address of the service, if it is not AWS's own.
@@ -53,12 +63,18 @@ impl Registry {
 
     /// `None` if there was never an instance of this name.
     pub(super) async fn instance(&self, name: &str) -> Result<Option<Instance>, ServiceError> {
-        let answer = match self.client.get_on_premises_instance().instance_name(name).send().await {
+        let answer = match self
+            .client
+            .get_on_premises_instance()
+            .instance_name(name)
+            .send()
+            .await
+        {
             Ok(answer) => answer,
             Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(GetOnPremisesInstanceError::is_instance_not_registered_exception) =>
+                if error.as_service_error().is_some_and(
+                    GetOnPremisesInstanceError::is_instance_not_registered_exception,
+                ) =>
             {
                 return Ok(None);
             }
@@ -67,37 +83,74 @@ impl Registry {
         Ok(answer.instance_info.map(|info| Instance {
             registered: info.deregister_time.is_none(),
             arn: info.iam_user_arn.or(info.iam_session_arn),
-            tags: info.tags.unwrap_or_default().into_iter().filter_map(read_tag).collect(),
+            tags: info
+                .tags
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(read_tag)
+                .collect(),
         }))
     }
 
-    pub(super) async fn register(&self, name: &str, host: &Identification) -> Result<(), ServiceError> {
-        let request = self.client.register_on_premises_instance().instance_name(name);
+    pub(super) async fn register(
+        &self,
+        name: &str,
+        host: &Identification,
+    ) -> Result<(), ServiceError> {
+        let request = self
+            .client
+            .register_on_premises_instance()
+            .instance_name(name);
         let request = match host {
             Identification::User { arn, .. } => request.iam_user_arn(arn),
             Identification::Session { arn, .. } => request.iam_session_arn(arn),
         };
-        request.send().await.map(drop).map_err(|error| failed("RegisterOnPremisesInstance", error))
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed("RegisterOnPremisesInstance", error))
     }
 
     pub(super) async fn deregister(&self, name: &str) -> Result<(), ServiceError> {
-        let request = self.client.deregister_on_premises_instance().instance_name(name);
-        request.send().await.map(drop).map_err(|error| failed("DeregisterOnPremisesInstance", error))
+        let request = self
+            .client
+            .deregister_on_premises_instance()
+            .instance_name(name);
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed("DeregisterOnPremisesInstance", error))
     }
 
     pub(super) async fn add_tags(&self, name: &str, tags: &[Tag]) -> Result<(), ServiceError> {
-        let request = self.client.add_tags_to_on_premises_instances().instance_names(name);
+        let request = self
+            .client
+            .add_tags_to_on_premises_instances()
+            .instance_names(name);
         let request = request.set_tags(Some(tags.iter().map(write_tag).collect()));
-        request.send().await.map(drop).map_err(|error| failed("AddTagsToOnPremisesInstances", error))
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed("AddTagsToOnPremisesInstances", error))
     }
 
     pub(super) async fn remove_tags(&self, name: &str, tags: &[Tag]) -> Result<(), ServiceError> {
         if tags.is_empty() {
             return Ok(());
         }
-        let request = self.client.remove_tags_from_on_premises_instances().instance_names(name);
+        let request = self
+            .client
+            .remove_tags_from_on_premises_instances()
+            .instance_names(name);
         let request = request.set_tags(Some(tags.iter().map(write_tag).collect()));
-        request.send().await.map(drop).map_err(|error| failed("RemoveTagsFromOnPremisesInstances", error))
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed("RemoveTagsFromOnPremisesInstances", error))
     }
 }
 
@@ -106,7 +159,10 @@ fn write_tag(Tag { key, value }: &Tag) -> types::Tag {
 }
 
 fn read_tag(tag: types::Tag) -> Option<Tag> {
-    Some(Tag { key: tag.key?, value: tag.value.unwrap_or_default() })
+    Some(Tag {
+        key: tag.key?,
+        value: tag.value.unwrap_or_default(),
+    })
 }
 
 fn failed<E>(operation: &'static str, error: SdkError<E>) -> ServiceError
@@ -119,6 +175,9 @@ where
             kind: kind.to_owned(),
             message: error.message().unwrap_or("no reason given").to_owned(),
         },
-        None => ServiceError::Unreached { operation, reason: Chain(&error).to_string() },
+        None => ServiceError::Unreached {
+            operation,
+            reason: Chain(&error).to_string(),
+        },
     }
 }

@@ -28,8 +28,15 @@ pub(super) struct Registration {
 
 /// The identity of the host.
 pub(super) enum Identification {
-    User { arn: String, access_key_id: String, secret_access_key: String },
-    Session { arn: String, credentials_file: PathBuf },
+    User {
+        arn: String,
+        access_key_id: String,
+        secret_access_key: String,
+    },
+    Session {
+        arn: String,
+        credentials_file: PathBuf,
+    },
 }
 
 /// A tag of an instance.
@@ -45,7 +52,9 @@ pub(super) enum RequestError {
         "--instance-name: {found:?} is not possible; expected 1 to {MAX_NAME} of A-Z, a-z, 0-9 and + = , . @ _ -"
     )]
     Name { found: String },
-    #[error("--instance-name: {found:?} begins with i-, as names of EC2 instances do; choose another name")]
+    #[error(
+        "--instance-name: {found:?} begins with i-, as names of EC2 instances do; choose another name"
+    )]
     Ec2Name { found: String },
     #[error(
         "--iam-user-arn: {found:?} is not the ARN of an IAM user; expected arn:aws:iam::123456789012:user/NAME"
@@ -83,9 +92,14 @@ impl Registration {
                 if !is_user_arn(arn) {
                     return Err(RequestError::UserArn { found: arn.clone() });
                 }
-                let secret_access_key = secret(arguments.secret_access_key_file.as_deref(), environment)?;
+                let secret_access_key =
+                    secret(arguments.secret_access_key_file.as_deref(), environment)?;
                 let access_key_id = arguments.access_key_id.clone().unwrap_or_default();
-                Identification::User { arn: arn.clone(), access_key_id, secret_access_key }
+                Identification::User {
+                    arn: arn.clone(),
+                    access_key_id,
+                    secret_access_key,
+                }
             }
             (None, session) => {
                 let arn = session.clone().unwrap_or_default();
@@ -94,12 +108,21 @@ impl Registration {
                 }
                 let credentials_file = arguments.credentials_file.clone().unwrap_or_default();
                 if !credentials_file.is_absolute() {
-                    return Err(RequestError::RelativeFile { path: credentials_file });
+                    return Err(RequestError::RelativeFile {
+                        path: credentials_file,
+                    });
                 }
-                Identification::Session { arn, credentials_file }
+                Identification::Session {
+                    arn,
+                    credentials_file,
+                }
             }
         };
-        Ok(Self { name, identification, tags })
+        Ok(Self {
+            name,
+            identification,
+            tags,
+        })
     }
 }
 
@@ -124,22 +147,32 @@ impl FromStr for Tag {
         let Some((key, value)) = text.split_once('=') else {
             return Err(format!("{text:?} is not a tag; expected KEY=VALUE"));
         };
-        if key.is_empty() || key.chars().count() > MAX_TAG_KEY || value.chars().count() > MAX_TAG_VALUE {
+        if key.is_empty()
+            || key.chars().count() > MAX_TAG_KEY
+            || value.chars().count() > MAX_TAG_VALUE
+        {
             return Err(format!(
                 "a tag's key has 1 to {MAX_TAG_KEY} characters, and its value at most {MAX_TAG_VALUE}"
             ));
         }
-        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        })
     }
 }
 
 pub(super) fn instance_name(name: &str) -> Result<String, RequestError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(allowed) {
-        return Err(RequestError::Name { found: name.to_owned() });
+        return Err(RequestError::Name {
+            found: name.to_owned(),
+        });
     }
     if name.starts_with("i-") {
-        return Err(RequestError::Ec2Name { found: name.to_owned() });
+        return Err(RequestError::Ec2Name {
+            found: name.to_owned(),
+        });
     }
     Ok(name.to_owned())
 }
@@ -150,46 +183,70 @@ fn tags(tags: &[Tag]) -> Result<Vec<Tag>, RequestError> {
     }
     for (index, tag) in tags.iter().enumerate() {
         if tags[..index].iter().any(|earlier| earlier.key == tag.key) {
-            return Err(RequestError::TagTwice { key: tag.key.clone() });
+            return Err(RequestError::TagTwice {
+                key: tag.key.clone(),
+            });
         }
     }
     Ok(tags.to_vec())
 }
 
 fn is_user_arn(arn: &str) -> bool {
-    resource(arn, "iam").and_then(|resource| resource.strip_prefix("user/")).is_some_and(is_path)
+    resource(arn, "iam")
+        .and_then(|resource| resource.strip_prefix("user/"))
+        .is_some_and(is_path)
 }
 
 fn is_session_arn(arn: &str) -> bool {
     let session = resource(arn, "sts").and_then(|resource| resource.strip_prefix("assumed-role/"));
-    session.is_some_and(|session| session.matches('/').count() == 1 && session.split('/').all(is_path))
+    session
+        .is_some_and(|session| session.matches('/').count() == 1 && session.split('/').all(is_path))
 }
 
 /// The part after the account in an ARN of `service`.
 fn resource<'a>(arn: &'a str, service: &str) -> Option<&'a str> {
     let mut parts = arn.splitn(6, ':');
-    let partition = parts.next().filter(|text| *text == "arn").and_then(|_| parts.next())?;
-    let (found, region, account, resource) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let partition = parts
+        .next()
+        .filter(|text| *text == "arn")
+        .and_then(|_| parts.next())?;
+    let (found, region, account, resource) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    (partition.starts_with("aws") && found == service && region.is_empty() && is_account).then_some(resource)
+    (partition.starts_with("aws") && found == service && region.is_empty() && is_account)
+        .then_some(resource)
 }
 
 fn is_path(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "+=,.@_/-".contains(c))
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+=,.@_/-".contains(c))
 }
 
 fn secret(file: Option<&Path>, environment: &Environment) -> Result<String, RequestError> {
     let Some(path) = file else {
-        return environment.text(SECRET_VARIABLE).map(str::to_owned).ok_or(RequestError::NoSecret);
+        return environment
+            .text(SECRET_VARIABLE)
+            .map(str::to_owned)
+            .ok_or(RequestError::NoSecret);
     };
-    let text =
-        read_secret(path).map_err(|source| RequestError::SecretFile { path: path.to_owned(), source })?;
+    let text = read_secret(path).map_err(|source| RequestError::SecretFile {
+        path: path.to_owned(),
+        source,
+    })?;
     let text = String::from_utf8_lossy(&text);
     let secret = text.trim();
     let is_one = !secret.is_empty()
         && secret.len() < MAX_SECRET as usize
         && secret.chars().all(|c| c.is_ascii_graphic());
-    if is_one { Ok(secret.to_owned()) } else { Err(RequestError::Secret { path: path.to_owned() }) }
+    if is_one {
+        Ok(secret.to_owned())
+    } else {
+        Err(RequestError::Secret {
+            path: path.to_owned(),
+        })
+    }
 }
 
 fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
@@ -207,9 +264,13 @@ mod tests {
 
     #[test]
     fn arns_are_those_of_users_and_sessions() {
-        assert!(is_user_arn("arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1"));
+        assert!(is_user_arn(
+            "arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1"
+        ));
         assert!(is_user_arn("arn:aws-cn:iam::123456789012:user/box1"));
-        assert!(is_session_arn("arn:aws:sts::123456789012:assumed-role/role/session"));
+        assert!(is_session_arn(
+            "arn:aws:sts::123456789012:assumed-role/role/session"
+        ));
         for wrong in [
             "",
             "box1",
@@ -221,8 +282,12 @@ mod tests {
         ] {
             assert!(!is_user_arn(wrong), "{wrong}");
         }
-        assert!(!is_session_arn("arn:aws:sts::123456789012:assumed-role/role"));
-        assert!(!is_session_arn("arn:aws:sts::123456789012:assumed-role/role/"));
+        assert!(!is_session_arn(
+            "arn:aws:sts::123456789012:assumed-role/role"
+        ));
+        assert!(!is_session_arn(
+            "arn:aws:sts::123456789012:assumed-role/role/"
+        ));
     }
 
     #[test]
@@ -236,12 +301,21 @@ mod tests {
     #[test]
     fn tags_have_a_key_and_stand_once() {
         let tag = |text: &str| text.parse::<Tag>();
-        assert_eq!(tag("a=b=c").unwrap(), Tag { key: "a".into(), value: "b=c".into() });
+        assert_eq!(
+            tag("a=b=c").unwrap(),
+            Tag {
+                key: "a".into(),
+                value: "b=c".into()
+            }
+        );
         assert_eq!(tag("a=").unwrap().value, "");
         assert!(tag("a").is_err() && tag("=b").is_err());
         let twice = [tag("a=1").unwrap(), tag("a=2").unwrap()];
         assert!(matches!(tags(&twice), Err(RequestError::TagTwice { .. })));
         let many: Vec<_> = (0..11).map(|n| tag(&format!("k{n}=v")).unwrap()).collect();
-        assert!(matches!(tags(&many), Err(RequestError::TooManyTags { count: 11 })));
+        assert!(matches!(
+            tags(&many),
+            Err(RequestError::TooManyTags { count: 11 })
+        ));
     }
 }

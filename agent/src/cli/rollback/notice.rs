@@ -51,8 +51,9 @@ pub fn is_waiting(store: &Store) -> bool {
 /// Delivers all waiting reports to the controller; those that it does not answer stay for later.
 pub async fn tell(store: &Store, service: &CommandService) {
     for path in waiting(store) {
-        let notice = regular::read(&path)
-            .and_then(|text| serde_json::from_slice::<PostHostRollbackInput>(&text).map_err(io::Error::from));
+        let notice = regular::read(&path).and_then(|text| {
+            serde_json::from_slice::<PostHostRollbackInput>(&text).map_err(io::Error::from)
+        });
         let notice = match notice {
             Ok(notice) => notice,
             Err(error) => {
@@ -61,8 +62,10 @@ pub async fn tell(store: &Store, service: &CommandService) {
                 continue;
             }
         };
-        let notice =
-            PostHostRollbackInput { host_identifier: service.host_identifier().to_owned(), ..notice };
+        let notice = PostHostRollbackInput {
+            host_identifier: service.host_identifier().to_owned(),
+            ..notice
+        };
         match service.attempt(&notice).await {
             Ok(_) => {
                 tracing::info!(
@@ -93,9 +96,15 @@ fn folder(store: &Store) -> PathBuf {
 }
 
 fn waiting(store: &Store) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder(store)).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(folder(store))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "json")
+    });
     paths.sort();
     paths
 }

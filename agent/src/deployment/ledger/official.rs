@@ -39,8 +39,10 @@ pub(super) fn write(
     host_command_identifier: &str,
 ) -> Result<(), LedgerError> {
     let path = folder.join(deployment.as_str());
-    replace_record(&path, host_command_identifier.as_bytes())
-        .map_err(|source| LedgerError { path: path.clone(), source })
+    replace_record(&path, host_command_identifier.as_bytes()).map_err(|source| LedgerError {
+        path: path.clone(),
+        source,
+    })
 }
 
 /// Removes the note, unless a later command of the same deployment has replaced it.
@@ -58,7 +60,11 @@ pub(super) fn remove(folder: &Path, deployment: &str, host_command_identifier: &
 }
 
 /// Whether there is no note of this command any more, or another command's in its place.
-pub(super) fn is_gone(folder: &Path, deployment: &PathComponent, host_command_identifier: &str) -> bool {
+pub(super) fn is_gone(
+    folder: &Path,
+    deployment: &PathComponent,
+    host_command_identifier: &str,
+) -> bool {
     match read(&folder.join(deployment.as_str())) {
         Ok(current) => current != host_command_identifier,
         Err(Useless::Read(error)) => error.kind() == io::ErrorKind::NotFound,
@@ -104,13 +110,21 @@ pub(super) fn read(path: &Path) -> Result<String, Useless> {
     }
     // The file may have been replaced since: never block, and follow no link.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
     let mut bytes = Vec::new();
     file.take(MAX_IDENTIFIER + 1).read_to_end(&mut bytes)?;
     let text = String::from_utf8(bytes).map_err(|_| Useless::Noise)?;
     let text = text.trim();
-    let usable = !text.is_empty() && text.len() as u64 <= MAX_IDENTIFIER && !text.contains(char::is_control);
-    if usable { Ok(text.to_owned()) } else { Err(Useless::Noise) }
+    let usable =
+        !text.is_empty() && text.len() as u64 <= MAX_IDENTIFIER && !text.contains(char::is_control);
+    if usable {
+        Ok(text.to_owned())
+    } else {
+        Err(Useless::Noise)
+    }
 }
 
 /// Removes a useless file; a folder that is not empty stays, for its owner.
@@ -142,15 +156,27 @@ mod tests {
         begin(folder.path(), "d-B", "command-b");
         begin(folder.path(), "d-C", "command-c");
         begin(folder.path(), "d-D", "");
-        fs::write(at(".codedeploy-0123456789abcdef-0"), "never renamed to its place").unwrap();
+        fs::write(
+            at(".codedeploy-0123456789abcdef-0"),
+            "never renamed to its place",
+        )
+        .unwrap();
         let day_before = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 3600);
-        fs::File::options().write(true).open(at("d-C")).unwrap().set_modified(day_before).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(at("d-C"))
+            .unwrap()
+            .set_modified(day_before)
+            .unwrap();
 
         let expected = |deployment_id: &str, id: &str| Bare {
             deployment_id: deployment_id.into(),
             host_command_identifier: id.into(),
         };
-        assert_eq!(all(folder.path()), [expected("d-B", "command-b"), expected("d-C", "command-c")]);
+        assert_eq!(
+            all(folder.path()),
+            [expected("d-B", "command-b"), expected("d-C", "command-c")]
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
@@ -171,10 +197,15 @@ mod tests {
         fs::write(at("d-noise"), vec![b'x'; 10 * 1024 * 1024]).unwrap();
         begin(&folder, "d-real", "command");
 
-        let found: Vec<_> = all(&folder).into_iter().map(|found| found.deployment_id).collect();
+        let found: Vec<_> = all(&folder)
+            .into_iter()
+            .map(|found| found.deployment_id)
+            .collect();
         assert_eq!(found, ["d-real"]);
-        let mut left: Vec<_> =
-            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut left: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         left.sort();
         assert_eq!(left, ["d-full", "d-real"]);
         assert!(outside.exists());

@@ -104,7 +104,13 @@ pub(super) enum Useless {
 impl InProgress {
     pub(super) fn new(command: HostCommand) -> Self {
         let received_at = OffsetDateTime::now_utc();
-        Self { version: VERSION, command, received_at, starts: 1, begun: None }
+        Self {
+            version: VERSION,
+            command,
+            received_at,
+            starts: 1,
+            begun: None,
+        }
     }
 }
 
@@ -116,7 +122,14 @@ impl Ended {
     ) -> Self {
         let lifecycle_event = lifecycle_event.chars().take(128).collect();
         let ended_at = OffsetDateTime::now_utc();
-        Self { version: VERSION, lifecycle_event, deployment_id, ended_at, noted: None, completion }
+        Self {
+            version: VERSION,
+            lifecycle_event,
+            deployment_id,
+            ended_at,
+            noted: None,
+            completion,
+        }
     }
 }
 
@@ -160,6 +173,12 @@ pub(super) fn read<R: Record>(path: &Path) -> Result<R, Useless> {
         _ => {}
     }
     let record: R = serde_json::from_value(value)?;
-    let named = path.file_name().is_some_and(|name| *name == *file_name(record.host_command_identifier()));
-    if named { Ok(record) } else { Err(Useless::Misplaced) }
+    let named = path
+        .file_name()
+        .is_some_and(|name| *name == *file_name(record.host_command_identifier()));
+    if named {
+        Ok(record)
+    } else {
+        Err(Useless::Misplaced)
+    }
 }

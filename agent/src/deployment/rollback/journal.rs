@@ -76,7 +76,12 @@ pub struct Journal {
 
 impl Cause {
     pub fn new(about: About, command: Option<String>, failure: Option<CompletionPayload>) -> Self {
-        Self { version: VERSION, about, command, failure }
+        Self {
+            version: VERSION,
+            about,
+            command,
+            failure,
+        }
     }
 }
 
@@ -85,11 +90,20 @@ impl Journal {
     pub(super) fn begin(store: &Store, cause: Cause) -> io::Result<Self> {
         let path = store.rollback_journal(&cause.about.deployment_group_id);
         let mut options = File::options();
-        options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(&path)?;
         lock(&file)?;
         file.set_len(0)?;
-        let mut journal = Self { path, file, cause, steps: Vec::new() };
+        let mut journal = Self {
+            path,
+            file,
+            cause,
+            steps: Vec::new(),
+        };
         let first = serde_json::to_string(&journal.cause)?;
         journal.append(&first)?;
         let folder = journal.path.parent().unwrap_or(Path::new("/"));
@@ -116,7 +130,9 @@ impl Journal {
     /// `None` while another process works on it, or if its first line is missing.
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let mut options = File::options();
-        options.append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(path)?;
         if lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return Ok(None);
@@ -131,13 +147,21 @@ impl Journal {
         };
         let cause: Cause = serde_json::from_str(first)?;
         if cause.version != VERSION {
-            return Err(io::Error::other(format!("it has version {}, not {VERSION}", cause.version)));
+            return Err(io::Error::other(format!(
+                "it has version {}, not {VERSION}",
+                cause.version
+            )));
         }
         let steps = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
         if whole.len() + 1 < text.len() {
             file.set_len(whole.len() as u64 + 1)?;
         }
-        Ok(Some(Self { path: path.to_owned(), file, cause, steps }))
+        Ok(Some(Self {
+            path: path.to_owned(),
+            file,
+            cause,
+            steps,
+        }))
     }
 
     /// Removes the journal of the rollback that followed `command`, once its outcome is recorded; returns the
@@ -163,7 +187,9 @@ impl Journal {
     /// Returns the restored deployment, once its files are restored, and the facts that a person must know about them.
     pub(super) fn restored(&self) -> Option<(Option<&Path>, &[String])> {
         self.steps.iter().find_map(|step| match step {
-            Step::Restored { previous, warnings } => Some((previous.as_deref(), warnings.as_slice())),
+            Step::Restored { previous, warnings } => {
+                Some((previous.as_deref(), warnings.as_slice()))
+            }
             _ => None,
         })
     }
@@ -171,21 +197,30 @@ impl Journal {
     /// The restored deployment.
     pub fn previous(&self) -> Option<String> {
         let (previous, _) = self.restored()?;
-        previous?.file_name().map(|id| id.to_string_lossy().into_owned())
+        previous?
+            .file_name()
+            .map(|id| id.to_string_lossy().into_owned())
     }
 
     pub(super) fn came(&self, event: &LifecycleEvent) -> Came {
         let mut begun = 0;
         for step in &self.steps {
             match step {
-                Step::Ended { event: ended, result } if ended == event.name() => {
+                Step::Ended {
+                    event: ended,
+                    result,
+                } if ended == event.name() => {
                     return Came::Ended(result.clone());
                 }
                 Step::Begun { event: of } if of == event.name() => begun += 1,
                 _ => {}
             }
         }
-        if begun == 0 { Came::NotBegun } else { Came::Interrupted(begun) }
+        if begun == 0 {
+            Came::NotBegun
+        } else {
+            Came::Interrupted(begun)
+        }
     }
 
     /// The result, once only the report remains.
@@ -205,11 +240,16 @@ impl Journal {
     }
 
     pub(super) fn note_begun(&mut self, event: &LifecycleEvent) -> io::Result<()> {
-        self.note(Step::Begun { event: event.name().to_owned() })
+        self.note(Step::Begun {
+            event: event.name().to_owned(),
+        })
     }
 
     pub(super) fn note_ended(&mut self, event: &LifecycleEvent, result: Started) -> io::Result<()> {
-        self.note(Step::Ended { event: event.name().to_owned(), result })
+        self.note(Step::Ended {
+            event: event.name().to_owned(),
+            result,
+        })
     }
 
     pub(super) fn note_done(&mut self, words: String) -> io::Result<()> {
@@ -257,9 +297,16 @@ mod tests {
         let store = Store::new(root.path(), "ongoing-deployment");
         std::fs::create_dir_all(store.instructions()).unwrap();
         let mut journal = Journal::begin(&store, cause(Some("c"))).unwrap();
-        assert!(Journal::left(&store).unwrap().is_empty(), "somebody works on it");
-        journal.note_restored(Some("/x/d-1".into()), vec!["kept".into()]).unwrap();
-        journal.note_begun(&LifecycleEvent::ApplicationStart).unwrap();
+        assert!(
+            Journal::left(&store).unwrap().is_empty(),
+            "somebody works on it"
+        );
+        journal
+            .note_restored(Some("/x/d-1".into()), vec!["kept".into()])
+            .unwrap();
+        journal
+            .note_begun(&LifecycleEvent::ApplicationStart)
+            .unwrap();
         let path = journal.path.clone();
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
@@ -268,18 +315,36 @@ mod tests {
         let [mut journal] = <[Journal; 1]>::try_from(Journal::left(&store).unwrap()).unwrap();
         assert_eq!(journal.cause, cause(Some("c")));
         assert_eq!(journal.restored().unwrap().0, Some(Path::new("/x/d-1")));
-        assert_eq!(journal.came(&LifecycleEvent::ApplicationStart), Came::Interrupted(1));
-        assert_eq!(journal.came(&LifecycleEvent::ValidateService), Came::NotBegun);
-        let result = Started { succeeded: true, words: "succeeded".into(), log_tail: String::new() };
-        journal.note_ended(&LifecycleEvent::ApplicationStart, result.clone()).unwrap();
+        assert_eq!(
+            journal.came(&LifecycleEvent::ApplicationStart),
+            Came::Interrupted(1)
+        );
+        assert_eq!(
+            journal.came(&LifecycleEvent::ValidateService),
+            Came::NotBegun
+        );
+        let result = Started {
+            succeeded: true,
+            words: "succeeded".into(),
+            log_tail: String::new(),
+        };
+        journal
+            .note_ended(&LifecycleEvent::ApplicationStart, result.clone())
+            .unwrap();
         journal.note_done("rolled back".into()).unwrap();
         drop(journal);
         let [journal] = <[Journal; 1]>::try_from(Journal::left(&store).unwrap()).unwrap();
-        assert_eq!(journal.came(&LifecycleEvent::ApplicationStart), Came::Ended(result));
+        assert_eq!(
+            journal.came(&LifecycleEvent::ApplicationStart),
+            Came::Ended(result)
+        );
         drop(journal);
         let about = cause(None).about;
         assert_eq!(Journal::close(&store, &about, "another"), None);
-        assert_eq!(Journal::close(&store, &about, "c").as_deref(), Some("rolled back"));
+        assert_eq!(
+            Journal::close(&store, &about, "c").as_deref(),
+            Some("rolled back")
+        );
         assert!(!path.exists());
     }
 

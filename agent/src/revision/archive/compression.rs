@@ -72,7 +72,9 @@ pub enum StreamProblem {
         "the bundle holds other bytes than zeros behind its {0} stream, which would be dropped; build it as one archive"
     )]
     Behind(&'static str),
-    #[error("the bundle's zstd stream needs a dictionary that is not in it; compress it without --dict")]
+    #[error(
+        "the bundle's zstd stream needs a dictionary that is not in it; compress it without --dict"
+    )]
     Dictionary,
 }
 
@@ -105,7 +107,10 @@ enum State<'a> {
 impl<'a> Decompressed<'a> {
     /// `input` begins with a stream of `compression`.
     pub(super) fn new(compression: Compression, input: Input<'a>) -> Self {
-        Self { compression, state: State::Between(input) }
+        Self {
+            compression,
+            state: State::Between(input),
+        }
     }
 
     /// Returns the decoder of the next stream; none if only zeros follow.
@@ -118,7 +123,9 @@ impl<'a> Decompressed<'a> {
             if only_zeros(&mut input)? {
                 return Ok(State::Ended);
             }
-            return Err(io::Error::other(StreamProblem::Behind(self.compression.name())));
+            return Err(io::Error::other(StreamProblem::Behind(
+                self.compression.name(),
+            )));
         }
         Ok(match self.compression {
             Compression::Gzip => State::Gzip(Box::new(GzDecoder::new(input))),
@@ -180,7 +187,11 @@ impl<'a> Zstd<'a> {
     fn new(input: Input<'a>) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_WINDOW);
-        Self { input, decoder, begun: false }
+        Self {
+            input,
+            decoder,
+            begun: false,
+        }
     }
 
     /// Reads the frame's header; returns whether it has content.
@@ -188,7 +199,9 @@ impl<'a> Zstd<'a> {
         use FrameDecoderError as Error;
         match self.decoder.reset(&mut self.input) {
             Ok(()) => Ok(true),
-            Err(Error::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+            Err(Error::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length, ..
+            })) => {
                 let length = u64::from(length);
                 if io::copy(&mut (&mut self.input).take(length), &mut io::sink())? < length {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -207,7 +220,10 @@ impl<'a> Zstd<'a> {
     fn check(&self) -> io::Result<()> {
         match self.decoder.get_checksum_from_data() {
             Some(found) if self.decoder.get_calculated_checksum() != Some(found) => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "a zstd frame's checksum is wrong"))
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a zstd frame's checksum is wrong",
+                ))
             }
             _ => Ok(()),
         }

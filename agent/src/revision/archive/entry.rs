@@ -110,7 +110,11 @@ impl EntryPath {
 
     /// The last component; empty for the root.
     pub(super) fn name(&self) -> &OsStr {
-        let start = self.0.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let start = self
+            .0
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |slash| slash + 1);
         OsStr::from_bytes(&self.0[start..])
     }
 
@@ -122,7 +126,10 @@ impl EntryPath {
 
     /// Every component, outermost first.
     pub(super) fn components(&self) -> impl Iterator<Item = &OsStr> {
-        self.0.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(OsStr::from_bytes)
+        self.0
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+            .map(OsStr::from_bytes)
     }
 
     pub(super) fn as_os_str(&self) -> &OsStr {
@@ -174,9 +181,18 @@ mod tests {
         ] {
             assert_eq!(parsed(raw), Err(refusal), "{raw:?}");
         }
-        assert_eq!(parsed(&"x".repeat(256)), Err(Refusal::NameTooLong { limit: 255 }));
-        assert_eq!(parsed(&"x/".repeat(257)), Err(Refusal::TooDeep { limit: 256 }));
-        assert_eq!(parsed(&"xxxxxxxxxxxxxxxxxxxx/".repeat(200)), Err(Refusal::NameTooLong { limit: 4095 }));
+        assert_eq!(
+            parsed(&"x".repeat(256)),
+            Err(Refusal::NameTooLong { limit: 255 })
+        );
+        assert_eq!(
+            parsed(&"x/".repeat(257)),
+            Err(Refusal::TooDeep { limit: 256 })
+        );
+        assert_eq!(
+            parsed(&"xxxxxxxxxxxxxxxxxxxx/".repeat(200)),
+            Err(Refusal::NameTooLong { limit: 4095 })
+        );
     }
 
     #[test]
@@ -186,7 +202,13 @@ mod tests {
         assert!(path.parent().is_parent_of(&path));
         assert_eq!(path.name(), "c");
         let ancestors: Vec<_> = path.ancestors().collect();
-        assert_eq!(ancestors, [EntryPath::parse(b"a").unwrap(), EntryPath::parse(b"a/b").unwrap()]);
+        assert_eq!(
+            ancestors,
+            [
+                EntryPath::parse(b"a").unwrap(),
+                EntryPath::parse(b"a/b").unwrap()
+            ]
+        );
         assert!(EntryPath::parse(b"a").unwrap().parent().is_root());
     }
 }

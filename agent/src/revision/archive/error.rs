@@ -20,17 +20,27 @@ pub enum UnpackError {
         "entry {entry} would make the revision {needed} bytes or more, and archive_max_extraction_size allows {limit}; \
          make the bundle smaller or raise the limit"
     )]
-    TooLarge { entry: EntryName, needed: u64, limit: u64 },
+    TooLarge {
+        entry: EntryName,
+        needed: u64,
+        limit: u64,
+    },
 
     /// More content than the file system has room for.
     #[error(
         "entry {entry} would make the revision {needed} bytes or more, and the file system had {free} bytes free; \
          free disk space or make the bundle smaller"
     )]
-    NoSpace { entry: EntryName, needed: u64, free: u64 },
+    NoSpace {
+        entry: EntryName,
+        needed: u64,
+        free: u64,
+    },
 
     /// More entries than any revision needs.
-    #[error("the bundle holds more than {limit} entries; split it, or archive the small files inside it")]
+    #[error(
+        "the bundle holds more than {limit} entries; split it, or archive the small files inside it"
+    )]
     TooManyEntries { limit: u64 },
 
     /// More, or longer, folders and links than fit in memory.
@@ -46,8 +56,14 @@ pub enum UnpackError {
     Read { kind: BundleType, source: io::Error },
 
     /// Another format than the deployment names.
-    #[error("the bundle cannot be read as {kind}: it is {found}; {}", advice(found))]
-    NotThisType { kind: BundleType, found: &'static str },
+    #[error(
+        "the bundle cannot be read as {kind}: it is {found}; {}",
+        advice(found)
+    )]
+    NotThisType {
+        kind: BundleType,
+        found: &'static str,
+    },
 
     /// A compressed stream that this agent does not unpack.
     #[error(transparent)]
@@ -62,14 +78,20 @@ pub enum UnpackError {
 
     /// An archive that stops before its end.
     #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
-    Truncated { kind: BundleType, last: Option<EntryName> },
+    Truncated {
+        kind: BundleType,
+        last: Option<EntryName>,
+    },
 
     /// Content after the end marker, which an unpacker would silently drop.
     #[error(
         "the {kind} bundle holds data after its end marker, {}which would be dropped; build it as one archive",
         after(.last)
     )]
-    TrailingData { kind: BundleType, last: Option<EntryName> },
+    TrailingData {
+        kind: BundleType,
+        last: Option<EntryName>,
+    },
 
     /// An entry whose content cannot be read from the archive: damaged, truncated, or with a wrong checksum.
     #[error(
@@ -81,11 +103,19 @@ pub enum UnpackError {
     #[error(
         "entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again"
     )]
-    SizeMismatch { entry: EntryName, declared: u64, found: Found },
+    SizeMismatch {
+        entry: EntryName,
+        declared: u64,
+        found: Found,
+    },
 
     /// A system call on the target failed.
     #[error("cannot {operation} entry {entry} in the deployment archive folder")]
-    Write { entry: EntryName, operation: &'static str, source: io::Error },
+    Write {
+        entry: EntryName,
+        operation: &'static str,
+        source: io::Error,
+    },
 
     /// The target is no folder, or cannot be opened.
     #[error("cannot open the folder {} to unpack into it", path.display())]
@@ -97,7 +127,11 @@ pub enum UnpackError {
 
     /// A system call failed while the only folder was made the root.
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
-    Flatten { path: PathBuf, operation: &'static str, source: io::Error },
+    Flatten {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 /// The advice for a bundle that is `found`.
@@ -116,13 +150,18 @@ impl UnpackError {
     pub(super) fn read_entry(entry: impl Into<EntryName>, source: io::Error) -> Self {
         match StreamProblem::of(&source) {
             Some(problem) => Self::Stream(problem),
-            None => Self::ReadEntry { entry: entry.into(), source },
+            None => Self::ReadEntry {
+                entry: entry.into(),
+                source,
+            },
         }
     }
 }
 
 fn after(last: &Option<EntryName>) -> String {
-    last.as_ref().map(|entry| format!("after entry {entry} ")).unwrap_or_default()
+    last.as_ref()
+        .map(|entry| format!("after entry {entry} "))
+        .unwrap_or_default()
 }
 
 /// The size of an entry's content.
@@ -229,11 +268,14 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::Clash { this, other } => {
-                write!(f, "is {this} while the bundle also holds {other} of that name; keep one of them")
+                write!(
+                    f,
+                    "is {this} while the bundle also holds {other} of that name; keep one of them"
+                )
             }
-            Self::NotAFolder => {
-                f.write_str("lies under a name that the bundle also gives to a file; keep one of them")
-            }
+            Self::NotAFolder => f.write_str(
+                "lies under a name that the bundle also gives to a file; keep one of them",
+            ),
             Self::Special { kind } => {
                 write!(
                     f,
@@ -241,30 +283,51 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::UnknownType { code } => {
-                write!(f, "is of type {code:#x}, which this agent does not know; archive it as a plain file")
+                write!(
+                    f,
+                    "is of type {code:#x}, which this agent does not know; archive it as a plain file"
+                )
             }
             Self::HardLinkTarget { target, problem } => {
                 write!(f, "is a hard link to {target}, which {problem}")
             }
             Self::LinkTarget { limit } => {
-                write!(f, "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes")
+                write!(
+                    f,
+                    "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes"
+                )
             }
-            Self::Symlink => f.write_str("is a symbolic link, which reject_symlinks_in_bundle forbids"),
+            Self::Symlink => {
+                f.write_str("is a symbolic link, which reject_symlinks_in_bundle forbids")
+            }
             Self::UnsafePermissions { mode } => {
-                write!(f, "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids")
+                write!(
+                    f,
+                    "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids"
+                )
             }
             Self::Encrypted => f.write_str("is encrypted; build the bundle without a password"),
             Self::Method { name } => {
-                write!(f, "is compressed with {name}; build the bundle with the methods store or deflate")
+                write!(
+                    f,
+                    "is compressed with {name}; build the bundle with the methods store or deflate"
+                )
             }
             Self::Contradiction { problem } => {
-                write!(f, "is not the same to every reader: {problem}; build the bundle again")
+                write!(
+                    f,
+                    "is not the same to every reader: {problem}; build the bundle again"
+                )
             }
             Self::Continued => {
                 f.write_str("continues a file from another volume; build the bundle as one archive")
             }
             Self::RecordTooLarge { limit } => {
-                write!(f, "is a record about another entry and larger than {} MiB", limit >> 20)
+                write!(
+                    f,
+                    "is a record about another entry and larger than {} MiB",
+                    limit >> 20
+                )
             }
             Self::UnexpectedData { bytes } => {
                 write!(f, "is a folder or link that carries {bytes} bytes of data")
@@ -277,6 +340,9 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// The error for the entry called `entry`.
     pub(super) fn of(self, entry: impl Into<EntryName>) -> UnpackError {
-        UnpackError::Refused { entry: entry.into(), reason: self }
+        UnpackError::Refused {
+            entry: entry.into(),
+            reason: self,
+        }
     }
 }

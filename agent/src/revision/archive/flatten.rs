@@ -10,7 +10,10 @@ use rustix::io::Errno;
 
 use super::error::UnpackError;
 
-const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const OPEN: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Strips the only top-level folder if it contains an AppSpec file: its contents become the root.
 ///
@@ -23,7 +26,11 @@ const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool, UnpackError> {
     let failed = |operation, name: &OsStr| {
         let path = dir.join(name);
-        move |errno: Errno| UnpackError::Flatten { path, operation, source: errno.into() }
+        move |errno: Errno| UnpackError::Flatten {
+            path,
+            operation,
+            source: errno.into(),
+        }
     };
     let here = OsStr::new("");
     let root = rustix::fs::openat(CWD, dir, OPEN, Mode::empty()).map_err(failed("open", here))?;
@@ -36,7 +43,10 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
         Err(errno) => return Err(failed("open", only)(errno)),
     };
     let children = names(&folder).map_err(failed("list", only))?;
-    if !children.iter().any(|child| appspec_names.iter().any(|name| child == name)) {
+    if !children
+        .iter()
+        .any(|child| appspec_names.iter().any(|name| child == name))
+    {
         return Ok(false);
     }
 
@@ -52,7 +62,8 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
     for child in &children {
         move_up(folder.as_fd(), root.as_fd(), child).map_err(failed("move up", child))?;
     }
-    rustix::fs::unlinkat(&root, &emptied, AtFlags::REMOVEDIR).map_err(failed("remove", &emptied))?;
+    rustix::fs::unlinkat(&root, &emptied, AtFlags::REMOVEDIR)
+        .map_err(failed("remove", &emptied))?;
     Ok(true)
 }
 

@@ -62,17 +62,50 @@ const MAGIC: [(&[u8], Format); 16] = [
     (b"PK\x03\x04", Format::Zip),
     (b"PK\x05\x06", Format::Zip),
     (b"PK\x07\x08", Format::Zip),
-    (b"LZIP", Format::Other("compressed with lzip, which is not supported")),
-    (b"\x04\x22\x4d\x18", Format::Other("compressed with lz4, which is not supported")),
-    (b"\x02\x21\x4c\x18", Format::Other("compressed with lz4, which is not supported")),
-    (b"\x89LZO", Format::Other("compressed with lzop, which is not supported")),
-    (b"\x5d\0\0", Format::Other("compressed with lzma, which is not supported")),
-    (b"\x1f\x9d", Format::Other("compressed with compress (.Z), which is not supported")),
-    (b"7z\xbc\xaf\x27\x1c", Format::Other("a 7z archive, which is not supported")),
-    (b"Rar!", Format::Other("a rar archive, which is not supported")),
-    (b"07070", Format::Other("a cpio archive, which is not supported")),
-    (b"!<arch>", Format::Other("an ar archive, such as a Debian package, which is not supported")),
-    (b"\xed\xab\xee\xdb", Format::Other("an rpm package, which is not supported")),
+    (
+        b"LZIP",
+        Format::Other("compressed with lzip, which is not supported"),
+    ),
+    (
+        b"\x04\x22\x4d\x18",
+        Format::Other("compressed with lz4, which is not supported"),
+    ),
+    (
+        b"\x02\x21\x4c\x18",
+        Format::Other("compressed with lz4, which is not supported"),
+    ),
+    (
+        b"\x89LZO",
+        Format::Other("compressed with lzop, which is not supported"),
+    ),
+    (
+        b"\x5d\0\0",
+        Format::Other("compressed with lzma, which is not supported"),
+    ),
+    (
+        b"\x1f\x9d",
+        Format::Other("compressed with compress (.Z), which is not supported"),
+    ),
+    (
+        b"7z\xbc\xaf\x27\x1c",
+        Format::Other("a 7z archive, which is not supported"),
+    ),
+    (
+        b"Rar!",
+        Format::Other("a rar archive, which is not supported"),
+    ),
+    (
+        b"07070",
+        Format::Other("a cpio archive, which is not supported"),
+    ),
+    (
+        b"!<arch>",
+        Format::Other("an ar archive, such as a Debian package, which is not supported"),
+    ),
+    (
+        b"\xed\xab\xee\xdb",
+        Format::Other("an rpm package, which is not supported"),
+    ),
     (b"<", Format::Other("an HTML or XML document")),
     (b"-----BEGIN ", Format::Other("encrypted or encoded text")),
 ];

@@ -24,7 +24,13 @@ pub(super) struct Meter {
 impl Meter {
     /// `limit` is the operator's, `free` is the free space of the file system; both in bytes.
     pub(super) fn new(limit: Option<u64>, free: u64) -> Self {
-        Self { limit, free, bytes: AtomicU64::new(0), entries: AtomicU64::new(0), held: AtomicU64::new(0) }
+        Self {
+            limit,
+            free,
+            bytes: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+        }
     }
 
     /// Counts an entry.
@@ -38,7 +44,12 @@ impl Meter {
     /// Counts the bytes of a name that is kept until the end.
     pub(super) fn hold(&self, bytes: usize) -> Result<(), UnpackError> {
         let bytes = bytes as u64;
-        if self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > MAX_HELD {
+        if self
+            .held
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes)
+            > MAX_HELD
+        {
             return Err(UnpackError::TooManyNames { limit: MAX_HELD });
         }
         Ok(())
@@ -46,7 +57,10 @@ impl Meter {
 
     /// Fails if `declared` more bytes, which `entry` announces, would not fit.
     pub(super) fn expect(&self, entry: &EntryPath, declared: u64) -> Result<(), UnpackError> {
-        self.fits(entry, self.bytes.load(Ordering::Relaxed).saturating_add(declared))
+        self.fits(
+            entry,
+            self.bytes.load(Ordering::Relaxed).saturating_add(declared),
+        )
     }
 
     /// Counts bytes of `entry`, before they are written.
@@ -57,12 +71,16 @@ impl Meter {
 
     fn fits(&self, entry: &EntryPath, needed: u64) -> Result<(), UnpackError> {
         match self.limit {
-            Some(limit) if needed > limit => {
-                Err(UnpackError::TooLarge { entry: entry.into(), needed, limit })
-            }
-            _ if needed > self.free => {
-                Err(UnpackError::NoSpace { entry: entry.into(), needed, free: self.free })
-            }
+            Some(limit) if needed > limit => Err(UnpackError::TooLarge {
+                entry: entry.into(),
+                needed,
+                limit,
+            }),
+            _ if needed > self.free => Err(UnpackError::NoSpace {
+                entry: entry.into(),
+                needed,
+                free: self.free,
+            }),
             _ => Ok(()),
         }
     }

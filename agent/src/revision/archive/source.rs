@@ -26,7 +26,10 @@ impl<'a> Source<'a> {
         let from = self.position.saturating_sub(back as u64);
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], from + filled as u64) {
+            match self
+                .file
+                .read_at(&mut buffer[filled..], from + filled as u64)
+            {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

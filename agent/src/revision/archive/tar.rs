@@ -30,7 +30,11 @@ pub(super) fn begins_with_header(start: &[u8]) -> bool {
 }
 
 /// Unpacks a tar; its first bytes show the compression.
-pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
+pub(super) fn unpack(
+    bundle: &File,
+    kind: BundleType,
+    root: &Root<'_>,
+) -> Result<Unpacked, UnpackError> {
     let format = Format::of(bundle).map_err(|source| UnpackError::Read { kind, source })?;
     let source = BufReader::with_capacity(BUFFER, Source::new(bundle));
     match (format, kind) {
@@ -38,8 +42,13 @@ pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result
             let stream = Decompressed::new(compression, source);
             unpack_stream(BufReader::with_capacity(BUFFER, stream), kind, true, root)
         }
-        (Format::Tar, BundleType::Tar) | (Format::Unknown, _) => unpack_stream(source, kind, false, root),
-        (other, _) => Err(UnpackError::NotThisType { kind, found: other.name().unwrap_or_default() }),
+        (Format::Tar, BundleType::Tar) | (Format::Unknown, _) => {
+            unpack_stream(source, kind, false, root)
+        }
+        (other, _) => Err(UnpackError::NotThisType {
+            kind,
+            found: other.name().unwrap_or_default(),
+        }),
     }
 }
 
@@ -69,11 +78,17 @@ fn unpack_member(
     let attributes = Attributes {
         mode: member.mode,
         owner: Some(owners.resolve(member).map_err(refuse)?),
-        modified: Some(Timespec { tv_sec: member.modified.0, tv_nsec: member.modified.1.into() }),
+        modified: Some(Timespec {
+            tv_sec: member.modified.0,
+            tv_nsec: member.modified.1.into(),
+        }),
     };
     match member.kind {
         Kind::File => {
-            let extent = Extent { size: member.size, segments: member.segments.as_deref() };
+            let extent = Extent {
+                size: member.size,
+                segments: member.segments.as_deref(),
+            };
             writer.file(&path, &attributes, extent, &mut members.content())
         }
         Kind::Folder => writer.folder(path, attributes),
@@ -87,7 +102,10 @@ fn unpack_member(
                     Refusal::Absolute | Refusal::ParentFolder => "lies outside the revision",
                     _ => "is no possible path",
                 };
-                refuse(Refusal::HardLinkTarget { target: EntryName::new(&member.link), problem })
+                refuse(Refusal::HardLinkTarget {
+                    target: EntryName::new(&member.link),
+                    problem,
+                })
             })?;
             writer.hard_link(&path, &target)
         }

@@ -40,8 +40,14 @@ pub(super) struct Attributes {
 
 impl Attributes {
     fn times(&self) -> Option<Timestamps> {
-        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        self.modified.map(|last_modification| Timestamps { last_access, last_modification })
+        let last_access = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        };
+        self.modified.map(|last_modification| Timestamps {
+            last_access,
+            last_modification,
+        })
     }
 }
 
@@ -67,16 +73,26 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(root: &'a Root<'a>) -> Self {
-        Self { root, files: FileWriter::new(root), folders: BTreeMap::new(), links: BTreeMap::new() }
+        Self {
+            root,
+            files: FileWriter::new(root),
+            folders: BTreeMap::new(),
+            links: BTreeMap::new(),
+        }
     }
 
     /// Makes a folder, or restates one.
-    pub(super) fn folder(&mut self, path: EntryPath, attributes: Attributes) -> Result<(), UnpackError> {
+    pub(super) fn folder(
+        &mut self,
+        path: EntryPath,
+        attributes: Attributes,
+    ) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
         if path.is_root() {
             return Ok(());
         }
-        self.root.check_permissions(&path, attributes.mode, FileType::Directory)?;
+        self.root
+            .check_permissions(&path, attributes.mode, FileType::Directory)?;
         self.check_links(&path, FOLDER)?;
         self.make_folder(&path, &path)?;
         self.root.meter.hold(path.as_os_str().len())?;
@@ -99,7 +115,8 @@ impl<'a> Writer<'a> {
     /// Checks a file's path and makes its folder; then a [`FileWriter`] can write it, after all links are known.
     pub(super) fn prepare_file(&mut self, path: &EntryPath, mode: u32) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
-        self.root.check_permissions(path, mode, FileType::RegularFile)?;
+        self.root
+            .check_permissions(path, mode, FileType::RegularFile)?;
         self.prepare(path, FILE)
     }
 
@@ -117,17 +134,34 @@ impl<'a> Writer<'a> {
         self.prepare_ancestors(&path, LINK)?;
         let parent = self.files.parent(&path)?;
         if let Some(other) = existing(parent, &path)? {
-            return Err(Refusal::Clash { this: LINK, other: described(other) }.of(&path));
+            return Err(Refusal::Clash {
+                this: LINK,
+                other: described(other),
+            }
+            .of(&path));
         }
-        self.root.meter.hold(path.as_os_str().len() + target.len())?;
-        self.links.insert(path, Link::Symbolic { target, attributes });
+        self.root
+            .meter
+            .hold(path.as_os_str().len() + target.len())?;
+        self.links
+            .insert(path, Link::Symbolic { target, attributes });
         Ok(())
     }
 
     /// Makes a second name for a file or symbolic link that this bundle made before.
-    pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), UnpackError> {
+    pub(super) fn hard_link(
+        &mut self,
+        path: &EntryPath,
+        target: &EntryPath,
+    ) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
-        let refuse = |problem| Refusal::HardLinkTarget { target: target.into(), problem }.of(path);
+        let refuse = |problem| {
+            Refusal::HardLinkTarget {
+                target: target.into(),
+                problem,
+            }
+            .of(path)
+        };
         if target.is_root() {
             return Err(refuse("is the revision itself"));
         }
@@ -135,7 +169,10 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.prepare(path, HARD_LINK)?;
-        if target.ancestors().any(|folder| self.links.contains_key(&folder)) {
+        if target
+            .ancestors()
+            .any(|folder| self.links.contains_key(&folder))
+        {
             return Err(refuse("goes through a symbolic link of the bundle"));
         }
         if let Some(link) = self.links.get(target) {
@@ -147,7 +184,9 @@ impl<'a> Writer<'a> {
         }
         let target_parent = match self.root.open_folder(&target.parent()) {
             Ok(parent) => parent,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Err(refuse("the bundle has not made before")),
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                return Err(refuse("the bundle has not made before"));
+            }
             Err(errno) => return Err(failed(path, "open the folder of the target of", errno)),
         };
         match rustix::fs::statat(&target_parent, target.name(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -161,17 +200,29 @@ impl<'a> Writer<'a> {
         }
         let parent = self.files.parent(path)?;
         remove_file(parent, path, HARD_LINK)?;
-        rustix::fs::linkat(&target_parent, target.name(), parent, path.name(), AtFlags::empty())
-            .map_err(|errno| failed(path, "make hard link", errno))
+        rustix::fs::linkat(
+            &target_parent,
+            target.name(),
+            parent,
+            path.name(),
+            AtFlags::empty(),
+        )
+        .map_err(|errno| failed(path, "make hard link", errno))
     }
 
     /// Keeps another name of the symbolic link `first` for the end.
     fn second_name(&mut self, path: &EntryPath, first: EntryPath) -> Result<(), UnpackError> {
         let parent = self.files.parent(path)?;
         if let Some(other) = existing(parent, path)? {
-            return Err(Refusal::Clash { this: HARD_LINK, other: described(other) }.of(path));
+            return Err(Refusal::Clash {
+                this: HARD_LINK,
+                other: described(other),
+            }
+            .of(path));
         }
-        self.root.meter.hold(path.as_os_str().len() + first.as_os_str().len())?;
+        self.root
+            .meter
+            .hold(path.as_os_str().len() + first.as_os_str().len())?;
         self.links.insert(path.clone(), Link::SameAs(first));
         Ok(())
     }
@@ -192,7 +243,10 @@ impl<'a> Writer<'a> {
         for (path, attributes) in self.folders.iter().rev() {
             self.finish_folder(path, attributes.as_ref())?;
         }
-        Ok(Unpacked { entries: self.root.meter.entries(), bytes: self.root.meter.bytes() })
+        Ok(Unpacked {
+            entries: self.root.meter.entries(),
+            bytes: self.root.meter.bytes(),
+        })
     }
 
     fn make_link(
@@ -221,13 +275,26 @@ impl<'a> Writer<'a> {
     fn link_again(&mut self, path: &EntryPath, first: &EntryPath) -> Result<(), UnpackError> {
         let made = self.root.open_folder(&first.parent()).and_then(|folder| {
             let parent = self.root.open_folder(&path.parent())?;
-            rustix::fs::linkat(&folder, first.name(), &parent, path.name(), AtFlags::empty())
+            rustix::fs::linkat(
+                &folder,
+                first.name(),
+                &parent,
+                path.name(),
+                AtFlags::empty(),
+            )
         });
         made.map_err(|errno| failed(path, "make hard link", errno))
     }
 
-    fn finish_folder(&self, path: &EntryPath, attributes: Option<&Attributes>) -> Result<(), UnpackError> {
-        let folder = self.root.open_folder(path).map_err(|errno| failed(path, "open", errno))?;
+    fn finish_folder(
+        &self,
+        path: &EntryPath,
+        attributes: Option<&Attributes>,
+    ) -> Result<(), UnpackError> {
+        let folder = self
+            .root
+            .open_folder(path)
+            .map_err(|errno| failed(path, "open", errno))?;
         match attributes {
             Some(attributes) => self.root.apply(path, &folder, attributes),
             None => rustix::fs::fchmod(&folder, Mode::from_raw_mode(IMPLIED_FOLDER_MODE))
@@ -241,9 +308,17 @@ impl<'a> Writer<'a> {
         self.prepare_ancestors(path, this)
     }
 
-    fn prepare_ancestors(&mut self, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
+    fn prepare_ancestors(
+        &mut self,
+        path: &EntryPath,
+        this: &'static str,
+    ) -> Result<(), UnpackError> {
         if path.is_root() {
-            return Err(Refusal::Clash { this, other: FOLDER }.of(EntryName::new(b".")));
+            return Err(Refusal::Clash {
+                this,
+                other: FOLDER,
+            }
+            .of(EntryName::new(b".")));
         }
         self.check_ancestors(path)?;
         if self.files.has_parent_of(path) {
@@ -263,8 +338,14 @@ impl<'a> Writer<'a> {
         if self.links.is_empty() {
             return Ok(());
         }
-        match path.ancestors().find(|folder| self.links.contains_key(folder)) {
-            Some(link) => Err(Refusal::ThroughLink { link: EntryName::from(&link) }.of(path)),
+        match path
+            .ancestors()
+            .find(|folder| self.links.contains_key(folder))
+        {
+            Some(link) => Err(Refusal::ThroughLink {
+                link: EntryName::from(&link),
+            }
+            .of(path)),
             None => Ok(()),
         }
     }
@@ -275,15 +356,21 @@ impl<'a> Writer<'a> {
             Ok(_) => return Ok(()),
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR) if folder == entry => {
-                return Err(Refusal::Clash { this: FOLDER, other: FILE }.of(entry));
+                return Err(Refusal::Clash {
+                    this: FOLDER,
+                    other: FILE,
+                }
+                .of(entry));
             }
             Err(Errno::NOTDIR) => return Err(Refusal::NotAFolder.of(entry)),
             Err(errno) => return Err(failed(entry, "open the folder of", errno)),
         }
         let above = folder.parent();
         self.make_folder(&above, entry)?;
-        let parent =
-            self.root.open_folder(&above).map_err(|errno| failed(entry, "open the folder of", errno))?;
+        let parent = self
+            .root
+            .open_folder(&above)
+            .map_err(|errno| failed(entry, "open the folder of", errno))?;
         rustix::fs::mkdirat(&parent, folder.name(), Mode::RWXU)
             .map_err(|errno| failed(entry, "make a folder for", errno))?;
         self.root.meter.hold(folder.as_os_str().len())?;
@@ -302,12 +389,20 @@ fn existing(parent: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<FileType>
 }
 
 /// Removes an earlier file at `path`; any other object is a clash.
-fn remove_file(parent: BorrowedFd<'_>, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
+fn remove_file(
+    parent: BorrowedFd<'_>,
+    path: &EntryPath,
+    this: &'static str,
+) -> Result<(), UnpackError> {
     match existing(parent, path)? {
         None => Ok(()),
         Some(FileType::RegularFile) => rustix::fs::unlinkat(parent, path.name(), AtFlags::empty())
             .map_err(|errno| failed(path, "replace", errno)),
-        Some(other) => Err(Refusal::Clash { this, other: described(other) }.of(path)),
+        Some(other) => Err(Refusal::Clash {
+            this,
+            other: described(other),
+        }
+        .of(path)),
     }
 }
 
@@ -321,5 +416,9 @@ fn described(kind: FileType) -> &'static str {
 }
 
 fn failed(path: &EntryPath, operation: &'static str, errno: Errno) -> UnpackError {
-    UnpackError::Write { entry: path.into(), operation, source: errno.into() }
+    UnpackError::Write {
+        entry: path.into(),
+        operation,
+        source: errno.into(),
+    }
 }

@@ -36,7 +36,11 @@ pub(super) fn unpack(bundle: &File, root: &Root<'_>) -> Result<Unpacked, UnpackE
     if directory.behind == Behind::Bytes {
         root.remarks.add(Remark::BehindEnd, EntryName::new(b"."));
     }
-    let bundle = Bundle { file: bundle, directory: &directory, contents: &contents };
+    let bundle = Bundle {
+        file: bundle,
+        directory: &directory,
+        contents: &contents,
+    };
 
     let mut writer = Writer::new(root);
     let mut files = Vec::new();
@@ -88,7 +92,12 @@ fn write_files(
             && let Some((path, planned)) = files.get(next.fetch_add(1, Ordering::Relaxed))
         {
             let written = bundle.open(*planned).and_then(|mut data| {
-                writer.write(path, &planned.attributes(), Extent::whole(planned.size), &mut data)
+                writer.write(
+                    path,
+                    &planned.attributes(),
+                    Extent::whole(planned.size),
+                    &mut data,
+                )
             });
             if let Err(error) = written {
                 stop.store(true, Ordering::Relaxed);
@@ -98,11 +107,19 @@ fn write_files(
         Ok(())
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = MAX_THREADS.min(cores).min(files.len() / FILES_PER_THREAD).max(1);
+    let threads = MAX_THREADS
+        .min(cores)
+        .min(files.len() / FILES_PER_THREAD)
+        .max(1);
     thread::scope(|scope| {
         // If a thread cannot start, the others do its share.
         let others: Vec<_> = (1..threads)
-            .map_while(|_| thread::Builder::new().name("unpack".into()).spawn_scoped(scope, work).ok())
+            .map_while(|_| {
+                thread::Builder::new()
+                    .name("unpack".into())
+                    .spawn_scoped(scope, work)
+                    .ok()
+            })
             .collect();
         let mut result = work();
         for other in others {
@@ -127,7 +144,12 @@ struct Bundle<'a> {
 impl<'a> Bundle<'a> {
     fn open(&self, planned: Planned) -> Result<Content<'a>, UnpackError> {
         let entry = self.directory.entry(planned.index)?;
-        Ok(Content::open(self.file, &entry, planned.method, self.contents[planned.index]))
+        Ok(Content::open(
+            self.file,
+            &entry,
+            planned.method,
+            self.contents[planned.index],
+        ))
     }
 
     /// Reads a symbolic link's target, which is its content.

@@ -17,8 +17,16 @@ pub struct ObjectName(String);
 
 impl From<&S3Revision> for ObjectName {
     fn from(revision: &S3Revision) -> Self {
-        let S3Revision { bucket, key, version, .. } = revision;
-        let version = version.as_ref().map(|version| format!(" in version {version}")).unwrap_or_default();
+        let S3Revision {
+            bucket,
+            key,
+            version,
+            ..
+        } = revision;
+        let version = version
+            .as_ref()
+            .map(|version| format!(" in version {version}"))
+            .unwrap_or_default();
         Self(format!("s3://{bucket}/{key}{version}"))
     }
 }
@@ -43,20 +51,42 @@ pub enum S3Error {
          (and kms:Decrypt, if its encryption uses a KMS key), and that bucket and key are right: S3 answers so for an \
          object that does not exist, too, unless s3:ListBucket is allowed"
     )]
-    Forbidden { object: ObjectName, identity: String, answer: String, action: &'static str },
+    Forbidden {
+        object: ObjectName,
+        identity: String,
+        answer: String,
+        action: &'static str,
+    },
     #[error(
         "{object} does not exist, asked for with {identity}: {answer}; check the bucket, the key and the version of \
          the revision, and that the object was not deleted"
     )]
-    Missing { object: ObjectName, identity: String, answer: String },
+    Missing {
+        object: ObjectName,
+        identity: String,
+        answer: String,
+    },
     #[error(
         "{object} has the ETag {found}, but the deployment names {expected}; deploy the revision that is there, or upload this one again"
     )]
-    NotTheEtag { object: ObjectName, expected: String, found: String },
-    #[error("{object} was replaced while it was downloaded (its ETag is no longer {expected}); deploy again")]
-    Replaced { object: ObjectName, expected: String },
+    NotTheEtag {
+        object: ObjectName,
+        expected: String,
+        found: String,
+    },
+    #[error(
+        "{object} was replaced while it was downloaded (its ETag is no longer {expected}); deploy again"
+    )]
+    Replaced {
+        object: ObjectName,
+        expected: String,
+    },
     #[error("{object} broke off after {received} bytes, again and again: {reason}")]
-    BrokeOff { object: ObjectName, received: u64, reason: String },
+    BrokeOff {
+        object: ObjectName,
+        received: u64,
+        reason: String,
+    },
     #[error(transparent)]
     Download(#[from] DownloadError),
 }
@@ -85,16 +115,27 @@ impl Failure {
             return match error {
                 SdkError::ConstructionFailure(_) => Self::Permanent(reason),
                 SdkError::DispatchFailure(_) => Self::Temporary { reason, away: true },
-                _ => Self::Temporary { reason, away: false },
+                _ => Self::Temporary {
+                    reason,
+                    away: false,
+                },
             };
         };
         let (raw, known) = (context.raw(), context.err());
         let status = raw.status().as_u16();
-        let temporary = |reason| Self::Temporary { reason, away: (502..=504).contains(&status) };
+        let temporary = |reason| Self::Temporary {
+            reason,
+            away: (502..=504).contains(&status),
+        };
         // Proxies between a host and its store respond with pages; stores name their errors.
         let Some(code) = known.code() else {
-            let kind = raw.headers().get("content-type").unwrap_or("no content type");
-            return temporary(format!("the answer is HTTP {status} ({kind}), and not an error of S3's"));
+            let kind = raw
+                .headers()
+                .get("content-type")
+                .unwrap_or("no content type");
+            return temporary(format!(
+                "the answer is HTTP {status} ({kind}), and not an error of S3's"
+            ));
         };
         let answer = match known.message() {
             Some(message) => format!("{code} (HTTP {status}): {message}"),
@@ -119,7 +160,12 @@ impl Failure {
 /// Returns the bucket's region, from the header of a redirect or from the body of an AuthorizationHeaderMalformed.
 fn region_named(header: Option<&str>, body: &[u8]) -> Option<Region> {
     let text = String::from_utf8_lossy(body);
-    let element = || text.split_once("<Region>")?.1.split_once("</Region>").map(|(region, _)| region.trim());
+    let element = || {
+        text.split_once("<Region>")?
+            .1
+            .split_once("</Region>")
+            .map(|(region, _)| region.trim())
+    };
     Region::new(header.or_else(element)?).ok()
 }
 
@@ -129,8 +175,10 @@ mod tests {
 
     #[test]
     fn the_right_region_is_in_a_header_or_in_the_error() {
-        let malformed = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
-        let named = |header, body: &[u8]| region_named(header, body).map(|region| region.to_string());
+        let malformed =
+            b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+        let named =
+            |header, body: &[u8]| region_named(header, body).map(|region| region.to_string());
         assert_eq!(named(None, malformed).as_deref(), Some("eu-west-1"));
         assert_eq!(named(Some("us-west-2"), b"").as_deref(), Some("us-west-2"));
         assert_eq!(named(None, b"<Error/>"), None);

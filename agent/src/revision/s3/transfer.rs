@@ -47,13 +47,22 @@ enum Ended {
 impl Transfer<'_> {
     /// Downloads everything; `first` is the body of the whole object. Returns the number of bytes.
     pub(super) async fn run(&self, first: ByteStream) -> Result<u64, S3Error> {
-        let first = Stream { body: first, skip: 0 };
-        let whole = Part { from: 0, to: self.total };
+        let first = Stream {
+            body: first,
+            skip: 0,
+        };
+        let whole = Part {
+            from: 0,
+            to: self.total,
+        };
         let Some(total) = self.total.filter(|total| *total > ONE_STREAM) else {
             return self.fill(whole, Some(first)).await;
         };
         let quarter = total.div_ceil(STREAMS);
-        let part = |index: u64| Part { from: quarter * index, to: Some((quarter * (index + 1)).min(total)) };
+        let part = |index: u64| Part {
+            from: quarter * index,
+            to: Some((quarter * (index + 1)).min(total)),
+        };
         let second = match self.open(part(1)).await {
             Ok(stream) if stream.skip > 0 => {
                 tracing::info!("the store does not know ranges; the bundle comes in one stream");
@@ -64,7 +73,10 @@ impl Transfer<'_> {
             Err(failure) => return Err(self.error(failure).await),
         };
         let opened = [Some(first), second, None, None];
-        let parts = opened.into_iter().zip(0..).map(|(stream, index)| self.fill(part(index), stream));
+        let parts = opened
+            .into_iter()
+            .zip(0..)
+            .map(|(stream, index)| self.fill(part(index), stream));
         try_join_all(parts).await?;
         Ok(total)
     }
@@ -74,7 +86,10 @@ impl Transfer<'_> {
         let mut writer = self.incoming.at(part.from);
         let mut failures = Failures::new(self.source.access.outage);
         loop {
-            let rest = Part { from: writer.position(), to: part.to };
+            let rest = Part {
+                from: writer.position(),
+                to: part.to,
+            };
             let stream = match opened.take() {
                 Some(stream) => Ok(stream),
                 None => self.open(rest).await,
@@ -90,9 +105,17 @@ impl Transfer<'_> {
             };
             let received = writer.position();
             let Some(pause) = failures.pause_after(received - part.from, away) else {
-                return Err(S3Error::BrokeOff { object: self.source.name(), received, reason });
+                return Err(S3Error::BrokeOff {
+                    object: self.source.name(),
+                    received,
+                    reason,
+                });
             };
-            tracing::warn!(received, reason, "the download broke off; it continues where it ended");
+            tracing::warn!(
+                received,
+                reason,
+                "the download broke off; it continues where it ended"
+            );
             tokio::time::sleep(pause).await;
         }
     }
@@ -101,7 +124,13 @@ impl Transfer<'_> {
     async fn open(&self, part: Part) -> Result<Stream, Failure> {
         let end = part.to.map(|to| (to - 1).to_string()).unwrap_or_default();
         let range = Some(format!("bytes={}-{end}", part.from));
-        let object = self.source.get(Condition { range, etag: Some(self.etag.to_owned()) }).await?;
+        let object = self
+            .source
+            .get(Condition {
+                range,
+                etag: Some(self.etag.to_owned()),
+            })
+            .await?;
         if object.e_tag() != Some(self.etag) {
             // The store ignores If-Match.
             return Err(Failure::Replaced);
@@ -116,7 +145,10 @@ impl Transfer<'_> {
                 )));
             }
         };
-        Ok(Stream { body: object.body, skip })
+        Ok(Stream {
+            body: object.body,
+            skip,
+        })
     }
 
     async fn copy(
@@ -138,12 +170,16 @@ impl Transfer<'_> {
                 }
                 Ok(None) if to.is_none() => break Ended::Complete,
                 Ok(None) => break Ended::Broken("the stream ended early".into()),
-                Err(_) => break Ended::Broken(format!("nothing arrived for {} s", patience.as_secs())),
+                Err(_) => {
+                    break Ended::Broken(format!("nothing arrived for {} s", patience.as_secs()));
+                }
             };
             let skipped = stream.skip.min(chunk.len() as u64);
             stream.skip -= skipped;
             let chunk = &chunk[usize::try_from(skipped).unwrap_or(chunk.len())..];
-            let usable = usize::try_from(wanted).unwrap_or(usize::MAX).min(chunk.len());
+            let usable = usize::try_from(wanted)
+                .unwrap_or(usize::MAX)
+                .min(chunk.len());
             writer.write(&chunk[..usable]).await?;
         };
         writer.flush().await?;
@@ -154,7 +190,10 @@ impl Transfer<'_> {
         match failure {
             Failure::Replaced => {
                 let expected = self.etag.trim_matches('"').to_owned();
-                S3Error::Replaced { object: self.source.name(), expected }
+                S3Error::Replaced {
+                    object: self.source.name(),
+                    expected,
+                }
             }
             failure => self.source.error(failure).await,
         }

@@ -49,10 +49,20 @@ impl Host {
     }
 
     pub(crate) fn assert_canary_alive(&self) {
-        assert_eq!(picture(&self.path("canary")), self.canary, "something outside was touched");
-        let mut beside: Vec<_> =
-            fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        beside.retain(|name| !["out", "canary", "bundle"].iter().any(|known| name == known));
+        assert_eq!(
+            picture(&self.path("canary")),
+            self.canary,
+            "something outside was touched"
+        );
+        let mut beside: Vec<_> = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        beside.retain(|name| {
+            !["out", "canary", "bundle"]
+                .iter()
+                .any(|known| name == known)
+        });
         assert!(beside.is_empty(), "made outside: {beside:?}");
     }
 }
@@ -78,7 +88,11 @@ pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, Node> {
             let content = if metadata.is_file() {
                 fs::read(&path).unwrap()
             } else if metadata.is_symlink() {
-                fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
+                fs::read_link(&path)
+                    .unwrap()
+                    .as_os_str()
+                    .as_bytes()
+                    .to_vec()
             } else {
                 folders.push(path.clone());
                 Vec::new()
@@ -87,7 +101,11 @@ pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, Node> {
                 mode: metadata.mode(),
                 owner: (metadata.uid(), metadata.gid()),
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
-                links: if metadata.is_dir() { 0 } else { metadata.nlink() },
+                links: if metadata.is_dir() {
+                    0
+                } else {
+                    metadata.nlink()
+                },
                 content,
             };
             nodes.insert(path.strip_prefix(folder).unwrap().to_owned(), node);
@@ -110,25 +128,48 @@ pub(crate) struct Tar {
 
 impl Tar {
     pub(crate) fn new(kind: u8, name: impl AsRef<[u8]>) -> Self {
-        let owner = (nix::unistd::geteuid().as_raw().into(), nix::unistd::getegid().as_raw().into());
+        let owner = (
+            nix::unistd::geteuid().as_raw().into(),
+            nix::unistd::getegid().as_raw().into(),
+        );
         let name = name.as_ref().to_vec();
-        Self { name, kind, link: Vec::new(), mode: 0o644, owner, modified: 1_000_000_000, data: Vec::new() }
+        Self {
+            name,
+            kind,
+            link: Vec::new(),
+            mode: 0o644,
+            owner,
+            modified: 1_000_000_000,
+            data: Vec::new(),
+        }
     }
 
     pub(crate) fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
-        Self { data: data.as_ref().to_vec(), ..Self::new(b'0', name) }
+        Self {
+            data: data.as_ref().to_vec(),
+            ..Self::new(b'0', name)
+        }
     }
 
     pub(crate) fn folder(name: impl AsRef<[u8]>) -> Self {
-        Self { mode: 0o755, ..Self::new(b'5', name) }
+        Self {
+            mode: 0o755,
+            ..Self::new(b'5', name)
+        }
     }
 
     pub(crate) fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        Self { link: target.as_ref().to_vec(), ..Self::new(b'2', name) }
+        Self {
+            link: target.as_ref().to_vec(),
+            ..Self::new(b'2', name)
+        }
     }
 
     pub(crate) fn hard_link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        Self { link: target.as_ref().to_vec(), ..Self::new(b'1', name) }
+        Self {
+            link: target.as_ref().to_vec(),
+            ..Self::new(b'1', name)
+        }
     }
 
     /// Pax records for the next member.
@@ -136,13 +177,17 @@ impl Tar {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length =
-                (1..).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+            let length = (1..)
+                .map(|digits| rest + digits)
+                .find(|length| length.to_string().len() + rest == *length);
             data.extend_from_slice(format!("{} {key}=", length.unwrap()).as_bytes());
             data.extend_from_slice(value);
             data.push(b'\n');
         }
-        Self { data, ..Self::new(kind, "PaxHeaders/records") }
+        Self {
+            data,
+            ..Self::new(kind, "PaxHeaders/records")
+        }
     }
 
     pub(crate) fn mode(self, mode: u32) -> Self {
@@ -248,7 +293,8 @@ pub(crate) fn zip_of(entries: &[Zip]) -> Vec<u8> {
         let packed = match (&entry.packed, entry.method) {
             (Some(packed), _) => packed.clone(),
             (None, 8) => {
-                let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+                let mut encoder =
+                    flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
                 encoder.write_all(&entry.data).unwrap();
                 encoder.finish().unwrap()
             }

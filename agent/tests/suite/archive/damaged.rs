@@ -5,7 +5,10 @@ use codedeploy_agent::revision::archive::{BundleType, Limits};
 use super::bundle::{Host, Tar, Zip, gzip, tar_of, zip_of};
 
 fn fails(kind: BundleType, bundle: &[u8]) -> String {
-    Host::new().unpack(kind, bundle, &Limits::default()).unwrap_err().to_string()
+    Host::new()
+        .unpack(kind, bundle, &Limits::default())
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -33,9 +36,14 @@ fn a_bundle_cut_anywhere_fails() {
 #[test]
 fn the_message_tells_where_a_tar_ended() {
     let tar = tar_of(&[Tar::file("first", "1"), Tar::file("second", [b'2'; 2000])]);
-    assert!(fails(BundleType::Tar, &tar[..1024]).contains("truncated: it ends after entry \"first\""));
+    assert!(
+        fails(BundleType::Tar, &tar[..1024]).contains("truncated: it ends after entry \"first\"")
+    );
     let cut = fails(BundleType::Tar, &tar[..1600]);
-    assert!(cut.contains("entry \"second\" declares 2000 bytes and holds 64"), "{cut}");
+    assert!(
+        cut.contains("entry \"second\" declares 2000 bytes and holds 64"),
+        "{cut}"
+    );
 }
 
 #[test]
@@ -50,8 +58,14 @@ fn flipped_bits_fail() {
     let checksum = tgz.len() - 6;
     tgz[checksum] ^= 1;
     fails(BundleType::Tgz, &tgz);
-    let mut zip = zip_of(&[Zip { method: 0, ..Zip::file("name", "content") }]);
-    let content = zip.windows(7).position(|window| window == b"content").unwrap();
+    let mut zip = zip_of(&[Zip {
+        method: 0,
+        ..Zip::file("name", "content")
+    }]);
+    let content = zip
+        .windows(7)
+        .position(|window| window == b"content")
+        .unwrap();
     zip[content] ^= 1;
     assert!(fails(BundleType::Zip, &zip).contains("entry \"name\" cannot be read"));
 }
@@ -60,7 +74,10 @@ fn flipped_bits_fail() {
 fn data_behind_the_end_marker_is_not_dropped_silently() {
     let mut twice = tar_of(&[Tar::file("a", "")]);
     twice.extend(tar_of(&[Tar::file("b", "")]));
-    assert!(fails(BundleType::Tar, &twice).contains("holds data after its end marker, after entry \"a\""));
+    assert!(
+        fails(BundleType::Tar, &twice)
+            .contains("holds data after its end marker, after entry \"a\"")
+    );
     assert!(fails(BundleType::Tgz, &gzip(&twice)).contains("after its end marker"));
     let endless = [tar_of(&[Tar::file("a", "")]), vec![0; 65 << 20]].concat();
     assert!(fails(BundleType::Tgz, &gzip(&endless)).contains("after its end marker"));

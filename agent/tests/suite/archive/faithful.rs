@@ -10,10 +10,17 @@ use rustix::fs::{Timespec, Timestamps};
 
 use super::bundle::{Host, Tar, Zip, gzip, picture, tar_of, zip_of};
 
-#[allow(clippy::disallowed_methods, reason = "GNU tar is what this is compared with")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "GNU tar is what this is compared with"
+)]
 fn tar(arguments: &[&str], folder: &Path) {
-    let status =
-        Command::new("tar").args(arguments).current_dir(folder).stdout(Stdio::null()).status().unwrap();
+    let status = Command::new("tar")
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
     assert!(status.success(), "tar {arguments:?}");
 }
 
@@ -53,8 +60,14 @@ fn make_tree(tree: &Path) {
     chmod(&tree.join("shared"), 0o3777);
     chmod(&tree.join("sealed/inner"), 0o555);
     chmod(&tree.join("sealed"), 0o500);
-    let time = Timespec { tv_sec: 1_234_567_890, tv_nsec: 123_456_789 };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: 1_234_567_890,
+        tv_nsec: 123_456_789,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     for name in ["bin/run", "sealed", "bin", "to-folder"] {
         rustix::fs::utimensat(
             rustix::fs::CWD,
@@ -72,23 +85,44 @@ fn tars_of_every_format_come_out_as_gnu_tar_unpacks_them() {
     let tree = work.path().join("tree");
     fs::create_dir(&tree).unwrap();
     make_tree(&tree);
-    for (number, arguments) in
-        [&["--format=gnu"][..], &["--format=pax"], &["--format=gnu", "-z"], &["--format=pax", "-z"]]
-            .iter()
-            .enumerate()
+    for (number, arguments) in [
+        &["--format=gnu"][..],
+        &["--format=pax"],
+        &["--format=gnu", "-z"],
+        &["--format=pax", "-z"],
+    ]
+    .iter()
+    .enumerate()
     {
         let theirs = work.path().join(format!("theirs-{number}"));
         fs::create_dir(&theirs).unwrap();
         let archive = work.path().join("archive");
         let archive = archive.to_str().unwrap();
-        tar(&[arguments, &["-cf", archive, "-C", tree.to_str().unwrap(), "."][..]].concat(), work.path());
+        tar(
+            &[
+                arguments,
+                &["-cf", archive, "-C", tree.to_str().unwrap(), "."][..],
+            ]
+            .concat(),
+            work.path(),
+        );
         tar(&["-xpf", archive], &theirs);
-        let kind = if arguments.contains(&"-z") { BundleType::Tgz } else { BundleType::Tar };
+        let kind = if arguments.contains(&"-z") {
+            BundleType::Tgz
+        } else {
+            BundleType::Tar
+        };
         let host = Host::new();
-        host.unpack(kind, &fs::read(archive).unwrap(), &Limits::default()).unwrap();
+        host.unpack(kind, &fs::read(archive).unwrap(), &Limits::default())
+            .unwrap();
         let (ours, expected) = (picture(&host.out()), picture(&theirs));
         for (path, node) in &expected {
-            assert_eq!(ours.get(path), Some(node), "{arguments:?}: {}", path.display());
+            assert_eq!(
+                ours.get(path),
+                Some(node),
+                "{arguments:?}: {}",
+                path.display()
+            );
         }
         assert_eq!(ours.len(), expected.len());
         assert!(ours.len() > 15);
@@ -115,14 +149,26 @@ fn owners_go_by_name_where_the_host_knows_it() {
         header.set_cksum();
         header.as_bytes().to_vec()
     };
-    let bundle = [member("named", "root"), member("numbered", "no-such-user-here"), vec![0; 1024]].concat();
+    let bundle = [
+        member("named", "root"),
+        member("numbered", "no-such-user-here"),
+        vec![0; 1024],
+    ]
+    .concat();
     let host = Host::new();
-    host.unpack(BundleType::Tar, &bundle, &Limits::default()).unwrap();
-    let owners: Vec<_> = picture(&host.out()).values().map(|node| node.owner).collect();
+    host.unpack(BundleType::Tar, &bundle, &Limits::default())
+        .unwrap();
+    let owners: Vec<_> = picture(&host.out())
+        .values()
+        .map(|node| node.owner)
+        .collect();
     assert_eq!(owners, [(0, 4343), (4242, 4343)]);
 
     let host = Host::new();
-    let limits = Limits { ignore_ownership: true, ..Limits::default() };
+    let limits = Limits {
+        ignore_ownership: true,
+        ..Limits::default()
+    };
     host.unpack(BundleType::Tar, &bundle, &limits).unwrap();
     let mine = (0, nix::unistd::getegid().as_raw());
     assert!(picture(&host.out()).values().all(|node| node.owner == mine));
@@ -140,10 +186,14 @@ fn a_later_file_replaces_an_earlier_one_and_leaves_its_other_name_alone() {
         Tar::folder("d").mode(0o700),
         Tar::folder("d/").mode(0o750),
     ]);
-    host.unpack(BundleType::Tar, &bundle, &Limits::default()).unwrap();
+    host.unpack(BundleType::Tar, &bundle, &Limits::default())
+        .unwrap();
     let nodes = picture(&host.out());
     let content = |name: &str| String::from_utf8(nodes[Path::new(name)].content.clone()).unwrap();
-    assert_eq!([content("a"), content("b"), content("l")], ["second", "first", "two"]);
+    assert_eq!(
+        [content("a"), content("b"), content("l")],
+        ["second", "first", "two"]
+    );
     assert_eq!(nodes[Path::new("d")].mode & 0o7777, 0o750);
 }
 
@@ -153,12 +203,26 @@ fn pax_records_gzip_members_and_old_headers_are_read() {
         Tar::pax(b'g', &[("comment", b"0123456789abcdef")]),
         Tar::pax(
             b'x',
-            &[("SCHILY.xattr.user.x", b"a\nb=c\n\0"), ("path", b"name\nwith newline"), ("mtime", b"-1.5")],
+            &[
+                ("SCHILY.xattr.user.x", b"a\nb=c\n\0"),
+                ("path", b"name\nwith newline"),
+                ("mtime", b"-1.5"),
+            ],
         ),
         Tar::file("short", "x"),
-        Tar { kind: 0, ..Tar::file("old", "y") },
-        Tar { kind: 0, mode: 0o711, ..Tar::file("old-folder/", "") },
-        Tar { kind: b'7', ..Tar::file("contiguous", "z") },
+        Tar {
+            kind: 0,
+            ..Tar::file("old", "y")
+        },
+        Tar {
+            kind: 0,
+            mode: 0o711,
+            ..Tar::file("old-folder/", "")
+        },
+        Tar {
+            kind: b'7',
+            ..Tar::file("contiguous", "z")
+        },
         Tar::file(b"not-\xff-utf8", "raw"),
     ]);
     let (front, back) = tar.split_at(700);
@@ -166,9 +230,18 @@ fn pax_records_gzip_members_and_old_headers_are_read() {
     for kind in [BundleType::Tgz, BundleType::Tar] {
         let host = Host::new();
         let unpacked = host.unpack(kind, &members, &Limits::default()).unwrap();
-        assert_eq!(unpacked, Unpacked { entries: 5, bytes: 6 });
+        assert_eq!(
+            unpacked,
+            Unpacked {
+                entries: 5,
+                bytes: 6
+            }
+        );
         let nodes = picture(&host.out());
-        assert_eq!(nodes[Path::new("name\nwith newline")].modified, (-2, 500_000_000));
+        assert_eq!(
+            nodes[Path::new("name\nwith newline")].modified,
+            (-2, 500_000_000)
+        );
         assert_eq!(nodes[Path::new("old-folder")].mode, 0o040_711);
         let raw: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"not-\xff-utf8");
         assert_eq!(nodes[Path::new(raw)].content, b"raw");
@@ -189,10 +262,20 @@ fn the_root_entry_and_the_umask_change_nothing() {
 fn unpack_implied_folders() {
     let host = Host::new();
     chmod(&host.out(), 0o755);
-    let bundle = tar_of(&[Tar::folder("./").mode(0o700), Tar::file("./implied/file", "x").mode(0o666)]);
-    host.unpack(BundleType::Tar, &bundle, &Limits::default()).unwrap();
-    assert_eq!(fs::metadata(host.out()).unwrap().permissions().mode() & 0o7777, 0o755);
-    let modes: Vec<_> = picture(&host.out()).values().map(|node| node.mode & 0o7777).collect();
+    let bundle = tar_of(&[
+        Tar::folder("./").mode(0o700),
+        Tar::file("./implied/file", "x").mode(0o666),
+    ]);
+    host.unpack(BundleType::Tar, &bundle, &Limits::default())
+        .unwrap();
+    assert_eq!(
+        fs::metadata(host.out()).unwrap().permissions().mode() & 0o7777,
+        0o755
+    );
+    let modes: Vec<_> = picture(&host.out())
+        .values()
+        .map(|node| node.mode & 0o7777)
+        .collect();
     assert_eq!(modes, [0o755, 0o666]);
 }
 
@@ -202,21 +285,50 @@ fn zips_keep_modes_links_and_times() {
     let host = Host::new();
     let entries = [
         Zip::new("bin/", 0o040_550, ""),
-        Zip { extra: timestamp, ..Zip::new("bin/run", 0o104_755, "#!") },
+        Zip {
+            extra: timestamp,
+            ..Zip::new("bin/run", 0o104_755, "#!")
+        },
         Zip::symlink("bin/python", "/usr/bin/python3"),
-        Zip { method: 0, ..Zip::new("plain", 0, "stored") },
+        Zip {
+            method: 0,
+            ..Zip::new("plain", 0, "stored")
+        },
         Zip::new("private", 0o100_000, ""),
-        Zip { system: 0, mode: 0, dos_attributes: 1, ..Zip::file("read-only", "x") },
-        Zip { system: 0, mode: 0, ..Zip::file("windows\\path\\file", "w") },
-        Zip { system: 0, mode: 0, ..Zip::file("windows\\empty\\", "") },
+        Zip {
+            system: 0,
+            mode: 0,
+            dos_attributes: 1,
+            ..Zip::file("read-only", "x")
+        },
+        Zip {
+            system: 0,
+            mode: 0,
+            ..Zip::file("windows\\path\\file", "w")
+        },
+        Zip {
+            system: 0,
+            mode: 0,
+            ..Zip::file("windows\\empty\\", "")
+        },
         Zip::file("./literal\\back\\", "u"),
         Zip::file(b"not-\xff-utf8", "raw"),
     ];
-    let unpacked = host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default()).unwrap();
-    assert_eq!(unpacked, Unpacked { entries: 10, bytes: 14 });
+    let unpacked = host
+        .unpack(BundleType::Zip, &zip_of(&entries), &Limits::default())
+        .unwrap();
+    assert_eq!(
+        unpacked,
+        Unpacked {
+            entries: 10,
+            bytes: 14
+        }
+    );
     let nodes = picture(&host.out());
-    let modes: Vec<_> =
-        nodes.iter().map(|(path, node)| (path.as_os_str().as_encoded_bytes(), node.mode)).collect();
+    let modes: Vec<_> = nodes
+        .iter()
+        .map(|(path, node)| (path.as_os_str().as_encoded_bytes(), node.mode))
+        .collect();
     assert_eq!(
         modes,
         [
@@ -249,7 +361,8 @@ fn a_folder_may_be_listed_twice_in_a_zip() {
         Zip::file("META-INF/a", "x"),
         Zip::new("META-INF/", 0o040_750, ""),
     ];
-    host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default()).unwrap();
+    host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default())
+        .unwrap();
     assert_eq!(picture(&host.out())[Path::new("META-INF")].mode, 0o040_750);
 }
 
@@ -257,11 +370,15 @@ fn a_folder_may_be_listed_twice_in_a_zip() {
 fn many_files_of_a_zip_all_arrive() {
     let entries: Vec<_> = (0..1000)
         .map(|number| {
-            Zip::file(format!("dir-{}/file-{number}", number % 7), format!("{number}").repeat(number % 50))
+            Zip::file(
+                format!("dir-{}/file-{number}", number % 7),
+                format!("{number}").repeat(number % 50),
+            )
         })
         .collect();
     let host = Host::new();
-    host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default()).unwrap();
+    host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default())
+        .unwrap();
     for entry in &entries {
         let name = std::str::from_utf8(&entry.name).unwrap();
         assert_eq!(fs::read(host.out().join(name)).unwrap(), entry.data);
@@ -276,6 +393,7 @@ fn the_position_of_the_bundle_does_not_matter_and_is_kept() {
     let mut bundle = fs::File::open(host.path("bundle")).unwrap();
     bundle.seek(SeekFrom::Start(7)).unwrap();
     let limits = Limits::default();
-    codedeploy_agent::revision::archive::unpack(&bundle, BundleType::Tar, &host.out(), &limits).unwrap();
+    codedeploy_agent::revision::archive::unpack(&bundle, BundleType::Tar, &host.out(), &limits)
+        .unwrap();
     assert_eq!(bundle.stream_position().unwrap(), 7);
 }

@@ -20,12 +20,19 @@ fn tree(paths: &[&str]) -> tempfile::TempDir {
 }
 
 fn names(folder: &tempfile::TempDir) -> Vec<String> {
-    picture(folder.path()).into_keys().map(|path| path.to_str().unwrap().to_owned()).collect()
+    picture(folder.path())
+        .into_keys()
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
 fn the_only_folder_becomes_the_root() {
-    let plain = &["app-abc/appspec.yml", "app-abc/scripts/start.sh", "app-abc/.hidden"][..];
+    let plain = &[
+        "app-abc/appspec.yml",
+        "app-abc/scripts/start.sh",
+        "app-abc/.hidden",
+    ][..];
     let called_alike = &["app-abc/app-abc/deep", "app-abc/.emptied"][..];
     for paths in [plain.to_vec(), [plain, called_alike].concat()] {
         let folder = tree(&paths);
@@ -37,7 +44,11 @@ fn the_only_folder_becomes_the_root() {
         assert!(flatten_single_folder(folder.path(), &APPSPEC).unwrap());
         assert_eq!(picture(folder.path()), before);
         assert!(!flatten_single_folder(folder.path(), &APPSPEC).unwrap());
-        fs::set_permissions(folder.path().join("scripts"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            folder.path().join("scripts"),
+            fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
     }
 }
 
@@ -53,7 +64,10 @@ fn anything_else_stays_as_it_is() {
     ] {
         let folder = tree(paths);
         let before = names(&folder);
-        assert!(!flatten_single_folder(folder.path(), &APPSPEC).unwrap(), "{paths:?}");
+        assert!(
+            !flatten_single_folder(folder.path(), &APPSPEC).unwrap(),
+            "{paths:?}"
+        );
         assert_eq!(names(&folder), before);
     }
 }

@@ -13,7 +13,9 @@ pub(crate) struct Host {
 impl Host {
     /// A registered host with `more` lines in its configuration.
     pub(crate) fn new(more: &str) -> Self {
-        let host = Self { folder: tempfile::tempdir().unwrap() };
+        let host = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::123456789012:user/box1\n\
             aws_access_key_id: AKIDEXAMPLE\naws_secret_access_key: hush-hush\n";
         let file = host.path("codedeploy.onpremises.yml");
@@ -40,7 +42,10 @@ impl Host {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_codedeploy-agent"));
         command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
-        command.args(words).arg("--config-file").arg(self.path("agent.yml"));
+        command
+            .args(words)
+            .arg("--config-file")
+            .arg(self.path("agent.yml"));
         for name in ["AWS_CA_BUNDLE", "AWS_REGION", "SSL_CERT_FILE"] {
             command.env_remove(name);
         }

@@ -48,7 +48,13 @@ impl Host {
 
     fn add(&self, path: PathBuf, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
     }
 
     /// A deployment of two events, in both logs; the agent's continues after a rotation.
@@ -60,18 +66,41 @@ impl Host {
                 "\n"
             )
         };
-        let started =
-            format!(r#"{{"time":"{}","level":"INFO","message":"agent started","target":"t"}}"#, utc(0));
-        self.add(self.path("log/codedeploy-agent.20261121.log"), &format!("{started}\n"));
-        self.add(self.path("log/codedeploy-agent.20261121.1.log"), &event(1, "Install succeeded", "Install"));
-        self.add(self.agent_log(), &event(2, "ApplicationStart begins", "ApplicationStart"));
-        self.add(self.agent_log(), &event(5, "ApplicationStart succeeded", "ApplicationStart"));
-        for (second, entry) in [(3, "LifecycleEvent - ApplicationStart"), (3, "Script - bin/start")] {
+        let started = format!(
+            r#"{{"time":"{}","level":"INFO","message":"agent started","target":"t"}}"#,
+            utc(0)
+        );
+        self.add(
+            self.path("log/codedeploy-agent.20261121.log"),
+            &format!("{started}\n"),
+        );
+        self.add(
+            self.path("log/codedeploy-agent.20261121.1.log"),
+            &event(1, "Install succeeded", "Install"),
+        );
+        self.add(
+            self.agent_log(),
+            &event(2, "ApplicationStart begins", "ApplicationStart"),
+        );
+        self.add(
+            self.agent_log(),
+            &event(5, "ApplicationStart succeeded", "ApplicationStart"),
+        );
+        for (second, entry) in [
+            (3, "LifecycleEvent - ApplicationStart"),
+            (3, "Script - bin/start"),
+        ] {
             let file = self.deployments_log().with_extension("log.0");
             self.add(file, &format!("[{}] [d-ONE]{entry}\n", local(second)));
         }
-        self.add(self.deployments_log(), &format!("[{}] [d-ONE][stdout]up \u{1b}[31m\n", local(4)));
-        self.add(self.deployments_log(), &format!("[{}] [d-TWO][stderr]elsewhere\n", local(6)));
+        self.add(
+            self.deployments_log(),
+            &format!("[{}] [d-ONE][stdout]up \u{1b}[31m\n", local(4)),
+        );
+        self.add(
+            self.deployments_log(),
+            &format!("[{}] [d-TWO][stderr]elsewhere\n", local(6)),
+        );
     }
 
     fn logs(&self, arguments: &[&str]) -> Output {
@@ -150,14 +179,28 @@ fn options_choose_what_is_shown() {
         let lines = stdout(&output);
         lines
             .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["message"].as_str().unwrap().to_owned())
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["message"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .collect()
     };
     assert_eq!(messages(&["--deployment", "d-TWO"]), ["elsewhere"]);
-    assert_eq!(messages(&["--agent", "-n", "2"]), ["ApplicationStart begins", "ApplicationStart succeeded"]);
+    assert_eq!(
+        messages(&["--agent", "-n", "2"]),
+        ["ApplicationStart begins", "ApplicationStart succeeded"]
+    );
     assert_eq!(messages(&["--scripts"]).len(), 4);
-    assert_eq!(messages(&["--since", "2026-11-22T21:00:05Z"]), ["ApplicationStart succeeded", "elsewhere"]);
-    assert_eq!(messages(&["--since", "2026-11-22T21:00:05Z", "--agent"]), ["ApplicationStart succeeded"]);
+    assert_eq!(
+        messages(&["--since", "2026-11-22T21:00:05Z"]),
+        ["ApplicationStart succeeded", "elsewhere"]
+    );
+    assert_eq!(
+        messages(&["--since", "2026-11-22T21:00:05Z", "--agent"]),
+        ["ApplicationStart succeeded"]
+    );
     let output = host.logs(&["--since", "soon"]);
     assert!(stderr(&output).contains("30m"), "{}", stderr(&output));
 }
@@ -185,7 +228,13 @@ fn lines_of_the_official_agent_are_shown_with_ours() {
         &format!("{time} ERROR [codedeploy-agent(12)]: broken d-ONE\n\tfrom /opt/x.rb:1:in `y'\n"),
     );
     let shown = stdout(&host.logs(&[]));
-    assert_eq!(shown, format!("{0} ERROR broken d-ONE\n{0} ERROR \\tfrom /opt/x.rb:1:in `y'\n", local(0)));
+    assert_eq!(
+        shown,
+        format!(
+            "{0} ERROR broken d-ONE\n{0} ERROR \\tfrom /opt/x.rb:1:in `y'\n",
+            local(0)
+        )
+    );
     assert!(stdout(&host.logs(&["--deployment", "d-ONE"])).contains("broken"));
 }
 
@@ -194,7 +243,11 @@ fn nothing_yet_and_an_unknown_deployment_are_said_so() {
     let host = Host::new("");
     let output = host.logs(&[]);
     assert!(output.status.success());
-    assert!(stderr(&output).contains("there are no log lines yet in"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("there are no log lines yet in"),
+        "{}",
+        stderr(&output)
+    );
     host.story();
     let output = host.logs(&["--deployment", "d-NONE"]);
     assert_eq!(output.status.code(), Some(1));
@@ -207,7 +260,9 @@ fn nothing_yet_and_an_unknown_deployment_are_said_so() {
 
 #[test]
 fn whatever_stands_in_place_of_a_log_is_named_or_shown_harmlessly() {
-    let noise: Vec<u8> = (0..10_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..10_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     let contents: [&[u8]; 5] = [b"", b"\n\n\n", b"{\"time\":", &[0xff; 100], &noise];
     for content in contents {
         let host = Host::new("");
@@ -216,7 +271,10 @@ fn whatever_stands_in_place_of_a_log_is_named_or_shown_harmlessly() {
         fs::write(host.deployments_log(), content).unwrap();
         let options = [&[][..], &["--json"], &["--deployment", "d-ONE"]];
         // Once is enough for large content.
-        for arguments in options.into_iter().take(if content.len() > 1000 { 1 } else { 3 }) {
+        for arguments in options
+            .into_iter()
+            .take(if content.len() > 1000 { 1 } else { 3 })
+        {
             let output = host.logs(arguments);
             assert!(output.status.success(), "{}", stderr(&output));
             let shown = stdout(&output);
@@ -232,9 +290,15 @@ fn whatever_stands_in_place_of_a_log_is_named_or_shown_harmlessly() {
     nix::unistd::mkfifo(&host.agent_log(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::create_dir(host.deployments_log()).unwrap();
     let output = host.logs(&[]);
-    assert!(stdout(&output).contains("agent started"), "the others are shown");
+    assert!(
+        stdout(&output).contains("agent started"),
+        "the others are shown"
+    );
     for path in [host.agent_log(), host.deployments_log()] {
-        let told = format!("not shown: {}: is not a file; expected a log", path.display());
+        let told = format!(
+            "not shown: {}: is not a file; expected a log",
+            path.display()
+        );
         assert!(stderr(&output).contains(&told), "{}", stderr(&output));
     }
 }
@@ -247,7 +311,11 @@ fn without_permission_the_rest_is_shown_and_the_way_out_is_told_which_needs_an_o
     fs::set_permissions(host.deployments_log(), fs::Permissions::from_mode(0o000)).unwrap();
     let output = host.logs(&[]);
     assert!(stdout(&output).contains("agent started"));
-    assert!(stderr(&output).contains("run this with sudo"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("run this with sudo"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 /// A program whose output is read line by line.
@@ -262,7 +330,11 @@ impl Reading {
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)).ok();
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+                .ok();
         });
         Self { child, lines }
     }
@@ -292,25 +364,41 @@ fn following_survives_every_kind_of_rotation() {
     let host = Host::new("");
     host.story();
     let line = |message: &str| {
-        format!(r#"{{"time":"{}","level":"INFO","message":"{message}","target":"t"}}{}"#, utc(9), "\n")
+        format!(
+            r#"{{"time":"{}","level":"INFO","message":"{message}","target":"t"}}{}"#,
+            utc(9),
+            "\n"
+        )
     };
     let reading = Reading::start(host.command(&["-f"]));
     reading.until("elsewhere");
     host.add(host.agent_log(), &line("added"));
     reading.until("added");
     host.add(host.agent_log(), &line("last of its file"));
-    fs::rename(host.agent_log(), host.path("log/codedeploy-agent.20261122.log")).unwrap();
+    fs::rename(
+        host.agent_log(),
+        host.path("log/codedeploy-agent.20261122.log"),
+    )
+    .unwrap();
     host.add(host.agent_log(), &line("first after the rotation"));
     reading.until("last of its file");
     reading.until("first after the rotation");
     fs::remove_file(host.agent_log()).unwrap();
     host.add(host.agent_log(), &line("after the removal"));
     reading.until("after the removal");
-    File::options().write(true).open(host.agent_log()).unwrap().set_len(0).unwrap();
+    File::options()
+        .write(true)
+        .open(host.agent_log())
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     host.add(host.agent_log(), &line("short"));
     reading.until("short");
     host.add(host.agent_log(), r#"{"time":"#);
-    host.add(host.deployments_log(), &format!("[{}] [d-TWO][stdout]half", local(9)));
+    host.add(
+        host.deployments_log(),
+        &format!("[{}] [d-TWO][stdout]half", local(9)),
+    );
     host.add(host.deployments_log(), " and half\n");
     reading.until("half and half");
 }
@@ -320,7 +408,10 @@ fn daemon(host: &Host, shell: &str) -> Child {
     let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::1:user/x\naws_access_key_id: AKID\naws_secret_access_key: hush\n";
     fs::write(host.path("identity.yml"), identity).unwrap();
     let mut child = Command::new("sh")
-        .args(["-c", &format!("{shell} exec \"$0\" run --config-file \"$1\"")])
+        .args([
+            "-c",
+            &format!("{shell} exec \"$0\" run --config-file \"$1\""),
+        ])
         .arg(AGENT)
         .arg(host.path("conf.yml"))
         .stdin(Stdio::null())
@@ -329,7 +420,10 @@ fn daemon(host: &Host, shell: &str) -> Child {
         .spawn()
         .unwrap();
     // Through a pipe, because the file size limit also applies to stderr.
-    let (mut from, mut to) = (child.stderr.take().unwrap(), File::create(host.path("stderr")).unwrap());
+    let (mut from, mut to) = (
+        child.stderr.take().unwrap(),
+        File::create(host.path("stderr")).unwrap(),
+    );
     std::thread::spawn(move || std::io::copy(&mut from, &mut to).unwrap());
     child
 }
@@ -338,7 +432,10 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     let (_never, timer) = mpsc::channel::<()>();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
         let _ = timer.recv_timeout(Duration::from_millis(20));
     }
 }
@@ -351,25 +448,46 @@ fn stop(mut child: Child) {
 
 #[test]
 fn a_log_that_is_full_costs_no_line() {
-    let unknown: String = (0..40).map(|number| format!("nothing_known_{number}: 1\n")).collect();
-    let host = Host::new(&format!("deploy_control_endpoint: http://127.0.0.1:1\n{unknown}"));
+    let unknown: String = (0..40)
+        .map(|number| format!("nothing_known_{number}: 1\n"))
+        .collect();
+    let host = Host::new(&format!(
+        "deploy_control_endpoint: http://127.0.0.1:1\n{unknown}"
+    ));
     // Writing beyond 1024 bytes fails until somebody lifts the limit.
     let agent = daemon(&host, "trap '' XFSZ; ulimit -S -f 2;");
     let said = || fs::read_to_string(host.path("stderr")).unwrap();
     wait_for("lines come to stderr", || said().contains("agent started"));
-    assert_eq!(said().matches("cannot write the log").count(), 1, "{}", said());
+    assert_eq!(
+        said().matches("cannot write the log").count(),
+        1,
+        "{}",
+        said()
+    );
     let pid = agent.id().to_string();
-    let lifted = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).status().unwrap();
+    let lifted = Command::new("prlimit")
+        .args(["--fsize=unlimited", "--pid", &pid])
+        .status()
+        .unwrap();
     assert!(lifted.success());
     stop(agent);
-    wait_for("the log is written again", || said().contains("is written again"));
+    wait_for("the log is written again", || {
+        said().contains("is written again")
+    });
     let log = fs::read_to_string(host.agent_log()).unwrap();
     let messages: Vec<String> = log
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["message"].as_str().unwrap().to_owned())
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["message"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     for number in 0..40 {
-        let named = messages.iter().filter(|message| message.contains(&format!("nothing_known_{number}:")));
+        let named = messages
+            .iter()
+            .filter(|message| message.contains(&format!("nothing_known_{number}:")));
         assert_eq!(named.count(), 1, "{number} in {messages:#?}");
     }
     assert!(messages.iter().any(|message| message == "agent started"));
@@ -388,7 +506,10 @@ fn the_text_layout_is_that_of_the_official_agent() {
     let log = fs::read_to_string(host.agent_log()).unwrap();
     for line in log.lines() {
         let (time, rest) = line.split_at(19);
-        assert!(LocalTime::parse(time).is_some() && time.contains('T'), "{line}");
+        assert!(
+            LocalTime::parse(time).is_some() && time.contains('T'),
+            "{line}"
+        );
         let layout = ["INFO ", "WARN "]
             .iter()
             .any(|level| rest.starts_with(&format!(" {level} [codedeploy-agent({pid})]: ")));
@@ -404,7 +525,9 @@ fn a_log_that_is_no_file_stops_the_start_and_is_named() {
     let mut agent = daemon(&host, "");
     assert_eq!(agent.wait().unwrap().code(), Some(1));
     let said = || fs::read_to_string(host.path("stderr")).unwrap();
-    let named =
-        format!("cannot open the log {}: found a directory, expected a file", host.agent_log().display());
+    let named = format!(
+        "cannot open the log {}: found a directory, expected a file",
+        host.agent_log().display()
+    );
     wait_for("the reason is told", || said().contains(&named));
 }

@@ -48,7 +48,8 @@ impl Host {
     }
 
     pub(crate) fn instructions(&self, name: &str) -> PathBuf {
-        self.path("root/deployment-instructions").join(format!("{GROUP}{name}"))
+        self.path("root/deployment-instructions")
+            .join(format!("{GROUP}{name}"))
     }
 
     /// Writes a revision: an AppSpec that installs `site` into `app`, with these hooks, and these files.
@@ -69,7 +70,13 @@ impl Host {
     }
 
     /// Performs one command of the deployment `id`; `more` members go into its specification.
-    pub(crate) async fn perform(&self, event: &str, id: &str, location: &Path, more: &Value) -> Report {
+    pub(crate) async fn perform(
+        &self,
+        event: &str,
+        id: &str,
+        location: &Path,
+        more: &Value,
+    ) -> Report {
         self.perform_after(event, id, location, more, || {}).await
     }
 
@@ -106,7 +113,13 @@ impl Host {
     }
 
     /// Performs commands that must succeed; returns the last one's note.
-    pub(crate) async fn succeed(&self, events: &[&str], id: &str, location: &Path, more: &Value) -> String {
+    pub(crate) async fn succeed(
+        &self,
+        events: &[&str],
+        id: &str,
+        location: &Path,
+        more: &Value,
+    ) -> String {
         let mut last = String::new();
         for event in events {
             let report = self.perform(event, id, location, more).await;
@@ -134,12 +147,27 @@ pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, State> {
                 folders.push(path.clone());
                 Vec::new()
             } else if metadata.is_symlink() {
-                fs::read_link(&path).unwrap().to_string_lossy().into_owned().into_bytes()
+                fs::read_link(&path)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned()
+                    .into_bytes()
             } else {
                 fs::read(&path).unwrap()
             };
-            let names = if metadata.is_dir() { 0 } else { metadata.nlink() };
-            let state = (metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime(), names, content);
+            let names = if metadata.is_dir() {
+                0
+            } else {
+                metadata.nlink()
+            };
+            let state = (
+                metadata.mode(),
+                metadata.uid(),
+                metadata.gid(),
+                metadata.mtime(),
+                names,
+                content,
+            );
             found.insert(path.strip_prefix(folder).unwrap().to_owned(), state);
         }
     }

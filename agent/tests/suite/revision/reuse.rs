@@ -31,16 +31,31 @@ fn bundle(host: &Host) -> PathBuf {
     };
     add("appspec.yml", tar::EntryType::Regular, 0o644, &appspec, "");
     add("site", tar::EntryType::Directory, 0o750, b"", "");
-    add("site/run.sh", tar::EntryType::Regular, 0o664, b"#!/bin/sh\nexit 0\n", "");
+    add(
+        "site/run.sh",
+        tar::EntryType::Regular,
+        0o664,
+        b"#!/bin/sh\nexit 0\n",
+        "",
+    );
     add("site/page", tar::EntryType::Regular, 0o640, b"page", "");
     add("site/same", tar::EntryType::Link, 0o640, b"", "site/page");
-    add("site/away", tar::EntryType::Symlink, 0o777, b"", "/no/such place");
+    add(
+        "site/away",
+        tar::EntryType::Symlink,
+        0o777,
+        b"",
+        "/no/such place",
+    );
     tar.into_inner().unwrap();
     host.path("bundle")
 }
 
 fn own() -> (u64, u64) {
-    (nix::unistd::geteuid().as_raw().into(), nix::unistd::getegid().as_raw().into())
+    (
+        nix::unistd::geteuid().as_raw().into(),
+        nix::unistd::getegid().as_raw().into(),
+    )
 }
 
 fn from(id: &str) -> Value {
@@ -58,19 +73,36 @@ async fn an_archive_is_used_again_with_everything_it_holds_also_after_its_script
     fs::write(&bundle, "").unwrap();
 
     let arn = from("arn:aws:codedeploy:us-east-1:123456789012:deployment/d-1");
-    let note = host.succeed(&["DownloadBundle"], "d-2", &bundle, &arn).await;
+    let note = host
+        .succeed(&["DownloadBundle"], "d-2", &bundle, &arn)
+        .await;
     assert_eq!(note, "BundleSource=archive-reuse");
     assert_eq!(picture(&host.archive("d-2")), picture(&host.archive("d-1")));
     let script = host.archive("d-2").join("site/run.sh").metadata().unwrap();
     // Root owns the scripts that it runs; nobody else can write to them.
-    let (mode, owner) = if is_root() { (0o755, 0) } else { (0o775, script.uid()) };
-    assert_eq!((script.mode() & 0o7777, script.mtime(), script.uid()), (mode, 1_000_000_000, owner));
+    let (mode, owner) = if is_root() {
+        (0o755, 0)
+    } else {
+        (0o775, script.uid())
+    };
+    assert_eq!(
+        (script.mode() & 0o7777, script.mtime(), script.uid()),
+        (mode, 1_000_000_000, owner)
+    );
     let text = |name: &str| fs::read_to_string(host.deployment("d-2").join(name)).unwrap();
-    assert_eq!((text(".bundle-source").as_str(), text(".bundle-etag").as_str()), ("archive-reuse", "abc"));
-    host.succeed(&["BeforeInstall", "Install"], "d-2", &bundle, &arn).await;
+    assert_eq!(
+        (
+            text(".bundle-source").as_str(),
+            text(".bundle-etag").as_str()
+        ),
+        ("archive-reuse", "abc")
+    );
+    host.succeed(&["BeforeInstall", "Install"], "d-2", &bundle, &arn)
+        .await;
     // A copy can be copied again.
     assert_eq!(
-        host.succeed(&["DownloadBundle"], "d-3", &bundle, &from("d-2")).await,
+        host.succeed(&["DownloadBundle"], "d-3", &bundle, &from("d-2"))
+            .await,
         "BundleSource=archive-reuse"
     );
 }
@@ -80,16 +112,29 @@ async fn an_archive_is_used_again_with_everything_it_holds_also_after_its_script
 async fn a_script_among_the_installed_files_keeps_its_owner_which_needs_root() {
     let host = Host::new();
     let bundle = bundle(&host);
-    host.succeed(&["DownloadBundle", "BeforeInstall", "Install"], "d-1", &bundle, &json!({})).await;
+    host.succeed(
+        &["DownloadBundle", "BeforeInstall", "Install"],
+        "d-1",
+        &bundle,
+        &json!({}),
+    )
+    .await;
     let script = host.path("app/run.sh").metadata().unwrap();
-    assert_eq!((script.uid(), script.gid(), script.mode() & 0o7777), (1000, 1001, 0o775));
+    assert_eq!(
+        (script.uid(), script.gid(), script.mode() & 0o7777),
+        (1000, 1001, 0o775)
+    );
 }
 
 #[tokio::test]
 async fn whatever_is_wrong_with_the_archive_or_its_name_means_a_download() {
     type Spoil = fn(&Path);
     let cases: [(&str, Value, Spoil); 15] = [
-        ("a number", json!({"ReuseArchiveFromDeploymentId": 7}), |_| {}),
+        (
+            "a number",
+            json!({"ReuseArchiveFromDeploymentId": 7}),
+            |_| {},
+        ),
         ("a path", from("../d-1"), |_| {}),
         ("an empty text", from(""), |_| {}),
         ("itself", from("d-2"), |_| {}),
@@ -107,8 +152,12 @@ async fn whatever_is_wrong_with_the_archive_or_its_name_means_a_download() {
         ("gone", from("d-1"), |path| {
             fs::remove_file(path.join("deployment-archive/site/away")).unwrap();
         }),
-        ("a fifo in it", from("d-1"), |path| make_fifo(&path.join("deployment-archive/fifo"))),
-        ("no manifest", from("d-1"), |path| fs::remove_file(path.join(".archive-manifest")).unwrap()),
+        ("a fifo in it", from("d-1"), |path| {
+            make_fifo(&path.join("deployment-archive/fifo"))
+        }),
+        ("no manifest", from("d-1"), |path| {
+            fs::remove_file(path.join(".archive-manifest")).unwrap()
+        }),
         ("noise", from("d-1"), |path| {
             fs::write(path.join(".archive-manifest"), vec![0xfe; 10 << 20]).unwrap();
         }),
@@ -129,17 +178,33 @@ async fn whatever_is_wrong_with_the_archive_or_its_name_means_a_download() {
     let host = Host::new();
     let bundle = bundle(&host);
     for (name, more, spoil) in cases {
-        host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({})).await;
+        host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({}))
+            .await;
         spoil(&host.deployment("d-1"));
-        let note = host.succeed(&["DownloadBundle"], "d-2", &bundle, &more).await;
+        let note = host
+            .succeed(&["DownloadBundle"], "d-2", &bundle, &more)
+            .await;
         assert_eq!(note, "BundleSource=downloaded", "{name}");
-        assert_eq!(fs::read(host.archive("d-2").join("site/page")).unwrap(), b"page", "{name}");
-        assert!(!host.deployment("d-2").join(".deployment-archive.incoming").exists(), "{name}");
+        assert_eq!(
+            fs::read(host.archive("d-2").join("site/page")).unwrap(),
+            b"page",
+            "{name}"
+        );
+        assert!(
+            !host
+                .deployment("d-2")
+                .join(".deployment-archive.incoming")
+                .exists(),
+            "{name}"
+        );
     }
     let mut host = host;
     host.settings.enable_archive_reuse = false;
-    host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({})).await;
-    let note = host.succeed(&["DownloadBundle"], "d-2", &bundle, &from("d-1")).await;
+    host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({}))
+        .await;
+    let note = host
+        .succeed(&["DownloadBundle"], "d-2", &bundle, &from("d-1"))
+        .await;
     assert_eq!(note, "BundleSource=downloaded");
 }
 
@@ -148,8 +213,11 @@ async fn the_deployment_that_is_used_again_is_not_the_one_that_is_cleaned_up() {
     let mut host = Host::new();
     host.settings.max_revisions = 1;
     let bundle = bundle(&host);
-    host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({})).await;
-    let note = host.succeed(&["DownloadBundle"], "d-2", &bundle, &from("d-1")).await;
+    host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({}))
+        .await;
+    let note = host
+        .succeed(&["DownloadBundle"], "d-2", &bundle, &from("d-1"))
+        .await;
     assert_eq!(note, "BundleSource=archive-reuse");
     assert!(host.path("root").join(GROUP).join("d-1").exists());
 }

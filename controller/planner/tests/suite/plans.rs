@@ -43,7 +43,12 @@ impl Deployment {
             alarms: None,
         };
         let targets = vec![TargetState::new(&rules, None); targets];
-        Deployment { targets, progress: begun(rules.strategy), rules, issued: 0 }
+        Deployment {
+            targets,
+            progress: begun(rules.strategy),
+            rules,
+            issued: 0,
+        }
     }
 
     /// A deployment of two fleets: this many replacements and originals.
@@ -53,11 +58,25 @@ impl Deployment {
         green: usize,
         blue: usize,
     ) -> Deployment {
-        let rules =
-            Rules { minimum_healthy, ignore_application_stop_failures: false, strategy, alarms: None };
-        let fleet = |label: TargetLabel, number| vec![TargetState::new(&rules, Some(label)); number];
-        let targets = [fleet(TargetLabel::Green, green), fleet(TargetLabel::Blue, blue)].concat();
-        Deployment { targets, progress: begun(strategy), rules, issued: 0 }
+        let rules = Rules {
+            minimum_healthy,
+            ignore_application_stop_failures: false,
+            strategy,
+            alarms: None,
+        };
+        let fleet =
+            |label: TargetLabel, number| vec![TargetState::new(&rules, Some(label)); number];
+        let targets = [
+            fleet(TargetLabel::Green, green),
+            fleet(TargetLabel::Blue, blue),
+        ]
+        .concat();
+        Deployment {
+            targets,
+            progress: begun(strategy),
+            rules,
+            issued: 0,
+        }
     }
 
     fn counts(&self) -> Vec<Count> {
@@ -101,14 +120,19 @@ impl Deployment {
                 Move::Stop(stop) => self.take(DeploymentInput::RequestStop(stop), now),
                 Move::Close => {
                     for target in &mut self.targets {
-                        assert_eq!(target.settle(&self.rules, true, &TIMERS, now).unwrap(), None);
+                        assert_eq!(
+                            target.settle(&self.rules, true, &TIMERS, now).unwrap(),
+                            None
+                        );
                     }
                 }
                 Move::End { ending, retire_at } => {
                     self.take(DeploymentInput::End { ending, retire_at }, now);
                 }
                 Move::Enter(stage) => self.take(DeploymentInput::Enter(stage), now),
-                Move::AwaitContinue { until } => self.take(DeploymentInput::AwaitContinue { until }, now),
+                Move::AwaitContinue { until } => {
+                    self.take(DeploymentInput::AwaitContinue { until }, now)
+                }
             }
         }
     }
@@ -125,24 +149,42 @@ impl Deployment {
     }
 
     fn is_stopping(&self) -> bool {
-        matches!(self.progress, DeploymentState::InProgress { stop: Some(_), .. })
+        matches!(
+            self.progress,
+            DeploymentState::InProgress { stop: Some(_), .. }
+        )
     }
 
     fn count(&self, wanted: impl Fn(TargetProgress) -> bool) -> usize {
-        self.targets.iter().filter(|target| wanted(standing(target, &self.rules))).count()
+        self.targets
+            .iter()
+            .filter(|target| wanted(standing(target, &self.rules)))
+            .count()
     }
 
     /// The number of a fleet's targets with this progress.
     fn of(&self, label: &TargetLabel, wanted: impl Fn(TargetProgress) -> bool) -> usize {
-        let fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
-        fleet.filter(|target| wanted(standing(target, &self.rules))).count()
+        let fleet = self
+            .targets
+            .iter()
+            .filter(|target| target.label.as_ref() == Some(label));
+        fleet
+            .filter(|target| wanted(standing(target, &self.rules)))
+            .count()
     }
 
     /// Whether any target of a fleet ever got a command.
     fn was_begun(&self, label: &TargetLabel) -> bool {
-        let mut fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
-        fleet
-            .any(|target| !matches!(target.events[0].state, EventState::Pending | EventState::Skipped { .. }))
+        let mut fleet = self
+            .targets
+            .iter()
+            .filter(|target| target.label.as_ref() == Some(label));
+        fleet.any(|target| {
+            !matches!(
+                target.events[0].state,
+                EventState::Pending | EventState::Skipped { .. }
+            )
+        })
     }
 
     /// Every host succeeds with its commands, until nothing more follows.
@@ -150,7 +192,11 @@ impl Deployment {
         for second in 0..200 {
             self.decide(at(second));
             for target in &mut self.targets {
-                if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+                if let Some(event) = target
+                    .events
+                    .iter_mut()
+                    .find(|event| event.state.ended().is_none())
+                {
                     act(event, Deed::Succeed, at(second));
                 }
             }
@@ -159,7 +205,11 @@ impl Deployment {
 }
 
 fn begun(strategy: DeploymentStrategy) -> DeploymentState {
-    DeploymentState::InProgress { started: at(0), stage: strategy.first_stage(), stop: None }
+    DeploymentState::InProgress {
+        started: at(0),
+        stage: strategy.first_stage(),
+        stop: None,
+    }
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -195,7 +245,11 @@ impl Deployment {
     /// Each host reacts to its current event.
     fn act(&mut self, deeds: &[Deed], now: Timestamp) {
         for (target, deed) in self.targets.iter_mut().zip(deeds) {
-            if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+            if let Some(event) = target
+                .events
+                .iter_mut()
+                .find(|event| event.state.ended().is_none())
+            {
                 act(event, *deed, now);
             }
         }
@@ -203,10 +257,15 @@ impl Deployment {
 }
 
 fn act(event: &mut Event, deed: Deed, now: Timestamp) {
-    let complete = |succeeded| EventInput::Complete { succeeded, diagnostics: Diagnostics::default() };
+    let complete = |succeeded| EventInput::Complete {
+        succeeded,
+        diagnostics: Diagnostics::default(),
+    };
     let input = match deed {
         Deed::Nothing => return,
-        Deed::Lease => EventInput::Lease { until: now + TIMERS.lease },
+        Deed::Lease => EventInput::Lease {
+            until: now + TIMERS.lease,
+        },
         Deed::Acknowledge => EventInput::Acknowledge,
         Deed::Succeed => complete(true),
         Deed::Fail => complete(false),
@@ -379,10 +438,14 @@ enum Way {
 impl Way {
     fn strategy(self) -> DeploymentStrategy {
         match self {
-            Way::There => DeploymentStrategy::BlueGreen { wait_minutes: None, retire_minutes: None },
-            Way::ThereAfterAWait => {
-                DeploymentStrategy::BlueGreen { wait_minutes: Some(2), retire_minutes: Some(1) }
-            }
+            Way::There => DeploymentStrategy::BlueGreen {
+                wait_minutes: None,
+                retire_minutes: None,
+            },
+            Way::ThereAfterAWait => DeploymentStrategy::BlueGreen {
+                wait_minutes: Some(2),
+                retire_minutes: Some(1),
+            },
             Way::Back => DeploymentStrategy::BlueGreenRollback,
         }
     }
@@ -394,42 +457,98 @@ fn a_stop_withdraws_what_is_offered_and_waits_for_what_runs() {
     deployment.decide(at(0));
     act(&mut deployment.targets[1].events[0], Deed::Lease, at(1));
     act(&mut deployment.targets[2].events[0], Deed::Lease, at(1));
-    act(&mut deployment.targets[2].events[0], Deed::Acknowledge, at(1));
+    act(
+        &mut deployment.targets[2].events[0],
+        Deed::Acknowledge,
+        at(1),
+    );
     deployment.request_stop(at(2));
     deployment.decide(at(2));
-    let standings: Vec<_> = deployment.targets.iter().map(|t| standing(t, &deployment.rules)).collect();
-    assert_eq!(standings, [TargetProgress::Skipped, TargetProgress::Skipped, TargetProgress::Running(0)]);
+    let standings: Vec<_> = deployment
+        .targets
+        .iter()
+        .map(|t| standing(t, &deployment.rules))
+        .collect();
+    assert_eq!(
+        standings,
+        [
+            TargetProgress::Skipped,
+            TargetProgress::Skipped,
+            TargetProgress::Running(0)
+        ]
+    );
     assert!(deployment.is_stopping());
     act(&mut deployment.targets[2].events[0], Deed::Succeed, at(3));
     deployment.decide(at(3));
-    assert!(matches!(&deployment.progress, DeploymentState::Ended { ending: Ending::Stopped(_), .. }));
-    assert_eq!(standing(&deployment.targets[2], &deployment.rules), TargetProgress::Skipped);
+    assert!(matches!(
+        &deployment.progress,
+        DeploymentState::Ended {
+            ending: Ending::Stopped(_),
+            ..
+        }
+    ));
+    assert_eq!(
+        standing(&deployment.targets[2], &deployment.rules),
+        TargetProgress::Skipped
+    );
 }
 
 #[test]
 fn a_deployment_that_takes_too_long_fails() {
     let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 1, false);
     deployment.decide(at(5000));
-    assert!(matches!(&deployment.progress, DeploymentState::Ended { ending: Ending::Failed(_), .. }));
+    assert!(matches!(
+        &deployment.progress,
+        DeploymentState::Ended {
+            ending: Ending::Failed(_),
+            ..
+        }
+    ));
 }
 
 fn traffic_goes_back(minimum_healthy: MinimumHealthy) -> Rules {
-    let (strategy, ignore_application_stop_failures) = (DeploymentStrategy::BlueGreenRollback, false);
-    Rules { minimum_healthy, ignore_application_stop_failures, strategy, alarms: None }
+    let (strategy, ignore_application_stop_failures) =
+        (DeploymentStrategy::BlueGreenRollback, false);
+    Rules {
+        minimum_healthy,
+        ignore_application_stop_failures,
+        strategy,
+        alarms: None,
+    }
 }
 
 #[test]
 fn traffic_goes_back_to_a_fleet_that_is_smaller_than_the_minimum_for_the_other() {
-    let progress = DeploymentState::InProgress { started: at(0), stage: Stage::Allow, stop: None };
+    let progress = DeploymentState::InProgress {
+        started: at(0),
+        stage: Stage::Allow,
+        stop: None,
+    };
     let rules = traffic_goes_back(MinimumHealthy::HostCount(3));
-    let count = |label, class, stage, targets| Count { label: Some(label), class, stage, targets };
+    let count = |label, class, stage, targets| Count {
+        label: Some(label),
+        class,
+        stage,
+        targets,
+    };
     let green = count(TargetLabel::Green, Class::Waiting, Stage::Block, 4);
-    for (succeeded, failed, goes_on) in [(2, 0, true), (1, 1, false), (0, 2, false), (0, 0, false)] {
+    for (succeeded, failed, goes_on) in [(2, 0, true), (1, 1, false), (0, 2, false), (0, 0, false)]
+    {
         let blue = |class, targets| count(TargetLabel::Blue, class, Stage::Allow, targets);
-        let counts = [blue(Class::Succeeded, succeeded), blue(Class::Failed, failed), green.clone()];
+        let counts = [
+            blue(Class::Succeeded, succeeded),
+            blue(Class::Failed, failed),
+            green.clone(),
+        ];
         let next = plan(&rules, &progress, &counts, &TIMERS, at(1));
-        assert!(matches!(next, Move::Enter(Stage::Block)) == goes_on, "{succeeded} {failed} {next:?}");
-        assert!(matches!(next, Move::Stop(Stop::Failure(_))) != goes_on, "{succeeded} {failed} {next:?}");
+        assert!(
+            matches!(next, Move::Enter(Stage::Block)) == goes_on,
+            "{succeeded} {failed} {next:?}"
+        );
+        assert!(
+            matches!(next, Move::Stop(Stop::Failure(_))) != goes_on,
+            "{succeeded} {failed} {next:?}"
+        );
     }
 }
 
@@ -439,7 +558,11 @@ fn a_replacement_loses_its_traffic_in_a_rollback_whatever_its_scripts_say() {
     let mut green = TargetState::new(&rules, Some(TargetLabel::Green));
     assert_eq!(green.begin(&rules, at(0)), Ok(Some(0)));
     act(&mut green.events[0], Deed::Fail, at(1));
-    assert_eq!(green.settle(&rules, false, &TIMERS, at(1)), Ok(Some(1)), "BlockTraffic comes next");
+    assert_eq!(
+        green.settle(&rules, false, &TIMERS, at(1)),
+        Ok(Some(1)),
+        "BlockTraffic comes next"
+    );
     act(&mut green.events[1], Deed::Succeed, at(2));
     assert_eq!(green.settle(&rules, false, &TIMERS, at(2)), Ok(Some(2)));
     // Its host is silent.

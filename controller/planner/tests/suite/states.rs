@@ -13,10 +13,25 @@ fn event_states() -> Vec<EventState> {
     vec![
         EventState::Pending,
         EventState::Queued { since: at(1) },
-        EventState::Leased { queued: at(1), started: at(2), until: at(10) },
-        EventState::Acknowledged { started: at(2), since: at(3) },
-        EventState::Succeeded { started: at(2), ended: at(4), diagnostics: diagnostics.clone() },
-        EventState::Failed { started: None, ended: at(4), diagnostics },
+        EventState::Leased {
+            queued: at(1),
+            started: at(2),
+            until: at(10),
+        },
+        EventState::Acknowledged {
+            started: at(2),
+            since: at(3),
+        },
+        EventState::Succeeded {
+            started: at(2),
+            ended: at(4),
+            diagnostics: diagnostics.clone(),
+        },
+        EventState::Failed {
+            started: None,
+            ended: at(4),
+            diagnostics,
+        },
         EventState::Skipped { ended: at(4) },
     ]
 }
@@ -27,8 +42,14 @@ fn event_inputs() -> Vec<EventInput> {
         EventInput::Issue,
         EventInput::Lease { until: at(30) },
         EventInput::Acknowledge,
-        EventInput::Complete { succeeded: true, diagnostics: diagnostics.clone() },
-        EventInput::Complete { succeeded: false, diagnostics: diagnostics.clone() },
+        EventInput::Complete {
+            succeeded: true,
+            diagnostics: diagnostics.clone(),
+        },
+        EventInput::Complete {
+            succeeded: false,
+            diagnostics: diagnostics.clone(),
+        },
         EventInput::Expire { diagnostics },
         EventInput::Skip,
     ]
@@ -57,10 +78,18 @@ fn every_pair_of_event_state_and_input() {
 
 #[test]
 fn an_expired_lease_is_given_again_and_keeps_the_first_start() {
-    let leased = EventState::Leased { queued: at(1), started: at(2), until: at(10) };
+    let leased = EventState::Leased {
+        queued: at(1),
+        started: at(2),
+        until: at(10),
+    };
     assert_eq!(
         leased.next(EventInput::Lease { until: at(70) }, at(10)),
-        Ok(EventState::Leased { queued: at(1), started: at(2), until: at(70) })
+        Ok(EventState::Leased {
+            queued: at(1),
+            started: at(2),
+            until: at(70)
+        })
     );
 }
 
@@ -76,21 +105,33 @@ fn every_pair_of_progress_and_input() {
     };
     let states = [
         DeploymentState::Created,
-        DeploymentState::InProgress { started, stage: Stage::Deploy, stop: None },
+        DeploymentState::InProgress {
+            started,
+            stage: Stage::Deploy,
+            stop: None,
+        },
         DeploymentState::InProgress {
             started,
             stage: Stage::Deploy,
             stop: Some(Stop::Request { rollback: None }),
         },
-        DeploymentState::Ready { started, until: at(9) },
+        DeploymentState::Ready {
+            started,
+            until: at(9),
+        },
         ended(None),
         ended(Some(at(9))),
     ];
-    let end = |ending| DeploymentInput::End { ending, retire_at: None };
+    let end = |ending| DeploymentInput::End {
+        ending,
+        retire_at: None,
+    };
     let inputs = || {
         [
             DeploymentInput::Start(Stage::Deploy),
-            DeploymentInput::RequestStop(Stop::Alarm { message: "too hot".into() }),
+            DeploymentInput::RequestStop(Stop::Alarm {
+                message: "too hot".into(),
+            }),
             DeploymentInput::AwaitContinue { until: at(20) },
             DeploymentInput::Enter(Stage::Allow),
             end(Ending::Succeeded),
@@ -123,25 +164,48 @@ fn every_pair_of_progress_and_input() {
 fn states_on_disk_read_back() {
     for state in event_states() {
         let text = serde_json::to_string(&state).unwrap();
-        assert_eq!(serde_json::from_str::<EventState>(&text).unwrap(), state, "{text}");
+        assert_eq!(
+            serde_json::from_str::<EventState>(&text).unwrap(),
+            state,
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn the_first_reason_to_end_counts() {
     let reasons = [
-        Stop::Request { rollback: Some(true) },
-        Stop::Alarm { message: "too hot".into() },
+        Stop::Request {
+            rollback: Some(true),
+        },
+        Stop::Alarm {
+            message: "too hot".into(),
+        },
         Stop::Failure(ErrorInformation::default()),
         Stop::NotContinued,
     ];
-    let running = DeploymentState::InProgress { started: at(1), stage: Stage::Allow, stop: None };
+    let running = DeploymentState::InProgress {
+        started: at(1),
+        stage: Stage::Allow,
+        stop: None,
+    };
     for first in &reasons {
-        let ending = running.next(DeploymentInput::RequestStop(first.clone()), at(2)).unwrap();
+        let ending = running
+            .next(DeploymentInput::RequestStop(first.clone()), at(2))
+            .unwrap();
         for second in &reasons {
-            assert_eq!(ending.next(DeploymentInput::RequestStop(second.clone()), at(3)).unwrap(), ending);
+            assert_eq!(
+                ending
+                    .next(DeploymentInput::RequestStop(second.clone()), at(3))
+                    .unwrap(),
+                ending
+            );
         }
         let text = serde_json::to_string(&ending).unwrap();
-        assert_eq!(serde_json::from_str::<DeploymentState>(&text).unwrap(), ending, "{text}");
+        assert_eq!(
+            serde_json::from_str::<DeploymentState>(&text).unwrap(),
+            ending,
+            "{text}"
+        );
     }
 }

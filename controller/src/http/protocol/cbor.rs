@@ -51,7 +51,12 @@ impl serde::ser::Error for Error {
 pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut reader = reader::Reader::new(bytes);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| super::placed(&error));
-    let read = read.and_then(|value| reader.end().map(|()| value).map_err(|error| error.to_string()));
+    let read = read.and_then(|value| {
+        reader
+            .end()
+            .map(|()| value)
+            .map_err(|error| error.to_string())
+    });
     read.map_err(|what| format!("{what}, before byte {}", reader.position()))
 }
 
@@ -81,7 +86,10 @@ mod tests {
     }
 
     fn revisions() -> ListApplicationRevisionsInput {
-        ListApplicationRevisionsInput { application_name: Some("shop".into()), ..Default::default() }
+        ListApplicationRevisionsInput {
+            application_name: Some("shop".into()),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -113,13 +121,29 @@ mod tests {
             "d9d9f7 f4",
             "e0",
         ] {
-            assert_eq!(read(&format!("bf {known} 61 78 {unknown} ff")), Ok(revisions()), "{unknown}");
-            assert_eq!(read(&format!("a2 61 78 {unknown} {known}")), Ok(revisions()), "{unknown}");
-            let input: CreateDeploymentGroupInput = read(&format!("a2 61 78 {unknown} {known}")).unwrap();
-            assert_eq!(input.application_name, revisions().application_name, "{unknown}");
+            assert_eq!(
+                read(&format!("bf {known} 61 78 {unknown} ff")),
+                Ok(revisions()),
+                "{unknown}"
+            );
+            assert_eq!(
+                read(&format!("a2 61 78 {unknown} {known}")),
+                Ok(revisions()),
+                "{unknown}"
+            );
+            let input: CreateDeploymentGroupInput =
+                read(&format!("a2 61 78 {unknown} {known}")).unwrap();
+            assert_eq!(
+                input.application_name,
+                revisions().application_name,
+                "{unknown}"
+            );
         }
         for null in ["f6", "f7"] {
-            assert_eq!(read(&format!("a1 {name} {null}")), Ok(ListApplicationRevisionsInput::default()));
+            assert_eq!(
+                read(&format!("a1 {name} {null}")),
+                Ok(ListApplicationRevisionsInput::default())
+            );
         }
     }
 
@@ -150,7 +174,10 @@ mod tests {
         ] {
             assert!(range(wrong).is_err(), "{wrong}");
         }
-        assert!(read::<MinimumHealthyHosts>("a1 65 76616c7565 c1 01").is_err(), "a time is not a count");
+        assert!(
+            read::<MinimumHealthyHosts>("a1 65 76616c7565 c1 01").is_err(),
+            "a time is not a count"
+        );
     }
 
     #[test]
@@ -161,21 +188,42 @@ mod tests {
             linked_to_git_hub: Some(false),
             ..Default::default()
         };
-        let output = BatchGetApplicationsOutput { applications_info: Some(vec![info.clone(), info]) };
-        assert_eq!(from_slice::<BatchGetApplicationsOutput>(&to_vec(&output).unwrap()).unwrap(), output);
+        let output = BatchGetApplicationsOutput {
+            applications_info: Some(vec![info.clone(), info]),
+        };
+        assert_eq!(
+            from_slice::<BatchGetApplicationsOutput>(&to_vec(&output).unwrap()).unwrap(),
+            output
+        );
         assert_eq!(to_vec(&Empty {}).unwrap(), EMPTY);
         for value in [0, 23, 24, -1, i64::MAX, i64::MIN] {
-            let hosts = MinimumHealthyHosts { value: Some(value), ..Default::default() };
-            assert_eq!(from_slice::<MinimumHealthyHosts>(&to_vec(&hosts).unwrap()).unwrap(), hosts);
+            let hosts = MinimumHealthyHosts {
+                value: Some(value),
+                ..Default::default()
+            };
+            assert_eq!(
+                from_slice::<MinimumHealthyHosts>(&to_vec(&hosts).unwrap()).unwrap(),
+                hosts
+            );
         }
         for millis in 1_795_424_400_000..1_795_424_402_000 {
             let written = to_vec(&Timestamp::from_millis(millis)).unwrap();
             let seconds = f64::from_be_bytes(written[2..].try_into().unwrap());
-            assert_eq!((seconds.fract() * 1e9) as i64 / 1_000_000, millis % 1000, "{seconds}");
+            assert_eq!(
+                (seconds.fract() * 1e9) as i64 / 1_000_000,
+                millis % 1000,
+                "{seconds}"
+            );
             assert_eq!(from_slice::<Timestamp>(&written).unwrap().millis(), millis);
         }
-        let time = TimeRange { start: Some(Timestamp::from_millis(1500)), end: None };
-        assert_eq!(hex::encode(to_vec(&time).unwrap()), "a1657374617274c1fb3ff8000000000000");
+        let time = TimeRange {
+            start: Some(Timestamp::from_millis(1500)),
+            end: None,
+        };
+        assert_eq!(
+            hex::encode(to_vec(&time).unwrap()),
+            "a1657374617274c1fb3ff8000000000000"
+        );
     }
 
     #[test]
@@ -207,14 +255,32 @@ mod tests {
             "a1 61 78 9b ffffffffffffffff 00".into(),
             "a1 61 78 1c".into(),
         ] {
-            assert!(read::<ListApplicationRevisionsInput>(&body).is_err(), "{body}");
+            assert!(
+                read::<ListApplicationRevisionsInput>(&body).is_err(),
+                "{body}"
+            );
         }
         let tags = "a1 64 74616773";
-        for list in ["9b ffffffffffffffff", "9b 0000000100000000 a0", "81 f6", "a0", "81 81 60"] {
-            assert!(read::<CreateApplicationInput>(&format!("{tags} {list}")).is_err(), "{list}");
+        for list in [
+            "9b ffffffffffffffff",
+            "9b 0000000100000000 a0",
+            "81 f6",
+            "a0",
+            "81 81 60",
+        ] {
+            assert!(
+                read::<CreateApplicationInput>(&format!("{tags} {list}")).is_err(),
+                "{list}"
+            );
         }
         // A role, in a shape that is part of another.
-        for text in ["44 73686f70", "c1 64 73686f70", "e0", "3b ffffffffffffffff", "01"] {
+        for text in [
+            "44 73686f70",
+            "c1 64 73686f70",
+            "e0",
+            "3b ffffffffffffffff",
+            "01",
+        ] {
             let body = format!("a1 6e 73657276696365526f6c6541726e {text}");
             assert!(read::<CreateDeploymentGroupInput>(&body).is_err(), "{text}");
         }
@@ -224,20 +290,42 @@ mod tests {
     fn depth_and_number_are_bounded() {
         let deep = |item: &str, count: usize| format!("a1 61 78 {}", item.repeat(count));
         for item in ["81", "9f", "a1 60", "bf 60", "c1", "81 9f"] {
-            assert!(read::<CreateApplicationInput>(&deep(item, 200_000)).is_err(), "{item}");
-            assert!(read::<CreateDeploymentGroupInput>(&deep(item, 200_000)).is_err(), "{item}");
+            assert!(
+                read::<CreateApplicationInput>(&deep(item, 200_000)).is_err(),
+                "{item}"
+            );
+            assert!(
+                read::<CreateDeploymentGroupInput>(&deep(item, 200_000)).is_err(),
+                "{item}"
+            );
         }
         assert!(read::<CreateDeploymentGroupInput>(&format!("{} 00", deep("81", 100))).is_ok());
         let many = format!("a1 64 74616773 9f {} ff", "a0".repeat(100_000));
-        assert!(read::<CreateApplicationInput>(&many).unwrap_err().contains("65536"));
+        assert!(
+            read::<CreateApplicationInput>(&many)
+                .unwrap_err()
+                .contains("65536")
+        );
     }
 
     fn group() -> CreateDeploymentGroupInput {
-        let filter = TagFilter { key: Some("env".into()), value: Some("prod".into()), ..Default::default() };
-        let set =
-            OnPremisesTagSet { on_premises_tag_set_list: Some(vec![vec![filter.clone()], vec![filter]]) };
-        let settings = DeploymentGroupSettings { on_premises_tag_set: Some(set), ..Default::default() };
-        CreateDeploymentGroupInput { application_name: Some("shop".into()), settings, ..Default::default() }
+        let filter = TagFilter {
+            key: Some("env".into()),
+            value: Some("prod".into()),
+            ..Default::default()
+        };
+        let set = OnPremisesTagSet {
+            on_premises_tag_set_list: Some(vec![vec![filter.clone()], vec![filter]]),
+        };
+        let settings = DeploymentGroupSettings {
+            on_premises_tag_set: Some(set),
+            ..Default::default()
+        };
+        CreateDeploymentGroupInput {
+            application_name: Some("shop".into()),
+            settings,
+            ..Default::default()
+        }
     }
 
     proptest::proptest! {

@@ -16,7 +16,11 @@ impl Folder {
         // A composite checksum consists of checksums that were verified with their parts.
         let kind = req.input.checksum_type.as_ref().map(ChecksumType::as_str);
         let is_of_whole = kind == Some(ChecksumType::FULL_OBJECT);
-        let checksums = if is_of_whole { checksums!(req.input) } else { Checksums::default() };
+        let checksums = if is_of_whole {
+            checksums!(req.input)
+        } else {
+            Checksums::default()
+        };
         let declared = DeclaredContent::new(&req, None, checksums);
         let CompleteMultipartUploadInput {
             bucket,
@@ -27,10 +31,17 @@ impl Folder {
             if_none_match,
             ..
         } = req.input;
-        let named_parts = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let named_parts = multipart_upload
+            .and_then(|upload| upload.parts)
+            .unwrap_or_default();
         let parts: Vec<_> = named_parts
             .into_iter()
-            .map(|part| (part.part_number.unwrap_or(0), part.e_tag.map(ETag::into_value)))
+            .map(|part| {
+                (
+                    part.part_number.unwrap_or(0),
+                    part.e_tag.map(ETag::into_value),
+                )
+            })
             .collect();
         if parts.is_empty() {
             return Err(s3_error!(MalformedXML, "At least one part is needed."));

@@ -17,7 +17,11 @@ impl Folder {
             .metadata_directive
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
-        if let CopySource::Bucket { bucket, key, version_id: None } = &input.copy_source
+        if let CopySource::Bucket {
+            bucket,
+            key,
+            version_id: None,
+        } = &input.copy_source
             && **bucket == *input.bucket
             && **key == *input.key
             && !replaces
@@ -28,7 +32,13 @@ impl Folder {
             ));
         }
         let given: Labels = labels!(input);
-        let CopyObjectInput { bucket, key, copy_source, checksum_algorithm, .. } = input;
+        let CopyObjectInput {
+            bucket,
+            key,
+            copy_source,
+            checksum_algorithm,
+            ..
+        } = input;
         let conditions = (input.copy_source_if_match, input.copy_source_if_none_match);
         let name = bucket.clone();
         self.bucket(name).await?;
@@ -39,7 +49,9 @@ impl Folder {
                 || asked.is_some_and(|asked| asked.as_str() == algorithm.name())
         };
         let algorithms: Vec<_> = Algorithm::ALL.into_iter().filter(wanted).collect();
-        let staged = self.duplicate(&source, path, 0..source.size, &algorithms).await?;
+        let staged = self
+            .duplicate(&source, path, 0..source.size, &algorithms)
+            .await?;
         let labels = if replaces { given } else { source.labels };
         let add = move |objects: &Objects, bucket: &str, key: &str| {
             objects.add(bucket, key, staged, labels, |_| true)
@@ -69,22 +81,38 @@ impl Folder {
         req: S3Request<UploadPartCopyInput>,
     ) -> S3Result<UploadPartCopyOutput> {
         let UploadPartCopyInput {
-            bucket, key, upload_id, part_number, copy_source, copy_source_range, ..
+            bucket,
+            key,
+            upload_id,
+            part_number,
+            copy_source,
+            copy_source_range,
+            ..
         } = req.input;
         let id = upload_id.clone();
-        self.on_disk(move |objects| objects.upload(&bucket, &key, &id)).await?;
-        let conditions = (req.input.copy_source_if_match, req.input.copy_source_if_none_match);
+        self.on_disk(move |objects| objects.upload(&bucket, &key, &id))
+            .await?;
+        let conditions = (
+            req.input.copy_source_if_match,
+            req.input.copy_source_if_none_match,
+        );
         let (source, path) = self.source(copy_source, conditions).await?;
         let range = match copy_source_range {
             Some(range) => Range::parse(&range)
                 .map_err(|error| {
-                    s3_error!(error, InvalidArgument, "The range is not of the form bytes=0-9.")
+                    s3_error!(
+                        error,
+                        InvalidArgument,
+                        "The range is not of the form bytes=0-9."
+                    )
                 })?
                 .check(source.size)?,
             None => 0..source.size,
         };
         let staged = self.duplicate(&source, path, range, &[]).await?;
-        let part = self.on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged)).await?;
+        let part = self
+            .on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged))
+            .await?;
         Ok(UploadPartCopyOutput {
             copy_part_result: Some(CopyPartResult {
                 e_tag: Some(ETag::Strong(part.etag)),
@@ -102,7 +130,12 @@ impl Folder {
         source: CopySource,
         (if_match, if_none_match): (Option<ETagCondition>, Option<ETagCondition>),
     ) -> S3Result<(Version, PathBuf)> {
-        let CopySource::Bucket { bucket, key, version_id } = source else {
+        let CopySource::Bucket {
+            bucket,
+            key,
+            version_id,
+        } = source
+        else {
             return Err(s3_error!(
                 NotImplemented,
                 "Only objects of this service's buckets can be copied: expected <bucket>/<key>."
@@ -130,6 +163,9 @@ impl Folder {
         algorithms: &[Algorithm],
     ) -> S3Result<Staged> {
         let content = self.content(source, path, range).await?;
-        Ok(self.objects.receive(content, Meter::new(algorithms), self.patience()).await?)
+        Ok(self
+            .objects
+            .receive(content, Meter::new(algorithms), self.patience())
+            .await?)
     }
 }

@@ -17,15 +17,23 @@ impl Folder {
     ) -> S3Result<DeleteObjectsOutput> {
         let DeleteObjectsInput { bucket, delete, .. } = req.input;
         if delete.objects.len() > MOST {
-            return Err(s3_error!(MalformedXML, "A request can delete {MOST} objects."));
+            return Err(s3_error!(
+                MalformedXML,
+                "A request can delete {MOST} objects."
+            ));
         }
         self.bucket(bucket.clone()).await?;
         let quiet = delete.quiet.unwrap_or(false);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
-        for ObjectIdentifier { key, version_id, .. } in delete.objects {
+        for ObjectIdentifier {
+            key, version_id, ..
+        } in delete.objects
+        {
             let (named, of, version) = (bucket.clone(), key.clone(), version_id.clone());
             let gone = self
-                .on_disk(move |objects| Ok::<_, ObjectError>(objects.delete(&named, &of, version.as_deref())))
+                .on_disk(move |objects| {
+                    Ok::<_, ObjectError>(objects.delete(&named, &of, version.as_deref()))
+                })
                 .await?;
             match gone {
                 Ok(gone) => {

@@ -42,7 +42,10 @@ impl From<ObjectError> for S3Error {
             ObjectError::Io { .. } => S3ErrorCode::InternalError,
         };
         if code == S3ErrorCode::InternalError {
-            tracing::error!(error = crate::error::chain(&error), "an S3 request failed inside the service");
+            tracing::error!(
+                error = crate::error::chain(&error),
+                "an S3 request failed inside the service"
+            );
             return S3Error::with_message(
                 code,
                 "We encountered an internal error. Its cause is in the service's log.",
@@ -68,12 +71,15 @@ impl Folder {
         let folder = self.clone();
         let kept = tokio::spawn(async move {
             let (named, of) = (bucket.clone(), key.clone());
-            let version = folder.on_disk(move |objects| add(objects, &named, &of)).await?;
+            let version = folder
+                .on_disk(move |objects| add(objects, &named, &of))
+                .await?;
             folder.tell(&bucket, &key, &version).await;
             pruning::replaced(&folder.service, &bucket, &key).await;
             Ok(version)
         });
-        kept.await.map_err(|error| s3_error!(error, InternalError))?
+        kept.await
+            .map_err(|error| s3_error!(error, InternalError))?
     }
 
     /// Has a new version deployed if it is watched. The version exists in any case.
@@ -102,7 +108,8 @@ impl Folder {
 
     /// Rejects a request about a bucket that does not exist.
     pub(super) async fn bucket(&self, name: String) -> S3Result<()> {
-        self.on_disk(move |objects| objects.bucket(&name).map(drop)).await
+        self.on_disk(move |objects| objects.bucket(&name).map(drop))
+            .await
     }
 
     /// Returns a range of a version's content.
@@ -115,19 +122,38 @@ impl Folder {
         let failed = |source: io::Error| match source.kind() {
             // It was deleted since it was found.
             io::ErrorKind::NotFound => ObjectError::NoSuchVersion(version.id.clone()),
-            _ => ObjectError::Io { path: path.clone(), source },
+            _ => ObjectError::Io {
+                path: path.clone(),
+                source,
+            },
         };
         let mut file = File::open(&path).await.map_err(failed)?;
-        file.seek(io::SeekFrom::Start(range.start)).await.map_err(failed)?;
-        Ok(ReaderStream::with_capacity(file.take(range.end.saturating_sub(range.start)), CHUNK))
+        file.seek(io::SeekFrom::Start(range.start))
+            .await
+            .map_err(failed)?;
+        Ok(ReaderStream::with_capacity(
+            file.take(range.end.saturating_sub(range.start)),
+            CHUNK,
+        ))
     }
 
     /// Returns the version of a request, if it passes the request's conditions.
     pub(super) async fn find(&self, wanted: Wanted) -> S3Result<(Version, PathBuf)> {
-        let Wanted { bucket, key, version, if_match, if_none_match } = wanted;
-        let found = self.on_disk(move |objects| objects.find(&bucket, &key, version.as_deref())).await?;
+        let Wanted {
+            bucket,
+            key,
+            version,
+            if_match,
+            if_none_match,
+        } = wanted;
+        let found = self
+            .on_disk(move |objects| objects.find(&bucket, &key, version.as_deref()))
+            .await?;
         if found.0.deleted {
-            return Err(s3_error!(MethodNotAllowed, "This version marks that the object was deleted."));
+            return Err(s3_error!(
+                MethodNotAllowed,
+                "This version marks that the object was deleted."
+            ));
         }
         let is_it = |condition: &ETagCondition| match condition {
             ETagCondition::Any => true,
@@ -171,7 +197,12 @@ macro_rules! labels {
             content_encoding: $input.content_encoding.clone(),
             content_disposition: $input.content_disposition.clone(),
             cache_control: $input.cache_control.clone(),
-            metadata: $input.metadata.clone().unwrap_or_default().into_iter().collect(),
+            metadata: $input
+                .metadata
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
         }
     };
 }
@@ -184,7 +215,8 @@ pub(super) fn etag(version: &Version) -> Option<ETag> {
 
 pub(super) fn timestamp(version: &Version) -> Option<dto::Timestamp> {
     let seconds = version.modified.millis().div_euclid(1000);
-    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     Some(dto::Timestamp::from(time))
 }
 

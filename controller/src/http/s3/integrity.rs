@@ -22,14 +22,21 @@ impl DeclaredContent {
         let announced: Vec<_> = announced.filter_map(|value| value.to_str().ok()).collect();
         let named = |algorithm: &Algorithm| {
             let trailer = |list: &&str| {
-                list.split(',').any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
+                list.split(',')
+                    .any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
             };
             headers.of(*algorithm).is_some() || announced.iter().any(trailer)
         };
         let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
         let length = request.headers.get("x-amz-decoded-content-length");
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        DeclaredContent { length, md5, algorithms, headers, trailers: request.trailing_headers.clone() }
+        DeclaredContent {
+            length,
+            md5,
+            algorithms,
+            headers,
+            trailers: request.trailing_headers.clone(),
+        }
     }
 
     pub(super) fn check(&self, content: &Staged) -> S3Result<()> {
@@ -44,9 +51,16 @@ impl DeclaredContent {
             content.check_md5(md5)?;
         }
         for algorithm in &self.algorithms {
-            let declared = self.headers.of(*algorithm).cloned().or_else(|| self.trailer(*algorithm));
+            let declared = self
+                .headers
+                .of(*algorithm)
+                .cloned()
+                .or_else(|| self.trailer(*algorithm));
             let Some(declared) = declared else {
-                return Err(s3_error!(InvalidRequest, "The trailer with the checksum is missing."));
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "The trailer with the checksum is missing."
+                ));
             };
             content.checksums().check(*algorithm, &declared)?;
         }
@@ -56,7 +70,10 @@ impl DeclaredContent {
     /// A checksum that came after the content.
     fn trailer(&self, algorithm: Algorithm) -> Option<String> {
         let read = |headers: &HeaderMap| {
-            headers.get(algorithm.header()).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            headers
+                .get(algorithm.header())
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
         };
         self.trailers.as_ref()?.read(read).flatten()
     }

@@ -15,21 +15,35 @@ pub(super) fn objects(
     objects: &Objects,
     input: ListObjectsV2Input,
 ) -> Result<ListObjectsV2Output, ObjectError> {
-    let ListObjectsV2Input { bucket, continuation_token, delimiter, max_keys, prefix, start_after, .. } =
-        input;
+    let ListObjectsV2Input {
+        bucket,
+        continuation_token,
+        delimiter,
+        max_keys,
+        prefix,
+        start_after,
+        ..
+    } = input;
     let after = match &continuation_token {
         Some(token) => read_token(token)?,
         None => start_after.clone().unwrap_or_default(),
     };
-    let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
+    let (name, wanted, by) = (
+        bucket.clone(),
+        prefix.clone().unwrap_or_default(),
+        delimiter.clone(),
+    );
     let most = most(max_keys);
     let mut keys = objects.keys(&bucket, &wanted)?;
     // Deleted objects do not count against the page's limit.
     let mut versions = HashMap::new();
     let mut kept = Vec::with_capacity(keys.len());
     for key in keys.drain(..) {
-        if let Some(version) =
-            objects.versions(&bucket, &key)?.into_iter().next().filter(|newest| !newest.deleted)
+        if let Some(version) = objects
+            .versions(&bucket, &key)?
+            .into_iter()
+            .next()
+            .filter(|newest| !newest.deleted)
         {
             versions.insert(key.clone(), version);
             kept.push(key);
@@ -66,8 +80,18 @@ pub(super) fn objects(
 }
 
 /// The same for the older operation.
-pub(super) fn plain(objects: &Objects, input: ListObjectsInput) -> Result<ListObjectsOutput, ObjectError> {
-    let ListObjectsInput { bucket, delimiter, marker, max_keys, prefix, .. } = input;
+pub(super) fn plain(
+    objects: &Objects,
+    input: ListObjectsInput,
+) -> Result<ListObjectsOutput, ObjectError> {
+    let ListObjectsInput {
+        bucket,
+        delimiter,
+        marker,
+        max_keys,
+        prefix,
+        ..
+    } = input;
     let asked = ListObjectsV2Input {
         bucket,
         delimiter,
@@ -78,7 +102,11 @@ pub(super) fn plain(objects: &Objects, input: ListObjectsInput) -> Result<ListOb
     };
     let listed = self::objects(objects, asked)?;
     Ok(ListObjectsOutput {
-        next_marker: listed.next_continuation_token.as_deref().map(read_token).transpose()?,
+        next_marker: listed
+            .next_continuation_token
+            .as_deref()
+            .map(read_token)
+            .transpose()?,
         name: listed.name,
         prefix: listed.prefix,
         delimiter: listed.delimiter,
@@ -102,11 +130,28 @@ pub(super) fn versions(
     objects: &Objects,
     input: ListObjectVersionsInput,
 ) -> Result<ListObjectVersionsOutput, ObjectError> {
-    let ListObjectVersionsInput { bucket, delimiter, key_marker, max_keys, prefix, .. } = input;
-    let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
+    let ListObjectVersionsInput {
+        bucket,
+        delimiter,
+        key_marker,
+        max_keys,
+        prefix,
+        ..
+    } = input;
+    let (name, wanted, by) = (
+        bucket.clone(),
+        prefix.clone().unwrap_or_default(),
+        delimiter.clone(),
+    );
     let after = key_marker.clone().unwrap_or_default();
     let most = most(max_keys);
-    let page = page(objects.keys(&bucket, &wanted)?, &wanted, by.as_deref(), &after, most);
+    let page = page(
+        objects.keys(&bucket, &wanted)?,
+        &wanted,
+        by.as_deref(),
+        &after,
+        most,
+    );
     let (mut versions, mut marks) = (Vec::new(), Vec::new());
     for key in page.keys {
         for (place, version) in objects.versions(&bucket, &key)?.into_iter().enumerate() {
@@ -158,18 +203,34 @@ struct Page {
     next: Option<String>,
 }
 
-fn page(keys: Vec<String>, prefix: &str, delimiter: Option<&str>, after: &str, most: usize) -> Page {
-    let mut page = Page { keys: Vec::new(), prefixes: Vec::new(), next: None };
+fn page(
+    keys: Vec<String>,
+    prefix: &str,
+    delimiter: Option<&str>,
+    after: &str,
+    most: usize,
+) -> Page {
+    let mut page = Page {
+        keys: Vec::new(),
+        prefixes: Vec::new(),
+        next: None,
+    };
     let mut last = String::new();
     for key in keys {
         let rest = key.get(prefix.len()..).unwrap_or_default();
         let folder = delimiter
             .filter(|delimiter| !delimiter.is_empty())
-            .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()))
+            .and_then(|delimiter| {
+                rest.find(delimiter)
+                    .map(|at| prefix.len() + at + delimiter.len())
+            })
             .and_then(|end| key.get(..end));
         let entry = folder.unwrap_or(&key);
         // A page that ended with a folder included everything in it.
-        if key.as_str() <= after || entry == after || page.prefixes.last().is_some_and(|last| last == entry) {
+        if key.as_str() <= after
+            || entry == after
+            || page.prefixes.last().is_some_and(|last| last == entry)
+        {
             continue;
         }
         if page.keys.len() + page.prefixes.len() >= most {
@@ -179,17 +240,26 @@ fn page(keys: Vec<String>, prefix: &str, delimiter: Option<&str>, after: &str, m
         }
         last = entry.to_owned();
         let (is_folder, entry) = (folder.is_some(), entry.to_owned());
-        if is_folder { page.prefixes.push(entry) } else { page.keys.push(key) }
+        if is_folder {
+            page.prefixes.push(entry)
+        } else {
+            page.keys.push(key)
+        }
     }
     page
 }
 
 fn most(asked: Option<i32>) -> usize {
-    asked.and_then(|asked| usize::try_from(asked).ok()).unwrap_or(PAGE).min(PAGE)
+    asked
+        .and_then(|asked| usize::try_from(asked).ok())
+        .unwrap_or(PAGE)
+        .min(PAGE)
 }
 
 fn common(prefixes: Vec<String>) -> Option<Vec<CommonPrefix>> {
-    let prefixes = prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) });
+    let prefixes = prefixes.into_iter().map(|prefix| CommonPrefix {
+        prefix: Some(prefix),
+    });
     Some(prefixes.collect())
 }
 
@@ -206,9 +276,15 @@ mod tests {
             (vec!["a".into()], vec!["b/".into()], Some("b/".into()))
         );
         let second = page(keys(), "", Some("/"), "b/", 2);
-        assert_eq!((second.keys, second.prefixes, second.next), (vec!["c".into()], vec!["d/".into()], None));
+        assert_eq!(
+            (second.keys, second.prefixes, second.next),
+            (vec!["c".into()], vec!["d/".into()], None)
+        );
         let from_within = page(keys(), "", Some("/"), "b/1", 2);
-        assert_eq!((from_within.keys, from_within.prefixes), (vec!["c".to_owned()], vec!["b/".to_owned()]));
+        assert_eq!(
+            (from_within.keys, from_within.prefixes),
+            (vec!["c".to_owned()], vec!["b/".to_owned()])
+        );
         assert_eq!(page(keys(), "", None, "", 0).next, None);
         let inside = page(vec!["b/1".into(), "b/2".into()], "b/", Some("/"), "", 10);
         assert_eq!((inside.keys.len(), inside.prefixes.len()), (2, 0));

@@ -10,14 +10,24 @@ use crate::objects::{Checksums, Labels, Meter, Objects};
 
 #[async_trait::async_trait]
 impl S3 for Folder {
-    async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
-        let buckets = self.on_disk(Objects::buckets).await?.into_iter().map(|(name, made)| Bucket {
-            name: Some(name),
-            creation_date: Some(dto::Timestamp::from(made)),
-            ..Bucket::default()
-        });
+    async fn list_buckets(
+        &self,
+        _: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        let buckets = self
+            .on_disk(Objects::buckets)
+            .await?
+            .into_iter()
+            .map(|(name, made)| Bucket {
+                name: Some(name),
+                creation_date: Some(dto::Timestamp::from(made)),
+                ..Bucket::default()
+            });
         let buckets = Some(buckets.collect());
-        Ok(S3Response::new(ListBucketsOutput { buckets, ..ListBucketsOutput::default() }))
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets,
+            ..ListBucketsOutput::default()
+        }))
     }
 
     async fn create_bucket(
@@ -32,7 +42,8 @@ impl S3 for Folder {
             ));
         }
         let location = Some(format!("/{bucket}"));
-        self.on_disk(move |objects| objects.create_bucket(&bucket)).await?;
+        self.on_disk(move |objects| objects.create_bucket(&bucket))
+            .await?;
         Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
@@ -40,11 +51,15 @@ impl S3 for Folder {
         &self,
         req: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        self.on_disk(move |objects| objects.delete_bucket(&req.input.bucket)).await?;
+        self.on_disk(move |objects| objects.delete_bucket(&req.input.bucket))
+            .await?;
         Ok(S3Response::new(DeleteBucketOutput {}))
     }
 
-    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+    async fn head_bucket(
+        &self,
+        req: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
         self.bucket(req.input.bucket).await?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
@@ -62,8 +77,13 @@ impl S3 for Folder {
         req: S3Request<GetBucketVersioningInput>,
     ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
         self.bucket(req.input.bucket).await?;
-        let status = Some(BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED));
-        Ok(S3Response::new(GetBucketVersioningOutput { status, ..GetBucketVersioningOutput::default() }))
+        let status = Some(BucketVersioningStatus::from_static(
+            BucketVersioningStatus::ENABLED,
+        ));
+        Ok(S3Response::new(GetBucketVersioningOutput {
+            status,
+            ..GetBucketVersioningOutput::default()
+        }))
     }
 
     /// Buckets are always versioned.
@@ -93,17 +113,37 @@ impl S3 for Folder {
         ))
     }
 
-    async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let declared = DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
+    async fn put_object(
+        &self,
+        req: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let declared =
+            DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
         let labels = labels!(req.input);
-        let PutObjectInput { bucket, key, body, if_match, if_none_match, .. } = req.input;
+        let PutObjectInput {
+            bucket,
+            key,
+            body,
+            if_match,
+            if_none_match,
+            ..
+        } = req.input;
         self.bucket(bucket.clone()).await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self.objects.receive(body, Meter::new(&declared.algorithms), self.patience()).await?;
+        let staged = self
+            .objects
+            .receive(body, Meter::new(&declared.algorithms), self.patience())
+            .await?;
         declared.check(&staged)?;
         let version = self
             .keep(bucket, key, move |objects, bucket, key| {
-                objects.add(bucket, key, staged, labels, may_replace(if_match, if_none_match))
+                objects.add(
+                    bucket,
+                    key,
+                    staged,
+                    labels,
+                    may_replace(if_match, if_none_match),
+                )
             })
             .await?;
         let sums = version.checksums.clone();
@@ -119,20 +159,46 @@ impl S3 for Folder {
         }))
     }
 
-    async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let GetObjectInput { bucket, key, version_id, if_match, if_none_match, range, checksum_mode, .. } =
-            req.input;
-        let wanted = Wanted { bucket, key, version: version_id, if_match, if_none_match };
+    async fn get_object(
+        &self,
+        req: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        let GetObjectInput {
+            bucket,
+            key,
+            version_id,
+            if_match,
+            if_none_match,
+            range,
+            checksum_mode,
+            ..
+        } = req.input;
+        let wanted = Wanted {
+            bucket,
+            key,
+            version: version_id,
+            if_match,
+            if_none_match,
+        };
         let (version, path) = self.find(wanted).await?;
         let bytes = range.map(|range| range.check(version.size)).transpose()?;
-        let content_range = bytes
-            .as_ref()
-            .map(|bytes| format!("bytes {}-{}/{}", bytes.start, bytes.end.saturating_sub(1), version.size));
+        let content_range = bytes.as_ref().map(|bytes| {
+            format!(
+                "bytes {}-{}/{}",
+                bytes.start,
+                bytes.end.saturating_sub(1),
+                version.size
+            )
+        });
         let whole = bytes.is_none() && checksum_mode.is_some();
         let bytes = bytes.unwrap_or(0..version.size);
         let length = bytes.end.saturating_sub(bytes.start);
         let body = StreamingBlob::wrap(self.content(&version, path, bytes).await?);
-        let sums = if whole { version.checksums.clone() } else { Checksums::default() };
+        let sums = if whole {
+            version.checksums.clone()
+        } else {
+            Checksums::default()
+        };
         let output = GetObjectOutput {
             body: Some(body),
             accept_ranges: Some("bytes".into()),
@@ -156,9 +222,25 @@ impl S3 for Folder {
         Ok(S3Response::new(output))
     }
 
-    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let HeadObjectInput { bucket, key, version_id, if_match, if_none_match, .. } = req.input;
-        let wanted = Wanted { bucket, key, version: version_id, if_match, if_none_match };
+    async fn head_object(
+        &self,
+        req: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let HeadObjectInput {
+            bucket,
+            key,
+            version_id,
+            if_match,
+            if_none_match,
+            ..
+        } = req.input;
+        let wanted = Wanted {
+            bucket,
+            key,
+            version: version_id,
+            if_match,
+            if_none_match,
+        };
         let (version, _) = self.find(wanted).await?;
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".into()),
@@ -179,11 +261,22 @@ impl S3 for Folder {
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let DeleteObjectInput { bucket, key, version_id, .. } = req.input;
-        let deleted =
-            self.on_disk(move |objects| objects.delete(&bucket, &key, version_id.as_deref())).await?;
-        let (delete_marker, version_id) = deleted.map(|version| (version.deleted, version.id)).unzip();
-        Ok(S3Response::new(DeleteObjectOutput { delete_marker, version_id, ..DeleteObjectOutput::default() }))
+        let DeleteObjectInput {
+            bucket,
+            key,
+            version_id,
+            ..
+        } = req.input;
+        let deleted = self
+            .on_disk(move |objects| objects.delete(&bucket, &key, version_id.as_deref()))
+            .await?;
+        let (delete_marker, version_id) =
+            deleted.map(|version| (version.deleted, version.id)).unzip();
+        Ok(S3Response::new(DeleteObjectOutput {
+            delete_marker,
+            version_id,
+            ..DeleteObjectOutput::default()
+        }))
     }
 
     async fn delete_objects(
@@ -193,7 +286,10 @@ impl S3 for Folder {
         Ok(S3Response::new(self.delete_many(req).await?))
     }
 
-    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+    async fn copy_object(
+        &self,
+        req: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
         Ok(S3Response::new(self.copy(req).await?))
     }
 
@@ -202,10 +298,24 @@ impl S3 for Folder {
         &self,
         req: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-        let GetObjectTaggingInput { bucket, key, version_id, .. } = req.input;
-        let wanted = Wanted { bucket, key, version: version_id, if_match: None, if_none_match: None };
+        let GetObjectTaggingInput {
+            bucket,
+            key,
+            version_id,
+            ..
+        } = req.input;
+        let wanted = Wanted {
+            bucket,
+            key,
+            version: version_id,
+            if_match: None,
+            if_none_match: None,
+        };
         let (version, _) = self.find(wanted).await?;
-        Ok(S3Response::new(GetObjectTaggingOutput { tag_set: Vec::new(), version_id: Some(version.id) }))
+        Ok(S3Response::new(GetObjectTaggingOutput {
+            tag_set: Vec::new(),
+            version_id: Some(version.id),
+        }))
     }
 
     async fn create_multipart_upload(
@@ -213,9 +323,17 @@ impl S3 for Folder {
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let labels = labels!(req.input);
-        let CreateMultipartUploadInput { bucket, key, checksum_algorithm, checksum_type, .. } = req.input;
+        let CreateMultipartUploadInput {
+            bucket,
+            key,
+            checksum_algorithm,
+            checksum_type,
+            ..
+        } = req.input;
         let (named, of) = (bucket.clone(), key.clone());
-        let id = self.on_disk(move |objects| objects.begin_upload(&named, &of, labels)).await?;
+        let id = self
+            .on_disk(move |objects| objects.begin_upload(&named, &of, labels))
+            .await?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
@@ -226,16 +344,33 @@ impl S3 for Folder {
         }))
     }
 
-    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
-        let declared = DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
-        let UploadPartInput { bucket, key, upload_id, part_number, body, .. } = req.input;
+    async fn upload_part(
+        &self,
+        req: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        let declared =
+            DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
+        let UploadPartInput {
+            bucket,
+            key,
+            upload_id,
+            part_number,
+            body,
+            ..
+        } = req.input;
         let id = upload_id.clone();
-        self.on_disk(move |objects| objects.upload(&bucket, &key, &id)).await?;
+        self.on_disk(move |objects| objects.upload(&bucket, &key, &id))
+            .await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self.objects.receive(body, Meter::new(&declared.algorithms), self.patience()).await?;
+        let staged = self
+            .objects
+            .receive(body, Meter::new(&declared.algorithms), self.patience())
+            .await?;
         declared.check(&staged)?;
         let sums = staged.checksums().clone();
-        let part = self.on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged)).await?;
+        let part = self
+            .on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged))
+            .await?;
         Ok(S3Response::new(UploadPartOutput {
             e_tag: Some(ETag::Strong(part.etag)),
             checksum_crc32: sums.crc32,
@@ -254,8 +389,16 @@ impl S3 for Folder {
         Ok(S3Response::new(self.copy_part(req).await?))
     }
 
-    async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
-        let ListPartsInput { bucket, key, upload_id, .. } = req.input;
+    async fn list_parts(
+        &self,
+        req: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
+        let ListPartsInput {
+            bucket,
+            key,
+            upload_id,
+            ..
+        } = req.input;
         let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
         let parts = self
             .on_disk(move |objects| {
@@ -283,21 +426,30 @@ impl S3 for Folder {
         &self,
         req: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
-        Ok(S3Response::new(self.on_disk(move |objects| listing::plain(objects, req.input)).await?))
+        Ok(S3Response::new(
+            self.on_disk(move |objects| listing::plain(objects, req.input))
+                .await?,
+        ))
     }
 
     async fn list_objects_v2(
         &self,
         req: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        Ok(S3Response::new(self.on_disk(move |objects| listing::objects(objects, req.input)).await?))
+        Ok(S3Response::new(
+            self.on_disk(move |objects| listing::objects(objects, req.input))
+                .await?,
+        ))
     }
 
     async fn list_object_versions(
         &self,
         req: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        Ok(S3Response::new(self.on_disk(move |objects| listing::versions(objects, req.input)).await?))
+        Ok(S3Response::new(
+            self.on_disk(move |objects| listing::versions(objects, req.input))
+                .await?,
+        ))
     }
 
     async fn complete_multipart_upload(
@@ -311,7 +463,12 @@ impl S3 for Folder {
         &self,
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let AbortMultipartUploadInput { bucket, key, upload_id, .. } = req.input;
+        let AbortMultipartUploadInput {
+            bucket,
+            key,
+            upload_id,
+            ..
+        } = req.input;
         self.on_disk(move |objects| {
             objects.upload(&bucket, &key, &upload_id)?;
             objects.end_upload(&upload_id)

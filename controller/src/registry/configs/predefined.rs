@@ -35,10 +35,22 @@ const PREDEFINED: [(&str, Kind); 17] = {
         ("LambdaCanary10Percent10Minutes", Other(Lambda, Canary(10))),
         ("LambdaCanary10Percent15Minutes", Other(Lambda, Canary(15))),
         ("LambdaCanary10Percent30Minutes", Other(Lambda, Canary(30))),
-        ("LambdaLinear10PercentEvery1Minute", Other(Lambda, Linear(1))),
-        ("LambdaLinear10PercentEvery2Minutes", Other(Lambda, Linear(2))),
-        ("LambdaLinear10PercentEvery3Minutes", Other(Lambda, Linear(3))),
-        ("LambdaLinear10PercentEvery10Minutes", Other(Lambda, Linear(10))),
+        (
+            "LambdaLinear10PercentEvery1Minute",
+            Other(Lambda, Linear(1)),
+        ),
+        (
+            "LambdaLinear10PercentEvery2Minutes",
+            Other(Lambda, Linear(2)),
+        ),
+        (
+            "LambdaLinear10PercentEvery3Minutes",
+            Other(Lambda, Linear(3)),
+        ),
+        (
+            "LambdaLinear10PercentEvery10Minutes",
+            Other(Lambda, Linear(10)),
+        ),
         ("ECSAllAtOnce", Other(Ecs, AllAtOnce)),
         ("ECSCanary10Percent5Minutes", Other(Ecs, Canary(5))),
         ("ECSCanary10Percent15Minutes", Other(Ecs, Canary(15))),
@@ -50,11 +62,15 @@ const PREDEFINED: [(&str, Kind); 17] = {
 fn find(name: &str) -> Option<(usize, &'static Kind)> {
     let short = name.strip_prefix(PREDEFINED_PREFIX)?;
     let position = PREDEFINED.iter().position(|(known, _)| *known == short)?;
-    PREDEFINED.get(position).map(|(_, kind)| (position + 1, kind))
+    PREDEFINED
+        .get(position)
+        .map(|(_, kind)| (position + 1, kind))
 }
 
 pub(super) fn names() -> impl Iterator<Item = String> {
-    PREDEFINED.iter().map(|(name, _)| format!("{PREDEFINED_PREFIX}{name}"))
+    PREDEFINED
+        .iter()
+        .map(|(name, _)| format!("{PREDEFINED_PREFIX}{name}"))
 }
 
 pub(super) fn platform(name: &str) -> Option<ComputePlatform> {
@@ -101,14 +117,24 @@ impl Routing {
         let (kind, time_based_canary, time_based_linear) = match *self {
             Routing::AllAtOnce => (TrafficRoutingType::AllAtOnce, None, None),
             Routing::Canary(minutes) => {
-                let canary = TimeBasedCanary { canary_percentage: Some(10), canary_interval: Some(minutes) };
+                let canary = TimeBasedCanary {
+                    canary_percentage: Some(10),
+                    canary_interval: Some(minutes),
+                };
                 (TrafficRoutingType::TimeBasedCanary, Some(canary), None)
             }
             Routing::Linear(minutes) => {
-                let linear = TimeBasedLinear { linear_percentage: Some(10), linear_interval: Some(minutes) };
+                let linear = TimeBasedLinear {
+                    linear_percentage: Some(10),
+                    linear_interval: Some(minutes),
+                };
                 (TrafficRoutingType::TimeBasedLinear, None, Some(linear))
             }
         };
-        TrafficRoutingConfig { kind: Some(kind), time_based_canary, time_based_linear }
+        TrafficRoutingConfig {
+            kind: Some(kind),
+            time_based_canary,
+            time_based_linear,
+        }
     }
 }

@@ -16,11 +16,19 @@ use tokio::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub(in crate::traffic) enum HaproxyError {
     #[error("HAProxy at {socket} cannot run {command:?}")]
-    Tell { command: String, socket: String, source: io::Error },
+    Tell {
+        command: String,
+        socket: String,
+        source: io::Error,
+    },
     #[error("HAProxy answered {answer:?} to {command:?}")]
     Refused { command: String, answer: String },
     #[error("HAProxy at {socket} shows no server {server:?} in the backend {backend:?}")]
-    NoServer { socket: String, backend: String, server: String },
+    NoServer {
+        socket: String,
+        backend: String,
+        server: String,
+    },
 }
 
 /// The timeout of a response.
@@ -57,7 +65,10 @@ pub(super) struct Server {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Runtime { connections: Semaphore::new(CONNECTIONS), seen: Mutex::new(None) }
+        Runtime {
+            connections: Semaphore::new(CONNECTIONS),
+            seen: Mutex::new(None),
+        }
     }
 }
 
@@ -76,19 +87,35 @@ impl Runtime {
                 Some(look) if look.began >= told => look.servers.clone(),
                 _ => {
                     let began = Instant::now();
-                    let servers = self.servers(socket, backend).await.map(Arc::new).map_err(Arc::new);
-                    *seen = Some(Look { began, servers: servers.clone() });
+                    let servers = self
+                        .servers(socket, backend)
+                        .await
+                        .map(Arc::new)
+                        .map_err(Arc::new);
+                    *seen = Some(Look {
+                        began,
+                        servers: servers.clone(),
+                    });
                     servers
                 }
             }
         };
         servers?.get(server).cloned().ok_or_else(|| {
-            let (socket, backend, server) = (socket.to_owned(), backend.to_owned(), server.to_owned());
-            Arc::new(HaproxyError::NoServer { socket, backend, server })
+            let (socket, backend, server) =
+                (socket.to_owned(), backend.to_owned(), server.to_owned());
+            Arc::new(HaproxyError::NoServer {
+                socket,
+                backend,
+                server,
+            })
         })
     }
 
-    async fn servers(&self, socket: &str, backend: &str) -> Result<HashMap<String, Server>, HaproxyError> {
+    async fn servers(
+        &self,
+        socket: &str,
+        backend: &str,
+    ) -> Result<HashMap<String, Server>, HaproxyError> {
         let command = format!("show stat {backend} 4 -1");
         let answer = self.tell(socket, &command).await?;
         read(&answer).ok_or_else(|| HaproxyError::Refused {
@@ -109,7 +136,11 @@ impl Runtime {
                 Ok(answer) => return Ok(answer),
                 Err(source) if since.elapsed() >= AWAY => {
                     let (command, socket) = (command.to_owned(), socket.to_owned());
-                    return Err(HaproxyError::Tell { command, socket, source });
+                    return Err(HaproxyError::Tell {
+                        command,
+                        socket,
+                        source,
+                    });
                 }
                 Err(error) => {
                     tracing::debug!(socket, command, %error, "HAProxy is unreachable");
@@ -128,18 +159,29 @@ async fn exchange(socket: &str, command: &str) -> io::Result<String> {
             converse(TcpStream::connect(socket).await?, command).await
         }
     };
-    tokio::time::timeout(ANSWER, exchange).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", ANSWER.as_secs())))
-    })
+    tokio::time::timeout(ANSWER, exchange)
+        .await
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {} s", ANSWER.as_secs()),
+            ))
+        })
 }
 
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> io::Result<String> {
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    command: &str,
+) -> io::Result<String> {
     stream.write_all(format!("{command}\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     // Every response ends with an empty line.
     if answer != b"\n" && !answer.ends_with(b"\n\n") {
-        let found = format!("the answer ends after {} bytes, before its last line", answer.len());
+        let found = format!(
+            "the answer ends after {} bytes, before its last line",
+            answer.len()
+        );
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, found));
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -150,11 +192,19 @@ fn read(statistics: &str) -> Option<HashMap<String, Server>> {
     let mut lines = statistics.lines().filter(|line| !line.is_empty());
     let header: Vec<_> = lines.next()?.strip_prefix("# ")?.split(',').collect();
     let column = |name: &str| header.iter().position(|column| *column == name);
-    let (name, status, current, queued) =
-        (column("svname")?, column("status")?, column("scur")?, column("qcur")?);
+    let (name, status, current, queued) = (
+        column("svname")?,
+        column("status")?,
+        column("scur")?,
+        column("qcur")?,
+    );
     let server = |line: &str| {
         let row: Vec<_> = line.split(',').collect();
-        let number = |column: usize| row.get(column).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let number = |column: usize| {
+            row.get(column)
+                .and_then(|text| text.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         let server = Server {
             status: (*row.get(status)?).to_owned(),
             sessions: number(current).saturating_add(number(queued)),
@@ -184,11 +234,22 @@ mod tests {
     fn statistics_are_read_by_their_columns_names() {
         let shown = "# pxname,svname,qcur,qmax,scur,smax,status,\nweb,box1,1,0,2,5,DRAIN,\nweb,box2,,0,0,5,UP 1/2,\n\n";
         let servers = read(shown).unwrap();
-        assert_eq!(servers["box1"], Server { status: "DRAIN".into(), sessions: 3 });
+        assert_eq!(
+            servers["box1"],
+            Server {
+                status: "DRAIN".into(),
+                sessions: 3
+            }
+        );
         assert!(servers["box1"].is_taken_out() && !servers["box1"].takes_traffic());
         assert!(servers["box2"].takes_traffic() && !servers["box2"].is_taken_out());
         assert_eq!(servers.len(), 2);
-        for noise in ["", "Unknown command.", "No such proxy.\n\n", "# svname\nbox1"] {
+        for noise in [
+            "",
+            "Unknown command.",
+            "No such proxy.\n\n",
+            "# svname\nbox1",
+        ] {
             assert_eq!(read(noise), None, "{noise}");
         }
     }

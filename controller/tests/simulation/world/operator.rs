@@ -15,9 +15,14 @@ impl World {
     pub(super) fn set_up(&mut self) {
         let tempers: Vec<_> = self.hosts.iter().map(|host| host.temper).collect();
         self.say(format!("{:?}, hosts {tempers:?}", self.style));
-        let groups: Vec<_> = (0..self.groups).map(|number| self.draw_group(number)).collect();
-        let fleets: Vec<_> =
-            self.hosts.iter().map(|host| (host.name.clone(), host.identifier.clone())).collect();
+        let groups: Vec<_> = (0..self.groups)
+            .map(|number| self.draw_group(number))
+            .collect();
+        let fleets: Vec<_> = self
+            .hosts
+            .iter()
+            .map(|host| (host.name.clone(), host.identifier.clone()))
+            .collect();
         let split = self.rng.usize(0..fleets.len());
         self.say(format!("groups {groups:?}; green from box{split}"));
         self.transact(move |context| {
@@ -34,11 +39,19 @@ impl World {
             }
             for (number, (name, arn)) in fleets.iter().enumerate() {
                 let fleet = if number < split { "blue" } else { "green" };
-                let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
+                let tags =
+                    json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
                 let tags: Vec<_> = serde_json::from_value(tags).unwrap();
                 let identity = Identity::User(arn.clone());
                 let name = NewInstanceName::read(Some(name.clone()))?;
-                instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
+                instances::enroll(
+                    context.tx,
+                    context.partition,
+                    context.now,
+                    &name,
+                    &identity,
+                    &tags,
+                )?;
             }
             Ok(())
         })
@@ -48,13 +61,15 @@ impl World {
     /// The settings of a group, and its deployment configuration if it has its own.
     fn draw_group(&mut self, number: usize) -> (Option<Value>, Value) {
         let minimum = match self.rng.u32(0..10) {
-            0..=1 => Some(json!({"type": "HOST_COUNT", "value": self.rng.usize(0..=self.hosts.len())})),
+            0..=1 => {
+                Some(json!({"type": "HOST_COUNT", "value": self.rng.usize(0..=self.hosts.len())}))
+            }
             2..=3 => Some(json!({"type": "FLEET_PERCENT", "value": self.rng.u32(0..100)})),
             _ => None,
         };
         let own = format!("own{number}");
-        let config =
-            minimum.map(|minimum| json!({"deploymentConfigName": own, "minimumHealthyHosts": minimum}));
+        let config = minimum
+            .map(|minimum| json!({"deploymentConfigName": own, "minimumHealthyHosts": minimum}));
         let predefined = *self
             .rng
             .choice(&[
@@ -70,7 +85,11 @@ impl World {
             "onPremisesInstanceTagFilters": [{"Key": "env", "Value": "prod", "Type": "KEY_AND_VALUE"}],
         });
         if self.style != Style::InPlace {
-            let kind = if self.style == Style::BlueGreen { "BLUE_GREEN" } else { "IN_PLACE" };
+            let kind = if self.style == Style::BlueGreen {
+                "BLUE_GREEN"
+            } else {
+                "IN_PLACE"
+            };
             settings["deploymentStyle"] =
                 json!({"deploymentType": kind, "deploymentOption": "WITH_TRAFFIC_CONTROL"});
             settings["loadBalancerInfo"] = json!({"targetGroupInfoList": [{"name": "lb"}]});
@@ -81,20 +100,32 @@ impl World {
             } else {
                 json!({"actionOnTimeout": "STOP_DEPLOYMENT", "waitTimeInMinutes": 5})
             };
-            let action = if self.rng.u32(0..4) == 0 { "TERMINATE" } else { "KEEP_ALIVE" };
+            let action = if self.rng.u32(0..4) == 0 {
+                "TERMINATE"
+            } else {
+                "KEEP_ALIVE"
+            };
             settings["blueGreenDeploymentConfiguration"] = json!({
                 "deploymentReadyOption": ready,
                 "terminateBlueInstancesOnDeploymentSuccess": {"action": action, "terminationWaitTimeInMinutes": 2},
                 "greenFleetProvisioningOption": {"action": "DISCOVER_EXISTING"},
             });
         }
-        let events = ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM", "DEPLOYMENT_STOP_ON_REQUEST"];
-        let events: Vec<_> = events.into_iter().filter(|_| self.rng.u32(0..3) > 0).collect();
+        let events = [
+            "DEPLOYMENT_FAILURE",
+            "DEPLOYMENT_STOP_ON_ALARM",
+            "DEPLOYMENT_STOP_ON_REQUEST",
+        ];
+        let events: Vec<_> = events
+            .into_iter()
+            .filter(|_| self.rng.u32(0..3) > 0)
+            .collect();
         if !events.is_empty() {
             settings["autoRollbackConfiguration"] = json!({"enabled": true, "events": events});
         }
         if self.rng.u32(0..4) == 0 {
-            settings["alarmConfiguration"] = json!({"enabled": true, "alarms": [{"name": "too-hot"}]});
+            settings["alarmConfiguration"] =
+                json!({"enabled": true, "alarms": [{"name": "too-hot"}]});
         }
         (config, settings)
     }
@@ -102,7 +133,9 @@ impl World {
     pub(super) fn operate(&mut self) {
         let group = GROUPS[self.rng.usize(0..self.groups)];
         let newest = self.transact(move |context| {
-            let newest = oracle::deployments(context.tx).into_iter().rfind(|d| d.group_name == group);
+            let newest = oracle::deployments(context.tx)
+                .into_iter()
+                .rfind(|d| d.group_name == group);
             Ok(newest.map(|deployment| (deployment.id, deployment.status)))
         });
         match newest.unwrap() {
@@ -134,14 +167,20 @@ impl World {
 
     fn stop(&mut self, id: String) {
         let name = self.name(&id);
-        let asked = self.rng.choice(&[Value::Null, json!(true), json!(false)]).unwrap().clone();
+        let asked = self
+            .rng
+            .choice(&[Value::Null, json!(true), json!(false)])
+            .unwrap()
+            .clone();
         self.say(format!("the operator stops {name}, rollback {asked}"));
         let input = json!({"deploymentId": id, "autoRollbackEnabled": asked});
         let done = self.act(move |context| {
             let (output, outcome) = intervene::stop(context, request(input)?)?;
             Ok((output, vec![outcome]))
         });
-        self.memory.ledger.note_stop(&id, done.as_ref().map(|_| asked));
+        self.memory
+            .ledger
+            .note_stop(&id, done.as_ref().map(|_| asked));
         if let Some(done) = done {
             done.unwrap();
             self.memory.note_stop(&id);
@@ -151,7 +190,10 @@ impl World {
     /// Registers a host again, with the same name and agent.
     fn replace_host(&mut self) {
         let number = self.rng.usize(0..self.hosts.len());
-        let (name, arn) = (self.hosts[number].name.clone(), self.hosts[number].identifier.clone());
+        let (name, arn) = (
+            self.hosts[number].name.clone(),
+            self.hosts[number].identifier.clone(),
+        );
         let fleet = *self.rng.choice(&["blue", "green"]).unwrap();
         // A host's commands end with its registration.
         if self.calm && self.memory.running > 0 {
@@ -162,12 +204,21 @@ impl World {
         self.changed = true;
         let given_up = self
             .transact(move |context| {
-                let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
+                let tags =
+                    json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
                 let tags: Vec<_> = serde_json::from_value(tags).unwrap();
-                let (_, given_up) = removal::deregister(context, request(json!({"instanceName": name}))?)?;
+                let (_, given_up) =
+                    removal::deregister(context, request(json!({"instanceName": name}))?)?;
                 let identity = Identity::User(arn);
                 let name = NewInstanceName::read(Some(name))?;
-                instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
+                instances::enroll(
+                    context.tx,
+                    context.partition,
+                    context.now,
+                    &name,
+                    &identity,
+                    &tags,
+                )?;
                 Ok(given_up)
             })
             .unwrap();
@@ -199,7 +250,10 @@ impl World {
             Some(Ok(_)) => self.wanted -= 1,
             // There is nothing to restart yet, or no green host is left.
             Some(Err(refusal)) => {
-                let known = [ErrorName::RevisionDoesNotExist, ErrorName::InvalidTargetInstances];
+                let known = [
+                    ErrorName::RevisionDoesNotExist,
+                    ErrorName::InvalidTargetInstances,
+                ];
                 assert!(known.contains(&refusal.name), "{refusal}");
                 self.wanted -= 1;
             }

@@ -12,9 +12,17 @@ struct Said {
 
 fn run(args: &[&str], environment: &[(&str, &Path)]) -> Said {
     let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
-    let output = program.args(args).envs(environment.iter().copied()).output().unwrap();
+    let output = program
+        .args(args)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    Said {
+        ok: output.status.success(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 #[test]
@@ -35,9 +43,12 @@ fn a_mistyped_data_directory_is_refused_and_nothing_is_made_in_it() {
             &["host", "remove", "box1"],
             &["github-token", "list"],
         ] {
-            let said = run(&[args, &["--data-dir", typo.to_str().unwrap()]].concat(), &[]);
-            let named =
-                said.err.contains(typo.to_str().unwrap()) && said.err.contains("start the service first");
+            let said = run(
+                &[args, &["--data-dir", typo.to_str().unwrap()]].concat(),
+                &[],
+            );
+            let named = said.err.contains(typo.to_str().unwrap())
+                && said.err.contains("start the service first");
             assert!(!said.ok && named, "{args:?}: {}", said.err);
         }
         assert_eq!(typo.exists(), exists);
@@ -50,7 +61,11 @@ fn the_environment_names_the_data_directory() {
     let controller = Controller::start(QUICK);
     let data = controller.data();
     let said = run(&["signer"], &[("CODEDEPLOY_CONTROLLER_DATA_DIR", &data)]);
-    assert!(said.ok && said.out.contains("deployment_signer_pin"), "{}", said.err);
+    assert!(
+        said.ok && said.out.contains("deployment_signer_pin"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
@@ -66,15 +81,32 @@ fn a_database_keeps_its_region_and_account() {
     let data = controller.data();
     // Also without the service's own record of its settings.
     std::fs::remove_file(data.join("service.json")).unwrap();
-    let added = controller.admin(&["host", "add", "box1", "--endpoint", "https://deploy.example.com"]);
+    let added = controller.admin(&[
+        "host",
+        "add",
+        "box1",
+        "--endpoint",
+        "https://deploy.example.com",
+    ]);
     let files = String::from_utf8(added.stdout).unwrap();
-    assert!(files.contains("region: eu-west-1\n") && files.contains("iam::210987654321:user"), "{files}");
-    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
-    for other in [&["--region", "us-east-1", "--account-id", "210987654321"][..], &["--region", "eu-west-1"]]
-    {
+    assert!(
+        files.contains("region: eu-west-1\n") && files.contains("iam::210987654321:user"),
+        "{files}"
+    );
+    let serve = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    for other in [
+        &["--region", "us-east-1", "--account-id", "210987654321"][..],
+        &["--region", "eu-west-1"],
+    ] {
         let said = run(&[&serve, other].concat(), &[]);
-        let advised =
-            said.err.contains("eu-west-1 and account 210987654321") && said.err.contains("Set region");
+        let advised = said.err.contains("eu-west-1 and account 210987654321")
+            && said.err.contains("Set region");
         assert!(!said.ok && advised, "{}", said.err);
     }
     controller.start_again();
@@ -85,13 +117,19 @@ fn urls_that_hosts_cannot_use_are_told() {
     let controller = Controller::start(QUICK);
     let add = |controller: &Controller, args: &[&str]| {
         let output = controller.admin(&[&["host", "add"], args].concat());
-        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.success(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (ok, said) = add(&controller, &["box1"]);
     assert!(ok && said.contains("only from this machine"), "{said}");
     let (ok, said) = add(&controller, &["box2", "--endpoint", "http://10.0.0.5:7080"]);
     assert!(ok && said.contains("can read along"), "{said}");
-    let (ok, said) = add(&controller, &["box3", "--endpoint", "https://deploy.example.com"]);
+    let (ok, said) = add(
+        &controller,
+        &["box3", "--endpoint", "https://deploy.example.com"],
+    );
     assert!(ok && said.is_empty(), "{said}");
     let secure = Controller::start("tls: {self_signed: true, names: [10.0.0.5]}");
     let (ok, said) = add(&secure, &["box1", "--endpoint", "http://10.0.0.5:7080"]);
@@ -110,8 +148,13 @@ fn settings_are_shown_with_their_origin_and_without_their_secrets() {
     let said = run(&["config", "--config-file", path], &[]);
     assert!(said.ok, "{}", said.err);
     let row = |key: &str| {
-        let row = said.out.lines().find(|line| line.split_whitespace().next() == Some(key));
-        row.unwrap_or_else(|| panic!("no {key} in {}", said.out)).split_whitespace().collect::<Vec<_>>()[1..]
+        let row = said
+            .out
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(key));
+        row.unwrap_or_else(|| panic!("no {key} in {}", said.out))
+            .split_whitespace()
+            .collect::<Vec<_>>()[1..]
             .join(" ")
     };
     assert_eq!(row("timers.run"), format!("60.0 {path}"));
@@ -119,14 +162,29 @@ fn settings_are_shown_with_their_origin_and_without_their_secrets() {
     assert_eq!(row("listen"), "127.0.0.1:7080 default");
     assert_eq!(row("endpoint"), "- not set");
     assert_eq!(row("events.token"), format!("(hidden) {path}"));
-    assert_eq!(row("events.webhooks.0.url"), format!("https://hooks.example.com/(hidden) {path}"));
-    assert_eq!(row("events.webhooks.0.authorization"), format!("(hidden) {path}"));
-    assert_eq!(row("alarms.errors.prometheus.url"), format!("http://prometheus:9090 {path}"));
+    assert_eq!(
+        row("events.webhooks.0.url"),
+        format!("https://hooks.example.com/(hidden) {path}")
+    );
+    assert_eq!(
+        row("events.webhooks.0.authorization"),
+        format!("(hidden) {path}")
+    );
+    assert_eq!(
+        row("alarms.errors.prometheus.url"),
+        format!("http://prometheus:9090 {path}")
+    );
     let json = run(&["config", "--config-file", path, "--json"], &[]).out;
     let list: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
-    assert!(list.iter().any(|line| line["key"] == "timers.run" && line["value"] == 60.0));
+    assert!(
+        list.iter()
+            .any(|line| line["key"] == "timers.run" && line["value"] == 60.0)
+    );
     for shown in [&said.out, &json] {
-        assert!(!shown.contains("secret") && !shown.contains("0123456789"), "{shown}");
+        assert!(
+            !shown.contains("secret") && !shown.contains("0123456789"),
+            "{shown}"
+        );
     }
 }
 
@@ -134,10 +192,20 @@ fn settings_are_shown_with_their_origin_and_without_their_secrets() {
 fn wrong_settings_are_all_told_and_are_no_reason_to_start_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("controller.yml");
-    std::fs::write(&file, "listen: localhost:7080\ntimer: {}\ntimers:\n  run: soon\n").unwrap();
+    std::fs::write(
+        &file,
+        "listen: localhost:7080\ntimer: {}\ntimers:\n  run: soon\n",
+    )
+    .unwrap();
     let data = folder.path().join("data");
     for first in ["config", "serve"] {
-        let args = [first, "--config-file", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+        let args = [
+            first,
+            "--config-file",
+            file.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+        ];
         let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
         let output = program.args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(78));
@@ -210,7 +278,10 @@ fn every_mistake_of_every_setting_is_told_at_once() {
         "account id \"1\"",
         "ca_bundle is r.pem",
     ] {
-        assert!(block.contains(expected), "{expected} is missing from {block}");
+        assert!(
+            block.contains(expected),
+            "{expected} is missing from {block}"
+        );
     }
 }
 
@@ -224,7 +295,11 @@ fn expired(folder: &Path) -> String {
     let made = parameters.self_signed(&key).unwrap();
     std::fs::write(&certificate, pem("CERTIFICATE", made.der())).unwrap();
     std::fs::write(&secret, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
-    format!("tls: {{certificate: {}, key: {}}}\n", certificate.display(), secret.display())
+    format!(
+        "tls: {{certificate: {}, key: {}}}\n",
+        certificate.display(),
+        secret.display()
+    )
 }
 
 #[test]
@@ -237,10 +312,24 @@ fn files_of_the_settings_are_looked_at_with_them() {
     };
     let tls = expired(folder.path());
     let said = config(&tls);
-    assert!(said.ok && said.err.contains("warning: the certificate"), "{}", said.err);
-    assert!(said.err.contains("old.pem expired on 2020-02-01: clients reject it"), "{}", said.err);
-    let said =
-        config("tls: {certificate: /nowhere/c.pem, key: /nowhere/k.pem}\nca_bundle: /nowhere/roots.pem\n");
+    assert!(
+        said.ok && said.err.contains("warning: the certificate"),
+        "{}",
+        said.err
+    );
+    assert!(
+        said.err
+            .contains("old.pem expired on 2020-02-01: clients reject it"),
+        "{}",
+        said.err
+    );
+    let said = config(
+        "tls: {certificate: /nowhere/c.pem, key: /nowhere/k.pem}\nca_bundle: /nowhere/roots.pem\n",
+    );
     assert!(!said.ok && said.err.contains("2 mistakes"), "{}", said.err);
-    assert!(said.err.contains("/nowhere/c.pem") && said.err.contains("/nowhere/roots.pem"), "{}", said.err);
+    assert!(
+        said.err.contains("/nowhere/c.pem") && said.err.contains("/nowhere/roots.pem"),
+        "{}",
+        said.err
+    );
 }

@@ -38,8 +38,10 @@ async fn quiet_alarms() -> (SocketAddr, String) {
                     asked.push(stream.read_u8().await?);
                 }
                 let body = r#"{"state": "OK"}"#;
-                let head =
-                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
                 stream.write_all((head + body).as_bytes()).await?;
                 stream.shutdown().await
             });
@@ -50,13 +52,23 @@ async fn quiet_alarms() -> (SocketAddr, String) {
 
 /// The result of a deployment of a group with an alarm from that source.
 async fn deployed(alarms: SocketAddr, bundle: Option<&Path>) -> DeploymentInfo {
-    let trust = bundle.map(|path| format!("ca_bundle: {}\n", path.display())).unwrap_or_default();
+    let trust = bundle
+        .map(|path| format!("ca_bundle: {}\n", path.display()))
+        .unwrap_or_default();
     let config = format!("{trust}alarms: {{hot: {{webhook: {{url: 'https://{alarms}/hot'}}}}}}\n");
     let (_controller, client, agent) = shop::one_host(&config).await;
-    let group =
-        client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
-    let alarm = AlarmConfiguration::builder().enabled(true).alarms(Alarm::builder().name("hot").build());
-    group.alarm_configuration(alarm.build()).send().await.unwrap();
+    let group = client
+        .update_deployment_group()
+        .application_name("shop")
+        .current_deployment_group_name("web");
+    let alarm = AlarmConfiguration::builder()
+        .enabled(true)
+        .alarms(Alarm::builder().name("hot").build());
+    group
+        .alarm_configuration(alarm.build())
+        .send()
+        .await
+        .unwrap();
     let id = shop::deploy(&client, "app.zip").await;
     tokio::select! {
         info = shop::ended(&client, &id) => info,
@@ -71,13 +83,28 @@ async fn an_authority_of_ones_own_is_trusted_when_the_service_is_told_so() {
     let bundle = folder.path().join("internal.pem");
     // Other certificates in the file do no harm.
     let other = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
-    std::fs::write(&bundle, pem("CERTIFICATE", other.cert.der()) + "# ours\n" + &certificate).unwrap();
-    assert_eq!(deployed(address, Some(&bundle)).await.status(), Some(&DeploymentStatus::Succeeded));
+    std::fs::write(
+        &bundle,
+        pem("CERTIFICATE", other.cert.der()) + "# ours\n" + &certificate,
+    )
+    .unwrap();
+    assert_eq!(
+        deployed(address, Some(&bundle)).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
 
     let stopped = deployed(address, None).await;
     assert_eq!(stopped.status(), Some(&DeploymentStatus::Stopped));
-    let message = stopped.error_information().unwrap().message().unwrap().to_owned();
-    assert!(message.contains("is not trusted") && message.contains("ca_bundle"), "{message}");
+    let message = stopped
+        .error_information()
+        .unwrap()
+        .message()
+        .unwrap()
+        .to_owned();
+    assert!(
+        message.contains("is not trusted") && message.contains("ca_bundle"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -99,12 +126,23 @@ fn a_file_that_cannot_be_used_is_named_at_the_start() {
             std::fs::write(&bundle, content).unwrap();
         }
         let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
-        program.args(["serve", "--listen", "127.0.0.1:0", "--config-file"]).arg(&config);
-        let output = program.arg("--data-dir").arg(folder.path().join("data")).output().unwrap();
+        program
+            .args(["serve", "--listen", "127.0.0.1:0", "--config-file"])
+            .arg(&config);
+        let output = program
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .output()
+            .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains(expected) && text.contains(bundle.to_str().unwrap()), "{text}");
+        assert!(
+            text.contains(expected) && text.contains(bundle.to_str().unwrap()),
+            "{text}"
+        );
     }
     std::fs::write(&bundle, pem("CERTIFICATE", good.cert.der())).unwrap();
-    drop(Controller::start(&std::fs::read_to_string(&config).unwrap()));
+    drop(Controller::start(
+        &std::fs::read_to_string(&config).unwrap(),
+    ));
 }

@@ -34,7 +34,10 @@ struct Haproxy {
 impl Haproxy {
     async fn start() -> Haproxy {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (port, free) = (server.local_addr().unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (port, free) = (
+            server.local_addr().unwrap(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        );
         tokio::spawn(async move {
             let mut held = Vec::new();
             while let Ok((stream, _)) = server.accept().await {
@@ -51,13 +54,21 @@ impl Haproxy {
         );
         std::fs::write(folder.path().join("cfg"), config).unwrap();
         let child = Haproxy::spawn(folder.path());
-        Haproxy { folder, address, child }
+        Haproxy {
+            folder,
+            address,
+            child,
+        }
     }
 
     fn spawn(folder: &std::path::Path) -> std::process::Child {
         // Debian installs it in a folder that is not in everyone's PATH.
         let packaged = std::path::Path::new("/usr/sbin/haproxy");
-        let mut haproxy = command(if packaged.exists() { "/usr/sbin/haproxy" } else { "haproxy" });
+        let mut haproxy = command(if packaged.exists() {
+            "/usr/sbin/haproxy"
+        } else {
+            "haproxy"
+        });
         haproxy.arg("-db").arg("-f").arg(folder.join("cfg"));
         haproxy
             .stderr(std::process::Stdio::null())
@@ -77,14 +88,32 @@ impl Haproxy {
     async fn server(&self) -> (String, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let ask = async || {
-            let mut stream = tokio::net::UnixStream::connect(self.folder.path().join("sock")).await?;
+            let mut stream =
+                tokio::net::UnixStream::connect(self.folder.path().join("sock")).await?;
             stream.write_all(b"show stat web 4 -1\n").await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.map(|_| answer)
         };
-        let answer = eventually("HAProxy", async || ask().await.ok().filter(|answer| answer.len() > 1)).await;
-        let line = |number: usize| answer.lines().nth(number).unwrap().trim_start_matches("# ").split(',');
-        let of = |name: &str| line(0).zip(line(1)).find(|(column, _)| *column == name).unwrap().1.to_owned();
+        let answer = eventually("HAProxy", async || {
+            ask().await.ok().filter(|answer| answer.len() > 1)
+        })
+        .await;
+        let line = |number: usize| {
+            answer
+                .lines()
+                .nth(number)
+                .unwrap()
+                .trim_start_matches("# ")
+                .split(',')
+        };
+        let of = |name: &str| {
+            line(0)
+                .zip(line(1))
+                .find(|(column, _)| *column == name)
+                .unwrap()
+                .1
+                .to_owned()
+        };
         (of("status"), of("scur"))
     }
 
@@ -110,11 +139,17 @@ async fn deploy_behind(client: &Client) -> String {
     let style = DeploymentStyle::builder()
         .deployment_type(DeploymentType::InPlace)
         .deployment_option(DeploymentOption::WithTrafficControl);
-    let update =
-        client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
+    let update = client
+        .update_deployment_group()
+        .application_name("shop")
+        .current_deployment_group_name("web");
     update
         .deployment_style(style.build())
-        .load_balancer_info(LoadBalancerInfo::builder().target_group_info_list(group).build())
+        .load_balancer_info(
+            LoadBalancerInfo::builder()
+                .target_group_info_list(group)
+                .build(),
+        )
         .send()
         .await
         .unwrap();
@@ -126,7 +161,9 @@ async fn an_haproxy_that_is_started_anew_is_told_again() {
     let mut haproxy = Haproxy::start().await;
     let (_controller, client, agent) = shop::one_host(&haproxy.config()).await;
     haproxy.until("UP", "0").await;
-    let session = tokio::net::TcpStream::connect(haproxy.address).await.unwrap();
+    let session = tokio::net::TcpStream::connect(haproxy.address)
+        .await
+        .unwrap();
     haproxy.until("UP", "1").await;
     let id = deploy_behind(&client).await;
     agent.run_to("BeforeBlockTraffic").await;
@@ -139,7 +176,10 @@ async fn an_haproxy_that_is_started_anew_is_told_again() {
     assert_eq!(haproxy.server().await, ("DRAIN".to_owned(), "0".to_owned()));
     agent.run_to("AfterAllowTraffic").await;
     assert_eq!(haproxy.server().await.0, "UP");
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
     drop(session);
 }
 
@@ -156,7 +196,10 @@ async fn webhook(
         let answer = answer(noted.len());
         async move { answer }
     };
-    (serve(Router::new().route("/hidden", post(take))).await, calls)
+    (
+        serve(Router::new().route("/hidden", post(take))).await,
+        calls,
+    )
 }
 
 fn with_webhook(timers: &str, address: SocketAddr) -> String {
@@ -177,12 +220,25 @@ async fn a_slow_load_balancer_is_no_silent_agent_and_a_refusal_tells_no_secret()
     let (_controller, client, agent) = shop::one_host(&with_webhook(", run: 1", address)).await;
     let id = deploy_behind(&client).await;
     agent.run_to("BeforeAllowTraffic").await;
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Failed)
+    );
     let target = shop::target(&client, &id, "box1").await;
     assert_eq!(shop::letters(&target), "SSSSSSSSSSSFS");
-    let message = target.lifecycle_events()[11].diagnostics().unwrap().message().unwrap();
-    assert!(message.contains("\"lb\"") && message.contains("403"), "{message}");
-    assert!(!message.contains("SECRET") && !message.contains("hidden"), "{message}");
+    let message = target.lifecycle_events()[11]
+        .diagnostics()
+        .unwrap()
+        .message()
+        .unwrap();
+    assert!(
+        message.contains("\"lb\"") && message.contains("403"),
+        "{message}"
+    );
+    assert!(
+        !message.contains("SECRET") && !message.contains("hidden"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -191,8 +247,14 @@ async fn a_change_of_traffic_ends_with_its_deployment() {
     let (_controller, client, agent) = shop::one_host(&with_webhook("", address)).await;
     let gone = deploy_behind(&client).await;
     agent.run_to("BeforeBlockTraffic").await;
-    eventually("the first call", async || calls.lock().unwrap().first().cloned()).await;
-    let delete = client.delete_deployment_group().application_name("shop").deployment_group_name("web");
+    eventually("the first call", async || {
+        calls.lock().unwrap().first().cloned()
+    })
+    .await;
+    let delete = client
+        .delete_deployment_group()
+        .application_name("shop")
+        .deployment_group_name("web");
     delete.send().await.unwrap();
     open_group(&client, "web", "prod").await;
     let id = deploy_behind(&client).await;
@@ -233,7 +295,11 @@ async fn open_group(client: &Client, name: &str, env: &str) {
         .service_role_arn("arn:aws:iam::123456789012:role/cd")
         .deployment_config_name("CodeDeployDefault.AllAtOnce")
         .on_premises_instance_tag_filters(
-            TagFilter::builder().key("env").value(env).r#type(TagFilterType::KeyAndValue).build(),
+            TagFilter::builder()
+                .key("env")
+                .value(env)
+                .r#type(TagFilterType::KeyAndValue)
+                .build(),
         )
         .send()
         .await
@@ -241,8 +307,15 @@ async fn open_group(client: &Client, name: &str, env: &str) {
 }
 
 async fn deploy_to(client: &Client, group: &str) -> String {
-    let request = client.create_deployment().application_name("shop").deployment_group_name(group);
-    let output = request.revision(shop::revision("app.zip")).send().await.unwrap();
+    let request = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name(group);
+    let output = request
+        .revision(shop::revision("app.zip"))
+        .send()
+        .await
+        .unwrap();
     output.deployment_id().unwrap().to_owned()
 }
 
@@ -268,16 +341,27 @@ async fn an_alarm_that_nobody_answers_for_holds_up_no_other_deployment() {
     let _held = silent.accept().await.unwrap();
     let stopped = deploy_to(&client, "test").await;
     let info = shop::ended(&client, &stopped).await;
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::AlarmActive));
-    assert_eq!(shop::info(&client, &waits).await.status(), Some(&DeploymentStatus::Created));
-    let took = tokio::task::spawn_blocking(move || controller.terminate()).await.unwrap();
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::AlarmActive)
+    );
+    assert_eq!(
+        shop::info(&client, &waits).await.status(),
+        Some(&DeploymentStatus::Created)
+    );
+    let took = tokio::task::spawn_blocking(move || controller.terminate())
+        .await
+        .unwrap();
     assert!(took.as_secs() < 4, "it waited for the answer: {took:?}");
 }
 
 #[tokio::test]
 async fn what_users_read_of_an_alarm_has_no_secret_of_its_address_or_answer() {
-    let refuses =
-        serve(Router::new().route("/hidden", get(|| async { (StatusCode::FORBIDDEN, "SECRET") }))).await;
+    let refuses = serve(Router::new().route(
+        "/hidden",
+        get(|| async { (StatusCode::FORBIDDEN, "SECRET") }),
+    ))
+    .await;
     let (_controller, client, _agent) = shop::one_host(&format!(
         "alarms:\n  refused: {{webhook: {{url: 'http://{refuses}/hidden?token=SECRET'}}}}\n"
     ))
@@ -286,7 +370,13 @@ async fn what_users_read_of_an_alarm_has_no_secret_of_its_address_or_answer() {
     let id = deploy_to(&client, "web").await;
     let info = shop::ended(&client, &id).await;
     let message = info.error_information().unwrap().message().unwrap();
-    assert!(message.contains("refused") && message.contains("403"), "{message}");
-    assert!(message.contains(&refuses.to_string()) && !message.contains("hidden"), "{message}");
+    assert!(
+        message.contains("refused") && message.contains("403"),
+        "{message}"
+    );
+    assert!(
+        message.contains(&refuses.to_string()) && !message.contains("hidden"),
+        "{message}"
+    );
     assert!(!message.contains("SECRET"), "{message}");
 }

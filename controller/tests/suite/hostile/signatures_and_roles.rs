@@ -23,27 +23,56 @@ fn kind(answer: &(u16, Value)) -> (u16, String) {
 async fn requests_that_are_not_signed_right_are_refused() {
     let controller = Controller::start(QUICK);
     let caller = controller.operator();
-    assert_eq!(caller.send(list(), json!({})).await, (200, json!({"applications": []})));
+    assert_eq!(
+        caller.send(list(), json!({})).await,
+        (200, json!({"applications": []}))
+    );
     let quarter = Duration::from_secs(16 * 60);
     let invalid = (400, "InvalidSignatureException".to_owned());
     for forgery in [
-        Forgery { time: SystemTime::now() - quarter, ..list() },
-        Forgery { time: SystemTime::now() + quarter, ..list() },
-        Forgery { body_sent: Some(r#"{"nextToken":"x"}"#.into()), ..list() },
-        Forgery { region: "eu-west-1", ..list() },
-        Forgery { service: "codedeploy-commands", ..list() },
+        Forgery {
+            time: SystemTime::now() - quarter,
+            ..list()
+        },
+        Forgery {
+            time: SystemTime::now() + quarter,
+            ..list()
+        },
+        Forgery {
+            body_sent: Some(r#"{"nextToken":"x"}"#.into()),
+            ..list()
+        },
+        Forgery {
+            region: "eu-west-1",
+            ..list()
+        },
+        Forgery {
+            service: "codedeploy-commands",
+            ..list()
+        },
     ] {
         assert_eq!(kind(&caller.send(forgery, json!({})).await), invalid);
     }
-    let wrong_secret = Agent { secret: "wrong".into(), ..caller.clone() };
+    let wrong_secret = Agent {
+        secret: "wrong".into(),
+        ..caller.clone()
+    };
     assert_eq!(kind(&wrong_secret.send(list(), json!({})).await), invalid);
-    let unknown = Agent { access_key_id: "AKIDUNKNOWN".into(), ..caller.clone() };
+    let unknown = Agent {
+        access_key_id: "AKIDUNKNOWN".into(),
+        ..caller.clone()
+    };
     let unrecognized = (400, "UnrecognizedClientException".to_owned());
     assert_eq!(kind(&unknown.send(list(), json!({})).await), unrecognized);
     let revoked = controller.admin(&["credentials", "revoke", &caller.access_key_id]);
     assert!(revoked.status.success());
     assert_eq!(kind(&caller.send(list(), json!({})).await), unrecognized);
-    assert!(!controller.admin(&["credentials", "revoke", &caller.access_key_id]).status.success());
+    assert!(
+        !controller
+            .admin(&["credentials", "revoke", &caller.access_key_id])
+            .status
+            .success()
+    );
     let listed = controller.admin_json(&["credentials", "list", "--all", "--json"]);
     assert!(listed[0]["revoked"].is_number());
     assert!(!listed.to_string().contains(&caller.secret));
@@ -52,19 +81,26 @@ async fn requests_that_are_not_signed_right_are_refused() {
 #[tokio::test]
 async fn an_unsigned_header_is_not_trusted() {
     let controller = Controller::start(QUICK);
-    let client =
-        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http();
     let send = async |headers: &[(&str, &str)], body: Vec<u8>| {
         let mut request = axum::http::Request::post(format!("http://{}/", controller.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = client.request(request.body(axum::body::Body::from(body)).unwrap()).await.unwrap();
+        let response = client
+            .request(request.body(axum::body::Body::from(body)).unwrap())
+            .await
+            .unwrap();
         let status = response.status().as_u16();
         assert!(response.headers().contains_key("x-amzn-requestid"));
-        let body =
-            axum::body::to_bytes(axum::body::Body::new(response.into_body()), usize::MAX).await.unwrap();
-        (status, text(&serde_json::from_slice(&body).unwrap(), "__type"))
+        let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), usize::MAX)
+            .await
+            .unwrap();
+        (
+            status,
+            text(&serde_json::from_slice(&body).unwrap(), "__type"),
+        )
     };
     let target = ("x-amz-target", "CodeDeploy_20141006.ListApplications");
     let no_target_signed = (
@@ -74,20 +110,43 @@ async fn an_unsigned_header_is_not_trusted() {
     let date = ("x-amz-date", "20261123T000000Z");
     for (headers, expected) in [
         (vec![target], "MissingAuthenticationTokenException"),
-        (vec![target, ("authorization", "Basic x")], "IncompleteSignatureException"),
-        (vec![target, no_target_signed], "IncompleteSignatureException"),
-        (vec![target, no_target_signed, date], "IncompleteSignatureException"),
+        (
+            vec![target, ("authorization", "Basic x")],
+            "IncompleteSignatureException",
+        ),
+        (
+            vec![target, no_target_signed],
+            "IncompleteSignatureException",
+        ),
+        (
+            vec![target, no_target_signed, date],
+            "IncompleteSignatureException",
+        ),
         (vec![], "UnknownOperationException"),
     ] {
-        assert_eq!(send(&headers, Vec::new()).await, (400, expected.to_owned()), "{headers:?}");
+        assert_eq!(
+            send(&headers, Vec::new()).await,
+            (400, expected.to_owned()),
+            "{headers:?}"
+        );
     }
     // The signer is checked before the contents.
     let huge = vec![b' '; 2 * 1024 * 1024];
-    assert_eq!(send(&[target], huge).await, (400, "MissingAuthenticationTokenException".to_owned()));
+    assert_eq!(
+        send(&[target], huge).await,
+        (400, "MissingAuthenticationTokenException".to_owned())
+    );
     let host = controller.host("box1", &[]);
-    let (status, refused) =
-        host.call("PollHostCommand", json!({"HostIdentifier": "x".repeat(2 << 20)})).await;
-    assert_eq!((status, text(&refused, "__type").as_str()), (413, "RequestEntityTooLargeException"));
+    let (status, refused) = host
+        .call(
+            "PollHostCommand",
+            json!({"HostIdentifier": "x".repeat(2 << 20)}),
+        )
+        .await;
+    assert_eq!(
+        (status, text(&refused, "__type").as_str()),
+        (413, "RequestEntityTooLargeException")
+    );
 }
 
 #[tokio::test]
@@ -95,10 +154,21 @@ async fn roles_keep_to_their_api() {
     let controller = Controller::start(QUICK);
     let reader = controller.client("read-only");
     assert!(reader.list_applications().send().await.is_ok());
-    let refused = reader.create_application().application_name("shop").send().await.unwrap_err();
-    assert_eq!(refused.into_service_error().code(), Some("AccessDeniedException"));
+    let refused = reader
+        .create_application()
+        .application_name("shop")
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.into_service_error().code(),
+        Some("AccessDeniedException")
+    );
     let host = controller.host("box1", &[]);
-    assert_eq!(kind(&host.send(list(), json!({})).await), (400, "AccessDeniedException".to_owned()));
+    assert_eq!(
+        kind(&host.send(list(), json!({})).await),
+        (400, "AccessDeniedException".to_owned())
+    );
     let operator = controller.operator();
     let poll = json!({"HostIdentifier": operator.identifier});
     assert_eq!(
@@ -111,14 +181,31 @@ async fn roles_keep_to_their_api() {
 async fn malformed_inputs_and_unknown_operations_are_named() {
     let controller = Controller::start(QUICK);
     let caller = controller.operator();
-    let target = |operation: &str| Forgery { target: format!("CodeDeploy_20141006.{operation}"), ..list() };
-    let answer = caller.send(target("CreateApplication"), json!({"applicationName": 1})).await;
+    let target = |operation: &str| Forgery {
+        target: format!("CodeDeploy_20141006.{operation}"),
+        ..list()
+    };
+    let answer = caller
+        .send(target("CreateApplication"), json!({"applicationName": 1}))
+        .await;
     assert_eq!(kind(&answer), (400, "SerializationException".to_owned()));
-    for input in [json!(["shop"]), json!("shop"), Value::Null, json!({"tags": [null]})] {
-        let answer = caller.send(target("CreateApplication"), input.clone()).await;
-        assert_eq!(kind(&answer), (400, "SerializationException".to_owned()), "{input}");
+    for input in [
+        json!(["shop"]),
+        json!("shop"),
+        Value::Null,
+        json!({"tags": [null]}),
+    ] {
+        let answer = caller
+            .send(target("CreateApplication"), input.clone())
+            .await;
+        assert_eq!(
+            kind(&answer),
+            (400, "SerializationException".to_owned()),
+            "{input}"
+        );
     }
-    let odd = json!({"applicationName": "a+=,.@_-1", "computePlatform": null, "newerMember": [1.5]});
+    let odd =
+        json!({"applicationName": "a+=,.@_-1", "computePlatform": null, "newerMember": [1.5]});
     assert_eq!(caller.send(target("CreateApplication"), odd).await.0, 200);
     let answer = caller.send(target("SkipWaitTime"), json!({})).await;
     assert_eq!(kind(&answer), (400, "UnknownOperationException".to_owned()));

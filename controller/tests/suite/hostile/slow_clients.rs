@@ -23,7 +23,8 @@ async fn answer_to(controller: &Controller, sent: &str) -> String {
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    let closed =
+        tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
     closed.expect("the connection stays open").unwrap();
     String::from_utf8(answer).unwrap()
 }
@@ -32,23 +33,44 @@ async fn answer_to(controller: &Controller, sent: &str) -> String {
 async fn a_request_that_does_not_arrive_is_given_up() {
     let controller = Controller::start("timers: {request: 0.3}");
     let target = "CodeDeployCommandService_v20141006.PollHostCommand";
-    let call = controller.host("box1", &[]).head("codedeploy-commands", "POST /", target);
+    let call = controller
+        .host("box1", &[])
+        .head("codedeploy-commands", "POST /", target);
     let call = call + "content-length: 100\r\n\r\n{";
     let (head, body, silence) = tokio::join!(
         answer_to(&controller, "POST / HTTP/1.1\r\nhost: x\r\nx-amz"),
         answer_to(&controller, &call),
         answer_to(&controller, ""),
     );
-    assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
-    assert!(body.starts_with("HTTP/1.1 408") && body.contains("RequestTimeoutException"), "{body}");
-    assert!(silence.is_empty() || silence.starts_with("HTTP/1.1 408"), "{silence}");
-    assert!(controller.client("operator").list_applications().send().await.is_ok());
+    assert!(
+        head.is_empty() || head.starts_with("HTTP/1.1 408"),
+        "{head}"
+    );
+    assert!(
+        body.starts_with("HTTP/1.1 408") && body.contains("RequestTimeoutException"),
+        "{body}"
+    );
+    assert!(
+        silence.is_empty() || silence.starts_with("HTTP/1.1 408"),
+        "{silence}"
+    );
+    assert!(
+        controller
+            .client("operator")
+            .list_applications()
+            .send()
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn an_endless_head_is_refused() {
     let controller = Controller::start("timers: {request: 20}");
-    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nx-long: {}", "x".repeat(70_000));
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nx-long: {}",
+        "x".repeat(70_000)
+    );
     let answer = answer_to(&controller, &head).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
@@ -103,9 +125,16 @@ async fn a_deployment_goes_on_though_the_client_left_before_the_answer() {
     drop(request);
     let ended = eventually("the end of the deployment", async || {
         let found = service.transact(|_, context| {
-            let ids = queries::list(context, checked(json!({})))?.deployments.unwrap_or_default();
-            let infos = ids.into_iter().map(|id| queries::get(context, checked(json!({"deploymentId": id}))));
-            Ok(infos.collect::<Result<Vec<_>, _>>()?.pop().and_then(|output| output.deployment_info))
+            let ids = queries::list(context, checked(json!({})))?
+                .deployments
+                .unwrap_or_default();
+            let infos = ids
+                .into_iter()
+                .map(|id| queries::get(context, checked(json!({"deploymentId": id}))));
+            Ok(infos
+                .collect::<Result<Vec<_>, _>>()?
+                .pop()
+                .and_then(|output| output.deployment_info))
         });
         let info: DeploymentInfo = found.await.unwrap()?;
         info.complete_time.is_some().then_some(info)

@@ -19,7 +19,10 @@ async fn answer(controller: &Controller, request: &str) -> String {
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![0; 64 * 1024];
-    let length = timeout(LONG, stream.read(&mut answer)).await.expect("an answer").unwrap();
+    let length = timeout(LONG, stream.read(&mut answer))
+        .await
+        .expect("an answer")
+        .unwrap();
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
@@ -29,14 +32,24 @@ async fn what_nobody_signed_is_refused_before_any_of_it_is_kept() {
     let form = "POST /revisions HTTP/1.1\r\nhost: x\r\ncontent-type: Multipart/Form-Data; boundary=b\r\n\
                 content-length: 5000000000\r\n\r\n--b\r\n";
     let refused = answer(&controller, form).await;
-    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("AccessDenied"), "{refused}");
-    let unsigned = "PUT /revisions/app.zip HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000000\r\n\r\nPK";
+    assert!(
+        refused.starts_with("HTTP/1.1 403") && refused.contains("AccessDenied"),
+        "{refused}"
+    );
+    let unsigned =
+        "PUT /revisions/app.zip HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000000\r\n\r\nPK";
     let refused = answer(&controller, unsigned).await;
-    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("not signed"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 403") && refused.contains("not signed"),
+        "{refused}"
+    );
     let call = "POST / HTTP/1.1\r\nhost: x\r\nx-amz-target: CodeDeploy_20141006.ListApplications\r\n\
                 content-length: 1000000\r\n\r\n{";
     let refused = answer(&controller, call).await;
-    assert!(refused.contains("MissingAuthenticationTokenException"), "{refused}");
+    assert!(
+        refused.contains("MissingAuthenticationTokenException"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -52,19 +65,31 @@ async fn plain_http_where_only_tls_is_spoken_is_answered_in_words() {
         ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "This port speaks TLS"),
         ("GET / HTTP/1.0\r\n\r\n", "This port speaks TLS"),
         (api, "{\"__type\":"),
-        (form, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ErrorResponse"),
+        (
+            form,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ErrorResponse",
+        ),
         (s3, "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error>"),
     ] {
         let refused = answer(&controller, request).await;
         let (head, body) = refused.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 400 Bad Request") && head.contains("connection: close"), "{refused}");
-        assert!(body.starts_with(begins) && body.contains("use https://"), "{refused}");
+        assert!(
+            head.contains(" 400 Bad Request") && head.contains("connection: close"),
+            "{refused}"
+        );
+        assert!(
+            body.starts_with(begins) && body.contains("use https://"),
+            "{refused}"
+        );
     }
     // Bytes that are neither TLS nor http get no response.
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(&[0; 8]).await.unwrap();
     let mut said = Vec::new();
-    timeout(LONG, stream.read_to_end(&mut said)).await.expect("an end").unwrap();
+    timeout(LONG, stream.read_to_end(&mut said))
+        .await
+        .expect("an end")
+        .unwrap();
     assert!(!String::from_utf8_lossy(&said).contains("HTTP"), "{said:?}");
 }
 
@@ -80,7 +105,10 @@ async fn a_signature_in_the_query_is_refused_whatever_else_is_sent() {
             "GET /revisions/app.zip?{query} HTTP/1.1\r\nhost: x\r\nauthorization: AWS4-HMAC-SHA256 junk\r\n\r\n"
         );
         let refused = answer(&controller, &request).await;
-        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("presigned"), "{refused}");
+        assert!(
+            refused.starts_with("HTTP/1.1 403") && refused.contains("presigned"),
+            "{refused}"
+        );
     }
 }
 
@@ -88,18 +116,42 @@ async fn a_signature_in_the_query_is_refused_whatever_else_is_sent() {
 async fn the_names_of_signed_headers_are_read_only_if_each_is_there_once() {
     let controller = Controller::start(WITH_S3);
     let host = controller.host("box1", &[]);
-    let scope = format!("{}/20261123/us-east-1/codedeploy/aws4_request", host.access_key_id);
-    let names = ["host;x-amz-date;x-amz-date;x-amz-target", "x-amz-target;host;x-amz-date"];
-    for names in names.map(str::to_owned).into_iter().chain([vec!["host"; 5000].join(";")]) {
+    let scope = format!(
+        "{}/20261123/us-east-1/codedeploy/aws4_request",
+        host.access_key_id
+    );
+    let names = [
+        "host;x-amz-date;x-amz-date;x-amz-target",
+        "x-amz-target;host;x-amz-date",
+    ];
+    for names in names
+        .map(str::to_owned)
+        .into_iter()
+        .chain([vec!["host"; 5000].join(";")])
+    {
         let signed = format!(
             "authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={names}, Signature=00\r\n\
              x-amz-date: 20261123T101112Z\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
         );
         let target = "x-amz-target: CodeDeploy_20141006.ListApplications";
-        let refused = answer(&controller, &format!("POST / HTTP/1.1\r\n{target}\r\n{signed}")).await;
-        assert!(refused.contains("IncompleteSignatureException"), "{refused}");
-        let refused = answer(&controller, &format!("PUT /revisions/a HTTP/1.1\r\n{signed}")).await;
-        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("each once"), "{refused}");
+        let refused = answer(
+            &controller,
+            &format!("POST / HTTP/1.1\r\n{target}\r\n{signed}"),
+        )
+        .await;
+        assert!(
+            refused.contains("IncompleteSignatureException"),
+            "{refused}"
+        );
+        let refused = answer(
+            &controller,
+            &format!("PUT /revisions/a HTTP/1.1\r\n{signed}"),
+        )
+        .await;
+        assert!(
+            refused.starts_with("HTTP/1.1 403") && refused.contains("each once"),
+            "{refused}"
+        );
     }
 }
 
@@ -111,8 +163,15 @@ async fn connections_without_a_key_give_way_to_those_with_one() {
         let head = operator.s3_head("HEAD /revisions") + "\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = vec![0; 4096];
-        let length = timeout(LONG, stream.read(&mut answer)).await.expect("an answer").unwrap();
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let length = timeout(LONG, stream.read(&mut answer))
+            .await
+            .expect("an answer")
+            .unwrap();
+        assert!(
+            answer[..length].starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
     };
     let mut known = TcpStream::connect(controller.address).await.unwrap();
     ask(&mut known).await;
@@ -120,7 +179,9 @@ async fn connections_without_a_key_give_way_to_those_with_one() {
     for _ in 0..40 {
         crowd.push(TcpStream::connect(controller.address).await.unwrap());
     }
-    let oldest = timeout(LONG, crowd[0].read(&mut [0])).await.expect("it is closed");
+    let oldest = timeout(LONG, crowd[0].read(&mut [0]))
+        .await
+        .expect("it is closed");
     assert!(matches!(oldest, Ok(0) | Err(_)), "{oldest:?}");
     ask(&mut known).await;
     ask(&mut TcpStream::connect(controller.address).await.unwrap()).await;
@@ -135,13 +196,21 @@ async fn clients_that_stand_still_are_cut_off() {
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(put.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = timeout(LONG, stream.read_to_end(&mut answer)).await.expect("the upload is given up");
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    let _ = timeout(LONG, stream.read_to_end(&mut answer))
+        .await
+        .expect("the upload is given up");
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     // It keeps sending requests without reading responses.
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     let hello = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
     let stuck = async { while stream.write_all(hello.as_bytes()).await.is_ok() {} };
-    timeout(LONG, stuck).await.expect("the connection is closed");
+    timeout(LONG, stuck)
+        .await
+        .expect("the connection is closed");
 }
 
 #[tokio::test]
@@ -149,18 +218,37 @@ async fn signatures_for_elsewhere_are_none_here_and_a_bucket_may_have_any_name()
     let controller = Controller::start(WITH_S3);
     let operator = controller.operator();
     let head = operator.s3_head("HEAD /events");
-    assert!(answer(&controller, &format!("{head}\r\n")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        answer(&controller, &format!("{head}\r\n"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     // A header that changes the operation, but is not signed.
     let unsigned = format!("{head}x-amz-copy-source: /revisions/other\r\n\r\n");
-    assert!(answer(&controller, &unsigned).await.starts_with("HTTP/1.1 403"));
+    assert!(
+        answer(&controller, &unsigned)
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
     let elsewhere = head.replace("/us-east-1/s3/", "/mars-1/s3/");
-    assert!(answer(&controller, &format!("{elsewhere}\r\n")).await.starts_with("HTTP/1.1 403"));
+    assert!(
+        answer(&controller, &format!("{elsewhere}\r\n"))
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
     // Hosts fetch known objects; they cannot list others.
     let host = controller.host("box1", &[]);
     let list = answer(&controller, &(host.s3_head("GET /revisions") + "\r\n")).await;
     assert!(list.starts_with("HTTP/1.1 403"), "{list}");
-    let fetch = answer(&controller, &(host.s3_head("GET /revisions/app.zip") + "\r\n")).await;
-    assert!(fetch.starts_with("HTTP/1.1 404") && fetch.contains("NoSuchKey"), "{fetch}");
+    let fetch = answer(
+        &controller,
+        &(host.s3_head("GET /revisions/app.zip") + "\r\n"),
+    )
+    .await;
+    assert!(
+        fetch.starts_with("HTTP/1.1 404") && fetch.contains("NoSuchKey"),
+        "{fetch}"
+    );
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use aws_sdk_codedeploy::Client;
 use aws_sdk_codedeploy::types::{
     Alarm, AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent, DeploymentCreator,
-    DeploymentInfo, DeploymentMode, DeploymentOption, DeploymentStatus, DeploymentStyle, DeploymentType,
-    ErrorCode, LoadBalancerInfo, TargetGroupInfo,
+    DeploymentInfo, DeploymentMode, DeploymentOption, DeploymentStatus, DeploymentStyle,
+    DeploymentType, ErrorCode, LoadBalancerInfo, TargetGroupInfo,
 };
 use axum::Router;
 use axum::routing::{get, post};
@@ -18,7 +18,9 @@ use tokio::sync::Notify;
 use crate::support::{Agent, Controller, Forgery, QUICK, eventually, shop, text};
 
 async fn roll_back_on(client: &Client, events: &[AutoRollbackEvent]) {
-    let configuration = AutoRollbackConfiguration::builder().enabled(true).set_events(Some(events.to_vec()));
+    let configuration = AutoRollbackConfiguration::builder()
+        .enabled(true)
+        .set_events(Some(events.to_vec()));
     client
         .update_deployment_group()
         .application_name("shop")
@@ -33,7 +35,10 @@ async fn roll_back_on(client: &Client, events: &[AutoRollbackEvent]) {
 async fn deploy_well(client: &Client, agent: &Agent, key: &str) -> String {
     let id = shop::deploy(client, key).await;
     agent.run_to("ValidateService").await;
-    assert_eq!(shop::ended(client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
+    assert_eq!(
+        shop::ended(client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
     id
 }
 
@@ -43,7 +48,10 @@ async fn rollback_of(client: &Client, id: &str) -> DeploymentInfo {
     let rollback = info.rollback_info().expect("it is rolled back");
     let by = rollback.rollback_deployment_id().expect("by a deployment");
     let undoing = shop::info(client, by).await;
-    assert_eq!(undoing.creator(), Some(&DeploymentCreator::CodeDeployRollback));
+    assert_eq!(
+        undoing.creator(),
+        Some(&DeploymentCreator::CodeDeployRollback)
+    );
     let back = undoing.rollback_info().unwrap();
     assert_eq!(back.rollback_triggering_deployment_id(), Some(id));
     let message = format!("Deployment {by} is triggered to roll back deployment {id}.");
@@ -52,7 +60,12 @@ async fn rollback_of(client: &Client, id: &str) -> DeploymentInfo {
 }
 
 fn key(info: &DeploymentInfo) -> &str {
-    info.revision().unwrap().s3_location().unwrap().key().unwrap()
+    info.revision()
+        .unwrap()
+        .s3_location()
+        .unwrap()
+        .key()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -64,20 +77,44 @@ async fn a_failure_is_rolled_back_once_to_the_last_revision_that_succeeded() {
     agent.fail(&agent.poll().await.unwrap()).await;
     let info = shop::ended(&client, &first).await;
     assert_eq!(info.rollback_info().unwrap().rollback_deployment_id(), None);
-    assert!(info.rollback_info().unwrap().rollback_message().unwrap().contains("no earlier deployment"));
+    assert!(
+        info.rollback_info()
+            .unwrap()
+            .rollback_message()
+            .unwrap()
+            .contains("no earlier deployment")
+    );
 
     deploy_well(&client, &agent, "good.zip").await;
     let failed = shop::deploy(&client, "bad.zip").await;
     agent.fail(&agent.poll().await.unwrap()).await;
     let rollback = rollback_of(&client, &failed).await;
     assert_eq!(key(&rollback), "good.zip");
-    assert_eq!(rollback.previous_revision().unwrap().s3_location().unwrap().key(), Some("good.zip"));
+    assert_eq!(
+        rollback
+            .previous_revision()
+            .unwrap()
+            .s3_location()
+            .unwrap()
+            .key(),
+        Some("good.zip")
+    );
     // A rollback that fails is not rolled back.
     let command = agent.poll().await.unwrap();
-    assert_eq!(agent.specification(&command).await["DeploymentSystem"], "CodeDeploy");
+    assert_eq!(
+        agent.specification(&command).await["DeploymentSystem"],
+        "CodeDeploy"
+    );
     agent.fail(&command).await;
     let id = rollback.deployment_id().unwrap();
-    assert_eq!(shop::ended(&client, id).await.rollback_info().unwrap().rollback_deployment_id(), None);
+    assert_eq!(
+        shop::ended(&client, id)
+            .await
+            .rollback_info()
+            .unwrap()
+            .rollback_deployment_id(),
+        None
+    );
     let all = client.list_deployments().send().await.unwrap();
     assert_eq!(all.deployments().len(), 4);
 }
@@ -86,9 +123,12 @@ async fn a_failure_is_rolled_back_once_to_the_last_revision_that_succeeded() {
 async fn a_stop_is_rolled_back_when_it_asks_for_it_or_else_when_the_group_does() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     deploy_well(&client, &agent, "good.zip").await;
-    for (configured, asked, expected) in
-        [(false, None, false), (false, Some(true), true), (true, Some(false), false), (true, None, true)]
-    {
+    for (configured, asked, expected) in [
+        (false, None, false),
+        (false, Some(true), true),
+        (true, Some(false), false),
+        (true, None, true),
+    ] {
         let events: &[_] = if configured {
             &[AutoRollbackEvent::DeploymentStopOnRequest]
         } else {
@@ -98,7 +138,10 @@ async fn a_stop_is_rolled_back_when_it_asks_for_it_or_else_when_the_group_does()
         let id = shop::deploy(&client, "new.zip").await;
         let running = agent.poll().await.unwrap();
         agent.acknowledge(&running).await;
-        let stop = client.stop_deployment().deployment_id(&id).set_auto_rollback_enabled(asked);
+        let stop = client
+            .stop_deployment()
+            .deployment_id(&id)
+            .set_auto_rollback_enabled(asked);
         stop.send().await.unwrap();
         agent.succeed(&running).await;
         if expected {
@@ -106,9 +149,16 @@ async fn a_stop_is_rolled_back_when_it_asks_for_it_or_else_when_the_group_does()
             assert_eq!(key(&rollback), "good.zip");
             agent.run_to("ValidateService").await;
             let id = rollback.deployment_id().unwrap();
-            assert_eq!(shop::ended(&client, id).await.status(), Some(&DeploymentStatus::Succeeded));
+            assert_eq!(
+                shop::ended(&client, id).await.status(),
+                Some(&DeploymentStatus::Succeeded)
+            );
         } else {
-            assert_eq!(shop::ended(&client, &id).await.rollback_info(), None, "{configured} {asked:?}");
+            assert_eq!(
+                shop::ended(&client, &id).await.rollback_info(),
+                None,
+                "{configured} {asked:?}"
+            );
         }
     }
 }
@@ -119,12 +169,29 @@ async fn who_asks_again_to_stop_may_change_their_mind_until_it_is_too_late() {
     deploy_well(&client, &agent, "good.zip").await;
     let used = || async {
         let revision = shop::revision("good.zip");
-        let get = client.get_application_revision().application_name("shop").revision(revision);
-        *get.send().await.unwrap().revision_info().unwrap().last_used_time().unwrap()
+        let get = client
+            .get_application_revision()
+            .application_name("shop")
+            .revision(revision);
+        *get.send()
+            .await
+            .unwrap()
+            .revision_info()
+            .unwrap()
+            .last_used_time()
+            .unwrap()
     };
     let stop = async |id: &str, rollback: Option<bool>| {
-        let stop = client.stop_deployment().deployment_id(id).set_auto_rollback_enabled(rollback);
-        stop.send().await.unwrap().status_message().unwrap().to_owned()
+        let stop = client
+            .stop_deployment()
+            .deployment_id(id)
+            .set_auto_rollback_enabled(rollback);
+        stop.send()
+            .await
+            .unwrap()
+            .status_message()
+            .unwrap()
+            .to_owned()
     };
     let id = shop::deploy(&client, "new.zip").await;
     let running = agent.poll().await.unwrap();
@@ -159,25 +226,56 @@ async fn before_a_deployment_has_started_its_instances_are_said_to_be_unknown() 
     let alarms = json!({"timers": {"poll": 5}, "alarms": {"hot": {"webhook": {"url": url}}}});
     let (_controller, client, _agent) = shop::one_host(&alarms.to_string()).await;
     let alarm = Alarm::builder().name("hot").build();
-    let alarms = AlarmConfiguration::builder().enabled(true).alarms(alarm).build();
-    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
-    let request = request.revision(shop::revision("app.zip")).override_alarm_configuration(alarms);
+    let alarms = AlarmConfiguration::builder()
+        .enabled(true)
+        .alarms(alarm)
+        .build();
+    let request = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name("web");
+    let request = request
+        .revision(shop::revision("app.zip"))
+        .override_alarm_configuration(alarms);
     let created = request.send().await.unwrap();
     let id = created.deployment_id().unwrap();
-    let expected =
-        format!("The deployment {id} hasn't completed adding instances: its instances are not known yet.");
+    let expected = format!(
+        "The deployment {id} hasn't completed adding instances: its instances are not known yet."
+    );
     // Clients recognise by these words, which are AWS's, that they have to ask again.
-    let targets =
-        client.list_deployment_targets().deployment_id(id).send().await.unwrap_err().into_service_error();
+    let targets = client
+        .list_deployment_targets()
+        .deployment_id(id)
+        .send()
+        .await
+        .unwrap_err()
+        .into_service_error();
     assert!(targets.is_deployment_not_started_exception(), "{targets:?}");
-    assert!(targets.meta().message().unwrap().contains("hasn't completed adding instances"), "{targets:?}");
+    assert!(
+        targets
+            .meta()
+            .message()
+            .unwrap()
+            .contains("hasn't completed adding instances"),
+        "{targets:?}"
+    );
     #[allow(deprecated, reason = "clients still call it")]
-    let one = client.get_deployment_instance().deployment_id(id).instance_id("box1").send().await;
+    let one = client
+        .get_deployment_instance()
+        .deployment_id(id)
+        .instance_id("box1")
+        .send()
+        .await;
     let one = one.unwrap_err().into_service_error();
     assert!(one.is_instance_does_not_exist_exception(), "{one:?}");
     assert_eq!(one.meta().message(), Some(expected.as_str()));
     #[allow(deprecated, reason = "clients still call it")]
-    let batch = client.batch_get_deployment_instances().deployment_id(id).instance_ids("box1").send().await;
+    let batch = client
+        .batch_get_deployment_instances()
+        .deployment_id(id)
+        .instance_ids("box1")
+        .send()
+        .await;
     assert_eq!(batch.unwrap().error_message(), Some(expected.as_str()));
 }
 
@@ -185,22 +283,46 @@ async fn before_a_deployment_has_started_its_instances_are_said_to_be_unknown() 
 async fn a_restart_uses_the_archive_that_hosts_have() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     let restart = || {
-        let request = client.create_deployment().application_name("shop").deployment_group_name("web");
+        let request = client
+            .create_deployment()
+            .application_name("shop")
+            .deployment_group_name("web");
         request.deployment_mode(DeploymentMode::Restart)
     };
     let refused = restart().send().await.unwrap_err().into_service_error();
-    assert!(refused.is_revision_does_not_exist_exception(), "{refused:?}");
+    assert!(
+        refused.is_revision_does_not_exist_exception(),
+        "{refused:?}"
+    );
     let good = deploy_well(&client, &agent, "good.zip").await;
-    let refused = restart().revision(shop::revision("new.zip")).send().await.unwrap_err();
+    let refused = restart()
+        .revision(shop::revision("new.zip"))
+        .send()
+        .await
+        .unwrap_err();
     assert!(refused.into_service_error().is_invalid_input_exception());
-    let id = restart().send().await.unwrap().deployment_id().unwrap().to_owned();
+    let id = restart()
+        .send()
+        .await
+        .unwrap()
+        .deployment_id()
+        .unwrap()
+        .to_owned();
     let command = agent.poll().await.unwrap();
     let envelope = agent.specification(&command).await;
-    let payload = envelope["DeploymentSpecification"]["GenericEnvelope"]["Payload"].as_str().unwrap();
-    let pem: String = payload.lines().filter(|line| !line.starts_with('-')).collect();
+    let payload = envelope["DeploymentSpecification"]["GenericEnvelope"]["Payload"]
+        .as_str()
+        .unwrap();
+    let pem: String = payload
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect();
     let signed = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, pem).unwrap();
     let document = String::from_utf8_lossy(&signed).into_owned();
-    assert!(document.contains(&format!("\"ReuseArchiveFromDeploymentId\":\"{good}\"")), "{document}");
+    assert!(
+        document.contains(&format!("\"ReuseArchiveFromDeploymentId\":\"{good}\"")),
+        "{document}"
+    );
     agent.succeed(&command).await;
     agent.run_to("ValidateService").await;
     let info = shop::ended(&client, &id).await;
@@ -227,9 +349,14 @@ async fn an_alarm_of_a_prometheus_stops_a_deployment_which_is_rolled_back() {
             let mut fires = fires.lock().unwrap();
             let active = fires.0 && asked.contains("too-hot");
             fires.1 += usize::from(active);
-            let result = if active { json!([{"metric": {}, "value": [1, "1"]}]) } else { json!([]) };
+            let result = if active {
+                json!([{"metric": {}, "value": [1, "1"]}])
+            } else {
+                json!([])
+            };
             async move {
-                json!({"status": "success", "data": {"resultType": "vector", "result": result}}).to_string()
+                json!({"status": "success", "data": {"resultType": "vector", "result": result}})
+                    .to_string()
             }
         }
     };
@@ -243,7 +370,12 @@ async fn an_alarm_of_a_prometheus_stops_a_deployment_which_is_rolled_back() {
         .update_deployment_group()
         .application_name("shop")
         .current_deployment_group_name("web")
-        .alarm_configuration(AlarmConfiguration::builder().enabled(true).alarms(alarm).build())
+        .alarm_configuration(
+            AlarmConfiguration::builder()
+                .enabled(true)
+                .alarms(alarm)
+                .build(),
+        )
         .send()
         .await
         .unwrap();
@@ -254,25 +386,43 @@ async fn an_alarm_of_a_prometheus_stops_a_deployment_which_is_rolled_back() {
     agent.acknowledge(&running).await;
     fires.lock().unwrap().0 = true;
     // The second request shows that the first response has had its effect.
-    eventually("the alarm", async || (fires.lock().unwrap().1 >= 2).then_some(())).await;
+    eventually("the alarm", async || {
+        (fires.lock().unwrap().1 >= 2).then_some(())
+    })
+    .await;
     agent.succeed(&running).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Stopped));
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::AlarmActive));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::AlarmActive)
+    );
     // The alarm is still active: the rollback continues anyway.
     let rollback = rollback_of(&client, &id).await;
     agent.run_to("ValidateService").await;
     let id = rollback.deployment_id().unwrap();
-    assert_eq!(shop::ended(&client, id).await.status(), Some(&DeploymentStatus::Succeeded));
+    assert_eq!(
+        shop::ended(&client, id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
     // An alarm that is active from the start lets nothing begin.
     let id = shop::deploy(&client, "hot.zip").await;
     let info = shop::ended(&client, &id).await;
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::AlarmActive));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::AlarmActive)
+    );
     assert_eq!(info.start_time(), None);
     // Nor a rollback: no host has anything to roll back from.
     let rollback = info.rollback_info().unwrap();
     assert_eq!(rollback.rollback_deployment_id(), None);
-    assert!(rollback.rollback_message().unwrap().contains("not begun on any instance"), "{rollback:?}");
+    assert!(
+        rollback
+            .rollback_message()
+            .unwrap()
+            .contains("not begun on any instance"),
+        "{rollback:?}"
+    );
 }
 
 #[tokio::test]
@@ -282,19 +432,27 @@ async fn a_webhook_is_told_to_move_traffic_and_asked_again_until_it_is_done() {
         let calls = Arc::clone(&calls);
         move |body: axum::body::Bytes| {
             let body: Value = serde_json::from_slice(&body).unwrap();
-            let call =
-                format!("{} {} {}", body["action"], body["loadBalancer"], body["instance"]).replace('"', "");
+            let call = format!(
+                "{} {} {}",
+                body["action"], body["loadBalancer"], body["instance"]
+            )
+            .replace('"', "");
             let mut calls = calls.lock().unwrap();
             let again = !calls.contains(&call);
             calls.push(call);
             async move {
-                if again { axum::http::StatusCode::ACCEPTED } else { axum::http::StatusCode::NO_CONTENT }
+                if again {
+                    axum::http::StatusCode::ACCEPTED
+                } else {
+                    axum::http::StatusCode::NO_CONTENT
+                }
             }
         }
     };
     let balancer = serve(Router::new().route("/", post(answer))).await;
-    let config =
-        format!("timers: {{poll: 5}}\nload_balancers:\n  lb: {{webhook: {{url: 'http://{balancer}/'}}}}\n");
+    let config = format!(
+        "timers: {{poll: 5}}\nload_balancers:\n  lb: {{webhook: {{url: 'http://{balancer}/'}}}}\n"
+    );
     let (_controller, client, agent) = shop::one_host(&config).await;
     let update = |name: &str| {
         let group = TargetGroupInfo::builder().name(name).build();
@@ -306,21 +464,46 @@ async fn a_webhook_is_told_to_move_traffic_and_asked_again_until_it_is_done() {
             .application_name("shop")
             .current_deployment_group_name("web")
             .deployment_style(style.build())
-            .load_balancer_info(LoadBalancerInfo::builder().target_group_info_list(group).build())
+            .load_balancer_info(
+                LoadBalancerInfo::builder()
+                    .target_group_info_list(group)
+                    .build(),
+            )
             .send()
     };
     update("other").await.unwrap();
-    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
-    let refused = request.revision(shop::revision("app.zip")).send().await.unwrap_err().into_service_error();
-    assert!(refused.is_invalid_load_balancer_info_exception(), "{refused:?}");
+    let request = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name("web");
+    let refused = request
+        .revision(shop::revision("app.zip"))
+        .send()
+        .await
+        .unwrap_err()
+        .into_service_error();
+    assert!(
+        refused.is_invalid_load_balancer_info_exception(),
+        "{refused:?}"
+    );
     update("lb").await.unwrap();
     let id = shop::deploy(&client, "app.zip").await;
     let names = agent.run_to("AfterAllowTraffic").await;
     assert_eq!(names.len(), 11, "{names:?}");
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
-    assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "S".repeat(13));
-    let expected =
-        ["BlockTraffic lb box1", "BlockTraffic lb box1", "AllowTraffic lb box1", "AllowTraffic lb box1"];
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
+    assert_eq!(
+        shop::letters(&shop::target(&client, &id, "box1").await),
+        "S".repeat(13)
+    );
+    let expected = [
+        "BlockTraffic lb box1",
+        "BlockTraffic lb box1",
+        "AllowTraffic lb box1",
+        "AllowTraffic lb box1",
+    ];
     assert_eq!(*calls.lock().unwrap(), expected);
 }
 
@@ -334,7 +517,10 @@ struct Persistent {
 impl Persistent {
     async fn call(&self, agent: &Agent, operation: &str, input: Value) -> Value {
         loop {
-            let agent = Agent { address: *self.address.lock().unwrap(), ..agent.clone() };
+            let agent = Agent {
+                address: *self.address.lock().unwrap(),
+                ..agent.clone()
+            };
             match agent.attempt(Forgery::none(operation), input.clone()).await {
                 Some((200, output)) => {
                     *self.answers.lock().unwrap() += 1;
@@ -357,9 +543,14 @@ impl Persistent {
                 continue;
             };
             let id = text(command, "HostCommandIdentifier");
-            assert!(!completed.contains(&id), "a command whose completion was answered came again");
+            assert!(
+                !completed.contains(&id),
+                "a command whose completion was answered came again"
+            );
             let held = json!({"HostCommandIdentifier": id});
-            let status = self.call(&agent, "PutHostCommandAcknowledgement", held).await;
+            let status = self
+                .call(&agent, "PutHostCommandAcknowledgement", held)
+                .await;
             assert_eq!(status["CommandStatus"], "InProgress");
             let done = json!({"HostCommandIdentifier": id, "CommandStatus": "Succeeded"});
             self.call(&agent, "PutHostCommandComplete", done).await;
@@ -373,8 +564,9 @@ impl Persistent {
 #[tokio::test]
 async fn a_controller_that_is_killed_again_and_again_loses_nothing_it_acknowledged() {
     let mut controller = Controller::start("timers: {poll: 0.2, lease: 0.3}");
-    let agents: Vec<_> =
-        (0..4).map(|number| controller.host(&format!("box{number}"), &["env=prod"])).collect();
+    let agents: Vec<_> = (0..4)
+        .map(|number| controller.host(&format!("box{number}"), &["env=prod"]))
+        .collect();
     let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
     let client = controller.client_with(&key);
     shop::open(&client, "CodeDeployDefault.HalfAtATime").await;
@@ -407,7 +599,11 @@ async fn a_controller_that_is_killed_again_and_again_loses_nothing_it_acknowledg
     }
     let client = controller.client_with(&key);
     let info = shop::ended(&client, &id).await;
-    assert_eq!(info.status(), Some(&DeploymentStatus::Succeeded), "{info:?}");
+    assert_eq!(
+        info.status(),
+        Some(&DeploymentStatus::Succeeded),
+        "{info:?}"
+    );
     for number in 0..4 {
         let target = shop::target(&client, &id, &format!("box{number}")).await;
         assert_eq!(shop::letters(&target), "SSSSSSS");

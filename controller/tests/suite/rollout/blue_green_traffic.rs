@@ -15,14 +15,20 @@ fn stop_after(fleet: &mut Fleet, moment: &str) -> String {
     let id = fleet.create_to("green", "new.zip");
     fleet.let_host(host, Conduct::Holds);
     fleet.settle();
-    assert!(fleet.performed().contains(&moment.to_owned()), "{moment} comes");
+    assert!(
+        fleet.performed().contains(&moment.to_owned()),
+        "{moment} comes"
+    );
     fleet.stop(&id);
     fleet.let_host(host, Conduct::Good);
     id
 }
 
 fn events_of<'a>(performed: &'a [String], host: &str) -> Vec<&'a str> {
-    performed.iter().filter_map(|line| line.strip_prefix(&format!("{host} "))).collect()
+    performed
+        .iter()
+        .filter_map(|line| line.strip_prefix(&format!("{host} ")))
+        .collect()
 }
 
 #[test]
@@ -36,8 +42,15 @@ fn a_rollback_takes_traffic_from_green_hosts_that_had_it_though_their_agents_are
     let rollback = fleet.rollback(&id).unwrap();
     let performed = fleet.performed();
     assert_eq!(events_of(&performed, "green1"), ["BlockTraffic"]);
-    assert_eq!(events_of(&performed, "green2"), ["BeforeBlockTraffic", "BlockTraffic", "AfterBlockTraffic"]);
-    assert_eq!(events_of(&performed, "green3"), [""; 0], "it never had traffic");
+    assert_eq!(
+        events_of(&performed, "green2"),
+        ["BeforeBlockTraffic", "BlockTraffic", "AfterBlockTraffic"]
+    );
+    assert_eq!(
+        events_of(&performed, "green3"),
+        [""; 0],
+        "it never had traffic"
+    );
     assert_eq!(fleet.targets(&rollback, &["Green"]), ["green1", "green2"]);
     assert_eq!(fleet.targets(&rollback, &["Blue"]), ["blue1"]);
     assert_eq!(fleet.status(&rollback), "Succeeded");
@@ -68,7 +81,11 @@ fn nothing_is_rolled_back_while_no_green_host_was_given_traffic() {
     fleet.finish();
     assert_eq!(fleet.status(&id), "Failed");
     assert_eq!(fleet.rollback(&id), None);
-    assert!(fleet.rollback_message(&id).contains("have kept their traffic"));
+    assert!(
+        fleet
+            .rollback_message(&id)
+            .contains("have kept their traffic")
+    );
 }
 
 #[test]
@@ -84,15 +101,22 @@ fn a_rollback_goes_back_to_a_fleet_smaller_than_the_minimum_of_healthy_hosts() {
         fleet.finish();
         let rollback = fleet.rollback(&id).unwrap();
         assert_eq!(fleet.status(&rollback), "Succeeded", "{minimum}");
-        let blocked = fleet.performed().iter().filter(|line| line.starts_with("green")).count();
+        let blocked = fleet
+            .performed()
+            .iter()
+            .filter(|line| line.starts_with("green"))
+            .count();
         assert_eq!(blocked, 3 * green, "{minimum}");
     }
 }
 
 #[test]
 fn original_instances_that_serve_again_are_not_deregistered() {
-    let mut fleet =
-        Fleet::blue_green(2, 2, json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}));
+    let mut fleet = Fleet::blue_green(
+        2,
+        2,
+        json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}),
+    );
     fleet.enroll("blue3", "blue");
     let there = fleet.create_to("green", "r1.zip");
     fleet.settle();
@@ -119,8 +143,11 @@ fn original_instances_that_serve_again_are_not_deregistered() {
 
 #[test]
 fn original_instances_are_deregistered_though_the_next_deployment_goes_on_to_a_third_fleet() {
-    let mut fleet =
-        Fleet::blue_green(1, 1, json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}));
+    let mut fleet = Fleet::blue_green(
+        1,
+        1,
+        json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}),
+    );
     fleet.enroll("red1", "red");
     let first = fleet.create_to("green", "r1.zip");
     fleet.settle();
@@ -190,15 +217,22 @@ fn the_rollback_of_a_first_deployment_leaves_the_group_without_a_revision() {
     fleet.finish();
     let rollback = fleet.rollback(&failed).unwrap();
     let group = fleet.group();
-    assert_eq!(group.last_successful_deployment.unwrap().deployment_id, Some(rollback.clone()));
+    assert_eq!(
+        group.last_successful_deployment.unwrap().deployment_id,
+        Some(rollback.clone())
+    );
     assert_eq!(key(group.target_revision.as_ref()), Some("next.zip"));
-    assert_eq!(key(fleet.info(&rollback).revision.as_ref()), Some("next.zip"));
+    assert_eq!(
+        key(fleet.info(&rollback).revision.as_ref()),
+        Some("next.zip")
+    );
 }
 
 #[test]
 fn a_wait_that_ran_out_ends_the_deployment_in_whatever_steps_it_takes() {
     let mut waits = reroutes("KEEP_ALIVE");
-    waits["deploymentReadyOption"] = json!({"actionOnTimeout": "STOP_DEPLOYMENT", "waitTimeInMinutes": 5});
+    waits["deploymentReadyOption"] =
+        json!({"actionOnTimeout": "STOP_DEPLOYMENT", "waitTimeInMinutes": 5});
     // More hosts than one transaction handles.
     let mut fleet = Fleet::blue_green(300, 1, json!({"blueGreenDeploymentConfiguration": waits}));
     let id = fleet.create_to("green", "r1.zip");
@@ -208,8 +242,14 @@ fn a_wait_that_ran_out_ends_the_deployment_in_whatever_steps_it_takes() {
     assert!(fleet.decide());
     assert_ne!(fleet.status(&id), "Stopped", "there is more to do");
     let refused = fleet.proceed(&id, "READY_WAIT").unwrap_err();
-    assert_eq!(refused.name.to_string(), "DeploymentIsNotInReadyStateException");
+    assert_eq!(
+        refused.name.to_string(),
+        "DeploymentIsNotInReadyStateException"
+    );
     fleet.settle();
-    assert_eq!((fleet.status(&id).as_str(), fleet.error(&id)), ("Stopped", Some(ErrorCode::Timeout)));
+    assert_eq!(
+        (fleet.status(&id).as_str(), fleet.error(&id)),
+        ("Stopped", Some(ErrorCode::Timeout))
+    );
     assert_eq!(fleet.rollback(&id), None);
 }

@@ -36,7 +36,10 @@ async fn a_deployment_runs_its_seven_events_and_succeeds() {
     );
     for (event, name) in target.lifecycle_events().iter().zip(EVENTS) {
         assert_eq!(event.lifecycle_event_name(), Some(name));
-        assert_eq!(event.diagnostics().unwrap().error_code(), Some(&LifecycleErrorCode::Success));
+        assert_eq!(
+            event.diagnostics().unwrap().error_code(),
+            Some(&LifecycleErrorCode::Success)
+        );
         assert!(event.start_time() <= event.end_time());
     }
     let group = client
@@ -47,10 +50,18 @@ async fn a_deployment_runs_its_seven_events_and_succeeds() {
         .await
         .unwrap();
     let group = group.deployment_group_info().unwrap().clone();
-    assert_eq!(group.last_successful_deployment().unwrap().deployment_id(), Some(id.as_str()));
+    assert_eq!(
+        group.last_successful_deployment().unwrap().deployment_id(),
+        Some(id.as_str())
+    );
     assert_eq!(group.target_revision(), Some(&shop::revision("app.zip")));
     #[allow(deprecated, reason = "clients still call it")]
-    let instances = client.list_deployment_instances().deployment_id(&id).send().await.unwrap();
+    let instances = client
+        .list_deployment_instances()
+        .deployment_id(&id)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(instances.instances_list(), ["box1"]);
 }
 
@@ -80,48 +91,85 @@ async fn the_first_completion_counts_and_the_rest_of_the_target_is_skipped() {
     agent.acknowledge(&command).await;
     agent.fail(&command).await;
     agent
-        .complete(&command, "Failed", r#"{"error_code":5,"script_name":"","message":"later","log":""}"#)
+        .complete(
+            &command,
+            "Failed",
+            r#"{"error_code":5,"script_name":"","message":"later","log":""}"#,
+        )
         .await;
     agent.succeed(&command).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Failed));
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::HealthConstraints));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::HealthConstraints)
+    );
     let target = shop::target(&client, &id, "box1").await;
     // S ucceeded, F ailed, S kipped.
     assert_eq!(shop::letters(&target), "SSSSFSS");
     let failed = &target.lifecycle_events()[4];
-    assert_eq!(failed.diagnostics().unwrap().error_code(), Some(&LifecycleErrorCode::ScriptFailed));
-    assert_eq!(failed.diagnostics().unwrap().script_name(), Some("scripts/after.sh"));
+    assert_eq!(
+        failed.diagnostics().unwrap().error_code(),
+        Some(&LifecycleErrorCode::ScriptFailed)
+    );
+    assert_eq!(
+        failed.diagnostics().unwrap().script_name(),
+        Some("scripts/after.sh")
+    );
     let skipped = &target.lifecycle_events()[5];
     assert!(
-        skipped.start_time().is_none() && skipped.end_time().is_some() && skipped.diagnostics().is_none()
+        skipped.start_time().is_none()
+            && skipped.end_time().is_some()
+            && skipped.diagnostics().is_none()
     );
     assert_eq!(agent.acknowledge(&command).await, "Failed");
 }
 
 #[tokio::test]
-async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading_the_specification() {
+async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading_the_specification()
+{
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     let id = shop::deploy(&client, "app.zip").await;
     let first = agent.poll().await.unwrap();
     agent.succeed(&first).await;
     assert_eq!(agent.acknowledge(&first).await, "Succeeded");
     let second = agent.poll().await.unwrap();
-    let (status, output) =
-        agent.call("PutHostCommandAcknowledgement", json!({"HostCommandIdentifier": second.id})).await;
-    assert_eq!((status, output), (200, json!({"CommandStatus": "InProgress"})));
+    let (status, output) = agent
+        .call(
+            "PutHostCommandAcknowledgement",
+            json!({"HostCommandIdentifier": second.id}),
+        )
+        .await;
+    assert_eq!(
+        (status, output),
+        (200, json!({"CommandStatus": "InProgress"}))
+    );
     agent.specification(&second).await;
-    let (status, output) =
-        agent.call("PostHostCommandUpdate", json!({"HostCommandIdentifier": second.id})).await;
-    assert_eq!((status, output), (200, json!({"CommandStatus": "InProgress"})));
+    let (status, output) = agent
+        .call(
+            "PostHostCommandUpdate",
+            json!({"HostCommandIdentifier": second.id}),
+        )
+        .await;
+    assert_eq!(
+        (status, output),
+        (200, json!({"CommandStatus": "InProgress"}))
+    );
     // A restarted agent reports its interrupted command.
     agent
-        .complete(&second, "Failed", r#"{"error_code":7,"script_name":"","message":"restarted","log":""}"#)
+        .complete(
+            &second,
+            "Failed",
+            r#"{"error_code":7,"script_name":"","message":"restarted","log":""}"#,
+        )
         .await;
     shop::ended(&client, &id).await;
     let target = shop::target(&client, &id, "box1").await;
     let diagnostics = target.lifecycle_events()[1].diagnostics().unwrap();
-    assert_eq!(diagnostics.error_code(), Some(&LifecycleErrorCode::UnknownError));
+    assert_eq!(
+        diagnostics.error_code(),
+        Some(&LifecycleErrorCode::UnknownError)
+    );
     assert_eq!(diagnostics.message(), Some("restarted"));
 }
 
@@ -138,7 +186,10 @@ async fn odd_diagnostics_are_kept_as_far_as_they_can_be_read() {
     shop::ended(&client, &id).await;
     let target = shop::target(&client, &id, "box1").await;
     let diagnostics = target.lifecycle_events()[0].diagnostics().unwrap();
-    assert_eq!(diagnostics.error_code(), Some(&LifecycleErrorCode::UnknownError));
+    assert_eq!(
+        diagnostics.error_code(),
+        Some(&LifecycleErrorCode::UnknownError)
+    );
     assert_eq!(diagnostics.message(), Some("é\0😀"));
     assert_eq!(diagnostics.log_tail().unwrap().len(), 4096);
 }
@@ -146,24 +197,48 @@ async fn odd_diagnostics_are_kept_as_far_as_they_can_be_read() {
 #[tokio::test]
 async fn a_result_is_worth_more_than_its_form() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
-    for diagnostics in [r#"{}"#, r#"{"Format":"JSON"}"#, r#"{"Format":null,"Payload":null}"#, "null"] {
+    for diagnostics in [
+        r#"{}"#,
+        r#"{"Format":"JSON"}"#,
+        r#"{"Format":null,"Payload":null}"#,
+        "null",
+    ] {
         let id = shop::deploy(&client, "app.zip").await;
         let command = agent.poll().await.unwrap();
         let body = |status: &str| {
             let id = &command.id;
-            let body = format!(r#"{{"HostCommandIdentifier":"{id}"{status},"Diagnostics":{diagnostics}}}"#);
+            let body = format!(
+                r#"{{"HostCommandIdentifier":"{id}"{status},"Diagnostics":{diagnostics}}}"#
+            );
             body.into_bytes()
         };
         let acknowledgement = Forgery::none("PutHostCommandAcknowledgement");
-        let acknowledged = agent.attempt_bytes(acknowledgement, body("")).await.unwrap();
-        assert_eq!(acknowledged, (200, json!({"CommandStatus": "InProgress"})), "{diagnostics}");
+        let acknowledged = agent
+            .attempt_bytes(acknowledgement, body(""))
+            .await
+            .unwrap();
+        assert_eq!(
+            acknowledged,
+            (200, json!({"CommandStatus": "InProgress"})),
+            "{diagnostics}"
+        );
         let completion = Forgery::none("PutHostCommandComplete");
-        let completed = agent.attempt_bytes(completion, body(r#","CommandStatus":"Failed""#)).await.unwrap();
+        let completed = agent
+            .attempt_bytes(completion, body(r#","CommandStatus":"Failed""#))
+            .await
+            .unwrap();
         assert_eq!(completed.0, 200, "{diagnostics}: {}", completed.1);
-        assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
+        assert_eq!(
+            shop::ended(&client, &id).await.status(),
+            Some(&DeploymentStatus::Failed)
+        );
         let target = shop::target(&client, &id, "box1").await;
         let shown = target.lifecycle_events()[0].diagnostics().unwrap();
-        assert_eq!(shown.message(), Some("The agent gave no diagnostics."), "{diagnostics}");
+        assert_eq!(
+            shown.message(),
+            Some("The agent gave no diagnostics."),
+            "{diagnostics}"
+        );
     }
     let id = shop::deploy(&client, "app.zip").await;
     let command = agent.poll().await.unwrap();
@@ -182,11 +257,17 @@ async fn a_result_is_worth_more_than_its_form() {
     let shown = target.lifecycle_events()[0].diagnostics().unwrap();
     assert_eq!(
         (shown.error_code(), shown.log_tail()),
-        (Some(&LifecycleErrorCode::ScriptFailed), Some("caf\u{fffd} is closed"))
+        (
+            Some(&LifecycleErrorCode::ScriptFailed),
+            Some("caf\u{fffd} is closed")
+        )
     );
     let listed = json!({"HostCommandIdentifier": command.id, "CommandStatus": "Failed", "Diagnostics": ["JSON", "{}"]});
     let (status, answer) = agent.call("PutHostCommandComplete", listed).await;
-    assert_eq!((status, &answer["__type"]), (400, &json!("SerializationException")));
+    assert_eq!(
+        (status, &answer["__type"]),
+        (400, &json!("SerializationException"))
+    );
 }
 
 #[tokio::test]
@@ -221,12 +302,30 @@ async fn one_at_a_time_goes_by_name_and_stops_at_the_first_failure() {
     shop::open(&client, ONE).await;
     let id = shop::deploy(&client, "app.zip").await;
     let command = first.poll().await.unwrap();
-    let targets = client.list_deployment_targets().deployment_id(&id).send().await.unwrap();
+    let targets = client
+        .list_deployment_targets()
+        .deployment_id(&id)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(targets.target_ids(), ["box1", "box2"]);
-    let refused = client.create_deployment().application_name("shop").deployment_group_name("web");
-    let refused = refused.revision(shop::revision("app.zip")).send().await.unwrap_err().into_service_error();
+    let refused = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name("web");
+    let refused = refused
+        .revision(shop::revision("app.zip"))
+        .send()
+        .await
+        .unwrap_err()
+        .into_service_error();
     assert!(refused.is_deployment_limit_exceeded_exception());
-    assert!(refused.message().unwrap().contains(&format!("already has an active Deployment '{id}'")));
+    assert!(
+        refused
+            .message()
+            .unwrap()
+            .contains(&format!("already has an active Deployment '{id}'"))
+    );
     first.fail(&command).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Failed));
@@ -238,7 +337,10 @@ async fn one_at_a_time_goes_by_name_and_stops_at_the_first_failure() {
     first.run_to("ValidateService").await;
     let command = second.poll().await.unwrap();
     second.fail(&command).await;
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
     // Now box2 is the unhealthy one.
     let id = shop::deploy(&client, "app-2.zip").await;
     second.run_to("ValidateService").await;
@@ -254,20 +356,40 @@ async fn a_group_without_hosts_fails_its_deployment() {
     shop::open(&client, ALL).await;
     let id = shop::deploy(&client, "app.zip").await;
     let info = shop::ended(&client, &id).await;
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::NoInstances));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::NoInstances)
+    );
 }
 
 #[tokio::test]
 async fn ignored_failures_of_application_stop_go_on() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
-    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
-    let request = request.revision(shop::revision("app.zip")).ignore_application_stop_failures(true);
-    let id = request.send().await.unwrap().deployment_id().unwrap().to_owned();
+    let request = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name("web");
+    let request = request
+        .revision(shop::revision("app.zip"))
+        .ignore_application_stop_failures(true);
+    let id = request
+        .send()
+        .await
+        .unwrap()
+        .deployment_id()
+        .unwrap()
+        .to_owned();
     let command = agent.poll().await.unwrap();
     agent.fail(&command).await;
     agent.run_to("ValidateService").await;
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
-    assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "FSSSSSS");
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
+    assert_eq!(
+        shop::letters(&shop::target(&client, &id, "box1").await),
+        "FSSSSSS"
+    );
 }
 
 #[tokio::test]
@@ -282,17 +404,42 @@ async fn hosts_are_served_about_themselves_only() {
     let kind = |answer: &(u16, serde_json::Value)| (answer.0, text(&answer.1, "__type"));
     let denied = (400, "AccessDeniedException".to_owned());
     let refused = (400, "ClientException".to_owned());
-    let answer = other.call("PollHostCommand", json!({"HostIdentifier": first.identifier})).await;
+    let answer = other
+        .call(
+            "PollHostCommand",
+            json!({"HostIdentifier": first.identifier}),
+        )
+        .await;
     assert_eq!(kind(&answer), denied);
-    let input = json!({"DeploymentExecutionId": command.execution, "HostIdentifier": other.identifier});
-    assert_eq!(kind(&other.call("GetDeploymentSpecification", input).await), refused);
+    let input =
+        json!({"DeploymentExecutionId": command.execution, "HostIdentifier": other.identifier});
+    assert_eq!(
+        kind(&other.call("GetDeploymentSpecification", input).await),
+        refused
+    );
     let input = json!({"HostCommandIdentifier": command.id, "CommandStatus": "Succeeded"});
-    assert_eq!(kind(&other.call("PutHostCommandComplete", input).await), refused);
+    assert_eq!(
+        kind(&other.call("PutHostCommandComplete", input).await),
+        refused
+    );
     let unknown = json!({"HostCommandIdentifier": "x"});
-    assert_eq!(kind(&first.call("PutHostCommandAcknowledgement", unknown).await), refused);
+    assert_eq!(
+        kind(&first.call("PutHostCommandAcknowledgement", unknown).await),
+        refused
+    );
     // A deregistered host is rejected, though its access key is valid.
-    client.deregister_on_premises_instance().instance_name("box1").send().await.unwrap();
-    let answer = first.call("PollHostCommand", json!({"HostIdentifier": first.identifier})).await;
+    client
+        .deregister_on_premises_instance()
+        .instance_name("box1")
+        .send()
+        .await
+        .unwrap();
+    let answer = first
+        .call(
+            "PollHostCommand",
+            json!({"HostIdentifier": first.identifier}),
+        )
+        .await;
     assert_eq!(kind(&answer), denied);
 }
 
@@ -306,7 +453,13 @@ async fn both_endpoints_of_agents_are_served_and_no_other() {
         ..Forgery::none("")
     };
     assert_eq!(agent.send(secure, input()).await, (200, json!({})));
-    let wrong = Forgery { target: "ApolloDeployControlService.PollHostCommand".into(), ..Forgery::none("") };
+    let wrong = Forgery {
+        target: "ApolloDeployControlService.PollHostCommand".into(),
+        ..Forgery::none("")
+    };
     let (status, output) = agent.send(wrong, input()).await;
-    assert_eq!((status, text(&output, "__type").as_str()), (400, "UnknownOperationException"));
+    assert_eq!(
+        (status, text(&output, "__type").as_str()),
+        (400, "UnknownOperationException")
+    );
 }

@@ -9,9 +9,21 @@ use crate::support::{Controller, QUICK, eventually, shop, text};
 
 /// Removes the signing time, which must be at most five minutes ago.
 fn signed_at(document: &mut Value) {
-    let at = document.as_object_mut().unwrap().remove("SignedAt").unwrap().as_f64().unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    assert!((0.0..310.0).contains(&(now - at)), "signed at {at}, and it is {now}");
+    let at = document
+        .as_object_mut()
+        .unwrap()
+        .remove("SignedAt")
+        .unwrap()
+        .as_f64()
+        .unwrap();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    assert!(
+        (0.0..310.0).contains(&(now - at)),
+        "signed at {at}, and it is {now}"
+    );
 }
 
 #[tokio::test]
@@ -22,7 +34,8 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
     shop::open(&client, "CodeDeployDefault.AllAtOnce").await;
     let id = shop::deploy(&client, "app.zip").await;
     let held = agent.poll().await.unwrap();
-    let expected_id = format!("CodeDeploy/us-east-1/Prod/arn:aws:sds:us-east-1:123456789012:deployment/{id}");
+    let expected_id =
+        format!("CodeDeploy/us-east-1/Prod/arn:aws:sds:us-east-1:123456789012:deployment/{id}");
     assert_eq!(held.execution, expected_id);
     let shown = controller.admin(&["signer"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
@@ -65,10 +78,15 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
     // The key survives the process.
     controller.crash_and_restart();
     agent.address = controller.address;
-    let payload =
-        text(&agent.specification(&held).await["DeploymentSpecification"]["GenericEnvelope"], "Payload");
+    let payload = text(
+        &agent.specification(&held).await["DeploymentSpecification"]["GenericEnvelope"],
+        "Payload",
+    );
     let mut again = verified(&controller, &payload, &shown);
     signed_at(&mut again);
     assert_eq!(again, document);
-    eventually("the pin", async || shown.contains("deployment_signer_pin: ").then_some(())).await;
+    eventually("the pin", async || {
+        shown.contains("deployment_signer_pin: ").then_some(())
+    })
+    .await;
 }

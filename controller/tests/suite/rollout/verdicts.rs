@@ -56,7 +56,14 @@ fn a_host_whose_deployment_was_taken_back_by_hand_has_the_revision_of_before() {
         let mut fleet = in_place(2, &[]);
         let first = fleet.deploy("r1.zip").deployment_id.unwrap();
         fleet.pass(Duration::from_secs(1));
-        fleet.let_host("box2", if ends_first { Conduct::Good } else { Conduct::Holds });
+        fleet.let_host(
+            "box2",
+            if ends_first {
+                Conduct::Good
+            } else {
+                Conduct::Holds
+            },
+        );
         let second = fleet.create("r2.zip", json!({}));
         fleet.settle();
         assert_eq!(fleet.status(&second) == "Succeeded", ends_first);
@@ -65,10 +72,22 @@ fn a_host_whose_deployment_was_taken_back_by_hand_has_the_revision_of_before() {
         fleet.finish();
         assert_eq!(fleet.status(&second), "Succeeded");
         fleet.pass(Duration::from_secs(1));
-        assert_eq!(update_outdated(&mut fleet, "r2.zip"), ["box1"], "{ends_first}");
+        assert_eq!(
+            update_outdated(&mut fleet, "r2.zip"),
+            ["box1"],
+            "{ends_first}"
+        );
         fleet.pass(Duration::from_secs(1));
-        assert_eq!(update_outdated(&mut fleet, "r2.zip"), [""; 0], "{ends_first}");
-        assert_eq!(update_outdated(&mut fleet, "r1.zip"), ["box1", "box2"], "{ends_first}");
+        assert_eq!(
+            update_outdated(&mut fleet, "r2.zip"),
+            [""; 0],
+            "{ends_first}"
+        );
+        assert_eq!(
+            update_outdated(&mut fleet, "r1.zip"),
+            ["box1", "box2"],
+            "{ends_first}"
+        );
     }
 }
 
@@ -76,14 +95,25 @@ fn a_host_whose_deployment_was_taken_back_by_hand_has_the_revision_of_before() {
 fn a_host_whose_first_deployment_was_taken_back_by_hand_is_outdated() {
     for ends_first in [true, false] {
         let mut fleet = in_place(2, &[]);
-        fleet.let_host("box2", if ends_first { Conduct::Good } else { Conduct::Holds });
+        fleet.let_host(
+            "box2",
+            if ends_first {
+                Conduct::Good
+            } else {
+                Conduct::Holds
+            },
+        );
         let id = fleet.create("r1.zip", json!({}));
         fleet.settle();
         fleet.take_back("box1", &id, None);
         fleet.let_host("box2", Conduct::Good);
         fleet.finish();
         fleet.pass(Duration::from_secs(1));
-        assert_eq!(update_outdated(&mut fleet, "r1.zip"), ["box1"], "{ends_first}");
+        assert_eq!(
+            update_outdated(&mut fleet, "r1.zip"),
+            ["box1"],
+            "{ends_first}"
+        );
     }
 }
 
@@ -105,7 +135,10 @@ fn a_stop_does_not_replace_the_verdict_of_a_deployment_that_ran_out_of_time() {
     fleet.stop(&id);
     fleet.let_host("box1", Conduct::Good);
     fleet.finish();
-    assert_eq!((fleet.status(&id).as_str(), fleet.error(&id)), ("Failed", Some(ErrorCode::Timeout)));
+    assert_eq!(
+        (fleet.status(&id).as_str(), fleet.error(&id)),
+        ("Failed", Some(ErrorCode::Timeout))
+    );
     assert!(fleet.rollback(&id).is_some());
 }
 
@@ -154,7 +187,10 @@ fn what_touched_no_host_is_not_rolled_back() {
     // A minimum that leaves no host.
     let invalid = fleet.create("new.zip", json!({"deploymentConfigName": "all"}));
     fleet.settle();
-    assert_eq!(fleet.error(&invalid), Some(ErrorCode::HealthConstraintsInvalid));
+    assert_eq!(
+        fleet.error(&invalid),
+        Some(ErrorCode::HealthConstraintsInvalid)
+    );
     // A group without hosts.
     fleet.serve_from("nowhere");
     let empty = fleet.create("new.zip", json!({}));
@@ -164,7 +200,9 @@ fn what_touched_no_host_is_not_rolled_back() {
     for id in [created, offered, invalid, empty] {
         assert_eq!(fleet.rollback(&id), None);
         assert!(
-            fleet.rollback_message(&id).contains("was not begun on any instance"),
+            fleet
+                .rollback_message(&id)
+                .contains("was not begun on any instance"),
             "{}",
             fleet.rollback_message(&id)
         );

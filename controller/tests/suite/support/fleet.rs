@@ -9,7 +9,9 @@ use codedeploy_controller::config::known_names::KnownNames;
 use codedeploy_controller::config::load_balancers::Balancers;
 use codedeploy_controller::config::{Partition, Quotas};
 use codedeploy_controller::deployment::commands::{self, Offer};
-use codedeploy_controller::deployment::{create, decide, intervene, queries, removal, targets, traffic};
+use codedeploy_controller::deployment::{
+    create, decide, intervene, queries, removal, targets, traffic,
+};
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::identity::Identity;
 use codedeploy_controller::keys::Keys;
@@ -150,7 +152,14 @@ impl Fleet {
             let tags: Vec<_> = serde_json::from_value(tags).unwrap();
             let identity = Identity::User(identifier);
             let name = NewInstanceName::read(Some(name))?;
-            instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)
+            instances::enroll(
+                context.tx,
+                context.partition,
+                context.now,
+                &name,
+                &identity,
+                &tags,
+            )
         });
     }
 
@@ -167,7 +176,11 @@ impl Fleet {
 
     /// Sets the host's conduct; a host that becomes good completes its held commands.
     pub(crate) fn let_host(&mut self, name: &str, conduct: Conduct) {
-        self.hosts.iter_mut().find(|host| host.name == name).unwrap().conduct = conduct;
+        self.hosts
+            .iter_mut()
+            .find(|host| host.name == name)
+            .unwrap()
+            .conduct = conduct;
     }
 
     fn attempt<T: Send + 'static>(
@@ -177,7 +190,8 @@ impl Fleet {
         let now = self.now;
         self.store.transact_blocking(move |tx| {
             let balancers: Balancers =
-                serde_json::from_value(json!({"lb": {"webhook": {"url": "http://[::1]/"}}})).unwrap();
+                serde_json::from_value(json!({"lb": {"webhook": {"url": "http://[::1]/"}}}))
+                    .unwrap();
             work(&Context {
                 tx,
                 now,
@@ -207,12 +221,18 @@ impl Fleet {
                                 "s3Location": {"bucket": "b", "key": key, "bundleType": "zip"}}}),
             members,
         );
-        self.transact(move |context| create::create(context, request(input)?)).0.deployment_id.unwrap()
+        self.transact(move |context| create::create(context, request(input)?))
+            .0
+            .deployment_id
+            .unwrap()
     }
 
     /// Creates a blue/green deployment to a fleet.
     pub(crate) fn create_to(&mut self, colour: &str, key: &str) -> String {
-        self.create(key, json!({"targetInstances": {"tagFilters": in_fleet(colour)}}))
+        self.create(
+            key,
+            json!({"targetInstances": {"tagFilters": in_fleet(colour)}}),
+        )
     }
 
     pub(crate) fn stop(&mut self, id: &str) {
@@ -253,8 +273,11 @@ impl Fleet {
 
     fn move_traffic(&mut self) {
         for job in self.transact(|context| traffic::take(context, 0)).jobs {
-            self.performed.push(format!("{} {:?}Traffic", job.instance, job.direction));
-            self.transact(move |context| traffic::complete(context, &job.command, Ok(String::new())));
+            self.performed
+                .push(format!("{} {:?}Traffic", job.instance, job.direction));
+            self.transact(move |context| {
+                traffic::complete(context, &job.command, Ok(String::new()))
+            });
         }
     }
 
@@ -286,7 +309,8 @@ impl Fleet {
                 return;
             };
             let host = &mut self.hosts[index];
-            self.performed.push(format!("{} {}", host.name, command.command_name));
+            self.performed
+                .push(format!("{} {}", host.name, command.command_name));
             host.held.push(command.host_command_identifier);
             if host.conduct != Conduct::Holds {
                 self.complete_held(index);
@@ -295,11 +319,17 @@ impl Fleet {
     }
 
     fn complete_held(&mut self, index: usize) {
-        let Host { identifier, conduct, held, .. } = &mut self.hosts[index];
+        let Host {
+            identifier,
+            conduct,
+            held,
+            ..
+        } = &mut self.hosts[index];
         let (identifier, conduct) = (identifier.clone(), *conduct);
         for id in std::mem::take(held) {
             // A command's identifier contains the name of its event.
-            let fails = matches!(conduct, Conduct::Fails(event) if id.contains(&format!(".{event}.")));
+            let fails =
+                matches!(conduct, Conduct::Fails(event) if id.contains(&format!(".{event}.")));
             let host = identifier.clone();
             self.transact(move |context| commands::complete(context, &host, &id, !fails, None));
         }
@@ -307,13 +337,23 @@ impl Fleet {
 
     /// A host completes what it has acknowledged.
     pub(crate) fn complete(&mut self, name: &str) {
-        let index = self.hosts.iter().position(|host| host.name == name).unwrap();
+        let index = self
+            .hosts
+            .iter()
+            .position(|host| host.name == name)
+            .unwrap();
         self.complete_held(index);
     }
 
     /// An operator takes a deployment back on a host, which has the files of `previous` then.
     pub(crate) fn take_back(&mut self, name: &str, id: &str, previous: Option<&str>) {
-        let host = self.hosts.iter().find(|host| host.name == name).unwrap().identifier.clone();
+        let host = self
+            .hosts
+            .iter()
+            .find(|host| host.name == name)
+            .unwrap()
+            .identifier
+            .clone();
         let told = PostHostRollbackInput {
             host_identifier: host.clone(),
             deployment_id: id.into(),
@@ -333,7 +373,8 @@ impl Fleet {
         for _ in 0..10_000 {
             self.settle();
             let sql = "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')";
-            let active: i64 = self.transact(move |c| Ok(c.tx.query_one(sql, (), |row| row.get(0))?));
+            let active: i64 =
+                self.transact(move |c| Ok(c.tx.query_one(sql, (), |row| row.get(0))?));
             if active == 0 {
                 return;
             }
@@ -365,18 +406,29 @@ impl Fleet {
 
     /// The deployment that rolled another back.
     pub(crate) fn rollback(&mut self, id: &str) -> Option<String> {
-        self.info(id).rollback_info.and_then(|rollback| rollback.rollback_deployment_id)
+        self.info(id)
+            .rollback_info
+            .and_then(|rollback| rollback.rollback_deployment_id)
     }
 
     pub(crate) fn rollback_message(&mut self, id: &str) -> String {
-        self.info(id).rollback_info.and_then(|rollback| rollback.rollback_message).unwrap_or_default()
+        self.info(id)
+            .rollback_info
+            .and_then(|rollback| rollback.rollback_message)
+            .unwrap_or_default()
     }
 
     /// The targets of a deployment, by their labels.
     pub(crate) fn targets(&mut self, id: &str, labels: &[&str]) -> Vec<String> {
-        let filters = if labels.is_empty() { json!({}) } else { json!({"ServerInstanceLabel": labels}) };
+        let filters = if labels.is_empty() {
+            json!({})
+        } else {
+            json!({"ServerInstanceLabel": labels})
+        };
         let input = json!({"deploymentId": id, "targetFilters": filters});
-        self.transact(move |context| targets::list(context, request(input)?)).target_ids.unwrap()
+        self.transact(move |context| targets::list(context, request(input)?))
+            .target_ids
+            .unwrap()
     }
 
     /// The deployment group as clients see it.

@@ -19,12 +19,19 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn of(planned: &[Planned], paths: &Paths) -> Self {
-        let mut tree = Self { planned: ByPath::default(), children: Vec::new(), comparisons: Cell::new(0) };
+        let mut tree = Self {
+            planned: ByPath::default(),
+            children: Vec::new(),
+            comparisons: Cell::new(0),
+        };
         let mut known = ByPath::default();
         for (number, object) in planned.iter().enumerate() {
-            tree.planned.insert(object.written, u32::try_from(number).unwrap_or(u32::MAX));
+            tree.planned
+                .insert(object.written, u32::try_from(number).unwrap_or(u32::MAX));
             for path in paths.ancestors(object.written) {
-                let Some(parent) = paths.parent(path).filter(|_| !known.contains(path)) else { break };
+                let Some(parent) = paths.parent(path).filter(|_| !known.contains(path)) else {
+                    break;
+                };
                 known.insert(path, ());
                 tree.children.push((parent, path));
             }
@@ -50,31 +57,50 @@ impl Tree {
         let mut meant = Vec::new();
         let applies = permission.applies_to;
         let add = |path: PathId, meant: &mut Vec<u32>| {
-            let Some(number) = self.planned.get(path) else { return };
+            let Some(number) = self.planned.get(path) else {
+                return;
+            };
             let is_folder = planned[*number as usize].kind == WantedKind::Folder;
-            if if is_folder { applies.directories } else { applies.files } {
+            if if is_folder {
+                applies.directories
+            } else {
+                applies.files
+            } {
                 meant.push(*number);
             }
         };
-        let excepted = |path| permission.except.iter().any(|except| except.matches(paths.name(path)));
-        let costs =
-            |path| permission.except.iter().map(|except| except.cost(paths.name(path))).sum::<usize>();
+        let excepted = |path| {
+            permission
+                .except
+                .iter()
+                .any(|except| except.matches(paths.name(path)))
+        };
+        let costs = |path| {
+            permission
+                .except
+                .iter()
+                .map(|except| except.cost(paths.name(path)))
+                .sum::<usize>()
+        };
         let literal = match &permission.pattern {
             Pattern::Name(pattern) => pattern.literal(),
             Pattern::Everything => None,
         };
         if let Some(name) = literal {
             self.count(1)?;
-            let child = paths.find_child(object, name.as_ref()).filter(|path| !excepted(*path));
+            let child = paths
+                .find_child(object, name.as_ref())
+                .filter(|path| !excepted(*path));
             child.into_iter().for_each(|path| add(path, &mut meant));
             return Some(meant);
         }
         let mut waiting = Vec::new();
         for (_, path) in self.children(object) {
             let (matches, cost) = match &permission.pattern {
-                Pattern::Name(pattern) => {
-                    (pattern.matches(paths.name(*path)), pattern.cost(paths.name(*path)))
-                }
+                Pattern::Name(pattern) => (
+                    pattern.matches(paths.name(*path)),
+                    pattern.cost(paths.name(*path)),
+                ),
                 Pattern::Everything => (true, 0),
             };
             self.count(1 + cost + costs(*path))?;
@@ -104,7 +130,9 @@ impl Tree {
     }
 
     fn children(&self, folder: PathId) -> &[(PathId, PathId)] {
-        let start = self.children.partition_point(|(parent, _)| *parent < folder);
+        let start = self
+            .children
+            .partition_point(|(parent, _)| *parent < folder);
         let rest = &self.children[start..];
         &rest[..rest.partition_point(|(parent, _)| *parent == folder)]
     }

@@ -29,7 +29,9 @@ impl Changes {
     pub(in crate::install) fn iter(
         &self,
     ) -> impl DoubleEndedIterator<Item = io::Result<Change>> + ExactSizeIterator {
-        self.starts.windows(2).map(|bounds| self.read(bounds[0], bounds[1]))
+        self.starts
+            .windows(2)
+            .map(|bounds| self.read(bounds[0], bounds[1]))
     }
 
     fn read(&self, start: u64, end: u64) -> io::Result<Change> {
@@ -43,8 +45,12 @@ impl Changes {
         };
         match found {
             Ok(Record::Change(change)) => Ok(change),
-            Ok(_) => Err(io::Error::other("the line of a change of the journal has become another one")),
-            Err(problem) => Err(io::Error::other(format!("the line of a change of the journal: {problem}"))),
+            Ok(_) => Err(io::Error::other(
+                "the line of a change of the journal has become another one",
+            )),
+            Err(problem) => Err(io::Error::other(format!(
+                "the line of a change of the journal: {problem}"
+            ))),
         }
     }
 }

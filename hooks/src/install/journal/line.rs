@@ -14,12 +14,21 @@ const DIGITS: usize = 16;
 /// Writes a line and returns its length. `record` must serialise to a JSON object with one member. It is serialised
 /// twice, because a record that names every file of an Install is too long to hold in memory.
 pub(super) fn write(writer: &mut impl Write, record: &impl Serialize) -> io::Result<u64> {
-    let mut sum = Rest { inner: Checksum::default(), length: 0 };
+    let mut sum = Rest {
+        inner: Checksum::default(),
+        length: 0,
+    };
     serde_json::to_writer(&mut sum, record)?;
     writer.write_all(BEFORE)?;
     write!(writer, "{:016x}", sum.inner.0.finish())?;
     writer.write_all(AFTER)?;
-    serde_json::to_writer(Rest { inner: &mut *writer, length: 0 }, record)?;
+    serde_json::to_writer(
+        Rest {
+            inner: &mut *writer,
+            length: 0,
+        },
+        record,
+    )?;
     writer.write_all(b"\n")?;
     Ok((BEFORE.len() + DIGITS + AFTER.len()) as u64 + sum.length)
 }
@@ -54,7 +63,11 @@ struct Rest<W> {
 
 impl<W: Write> Write for Rest<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let skipped = if self.length == 0 { 1.min(bytes.len()) } else { 0 };
+        let skipped = if self.length == 0 {
+            1.min(bytes.len())
+        } else {
+            0
+        };
         self.inner.write_all(&bytes[skipped..])?;
         self.length += bytes.len() as u64;
         Ok(bytes.len())
@@ -80,10 +93,16 @@ impl<'a> Line<'a> {
     /// Checks a line without its end.
     pub(super) fn of(line: &'a mut [u8]) -> Self {
         let begin = BEFORE.len() + DIGITS + AFTER.len();
-        let Some(sealed) = line.strip_prefix(BEFORE) else { return Self::Bare(line) };
-        let digits = sealed.get(..DIGITS).and_then(|digits| std::str::from_utf8(digits).ok());
+        let Some(sealed) = line.strip_prefix(BEFORE) else {
+            return Self::Bare(line);
+        };
+        let digits = sealed
+            .get(..DIGITS)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         let written = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        let Some(rest) = line.get(begin..) else { return Self::Damaged };
+        let Some(rest) = line.get(begin..) else {
+            return Self::Damaged;
+        };
         if written != Some(checksum(rest)) || !line[..begin].ends_with(AFTER) {
             return Self::Damaged;
         }
@@ -102,7 +121,11 @@ pub(super) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn of(reader: R) -> Self {
-        Self { reader, line: Vec::new(), position: 0 }
+        Self {
+            reader,
+            line: Vec::new(),
+            position: 0,
+        }
     }
 
     pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {

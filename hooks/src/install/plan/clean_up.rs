@@ -23,17 +23,30 @@ impl Planner<'_> {
     pub(super) fn clean_up(&mut self) {
         let previous = &self.facts.host.previous;
         let mut created = ByPath::default();
-        previous.created.iter().for_each(|path| created.insert(*path, ()));
+        previous
+            .created
+            .iter()
+            .for_each(|path| created.insert(*path, ()));
         let mut leading = HashSet::new();
         for mapping in &self.facts.appspec.files {
             let destination = self.paths.add(mapping.destination.as_path());
             let outwards = self.paths.ancestors(destination);
-            outwards.take_while(|path| leading.insert(*path)).for_each(drop);
+            outwards
+                .take_while(|path| leading.insert(*path))
+                .for_each(drop);
         }
         let found = HashMap::from([(PathId::ROOT, Some(PathId::ROOT))]);
-        let mut listed = Listed { created, leading, found, closed: BTreeMap::new(), behind: HashMap::new() };
+        let mut listed = Listed {
+            created,
+            leading,
+            found,
+            closed: BTreeMap::new(),
+            behind: HashMap::new(),
+        };
         for path in previous.created.iter().rev() {
-            let Some(around) = self.paths.parent(*path) else { continue };
+            let Some(around) = self.paths.parent(*path) else {
+                continue;
+            };
             match self.locate(around, &mut listed) {
                 Some(around) => {
                     let real = self.paths.child_like(around, *path);
@@ -74,7 +87,8 @@ impl Planner<'_> {
         }
         let is_folder = node.kind == NodeKind::Folder;
         let goes = if is_folder {
-            let empties = |names: &[PathId]| names.iter().all(|name| self.decision.goes.contains(*name));
+            let empties =
+                |names: &[PathId]| names.iter().all(|name| self.decision.goes.contains(*name));
             !node.mount_point && host.names(real).is_some_and(empties)
         } else {
             true
@@ -90,9 +104,14 @@ impl Planner<'_> {
     /// if all of these hold: it was a link then, as far as is known; the last Install did not create the present link;
     /// a destination of this Install leads through it as well.
     fn locate(&mut self, written: PathId, listed: &mut Listed) -> Option<PathId> {
-        let unknown: Vec<PathId> =
-            self.paths.ancestors(written).take_while(|path| !listed.found.contains_key(path)).collect();
-        let known = unknown.last().map_or(Some(written), |outer| self.paths.parent(*outer))?;
+        let unknown: Vec<PathId> = self
+            .paths
+            .ancestors(written)
+            .take_while(|path| !listed.found.contains_key(path))
+            .collect();
+        let known = unknown
+            .last()
+            .map_or(Some(written), |outer| self.paths.parent(*outer))?;
         let mut found = listed.found.get(&known).copied().flatten();
         let mut behind = listed.behind.get(&known).copied();
         for path in unknown.into_iter().rev() {
@@ -125,7 +144,8 @@ impl Planner<'_> {
             Some(links) => links.contains_key(&self.paths.path(written)),
             None => true,
         };
-        let meant = was_link && !listed.created.contains(written) && listed.leading.contains(&written);
+        let meant =
+            was_link && !listed.created.contains(written) && listed.leading.contains(&written);
         match self.facts.host.leads(real) {
             Leads::To(end) if meant => Some(end),
             Leads::To(_) | Leads::Nowhere | Leads::Kernel | Leads::Unsafe(_) => None,
@@ -136,7 +156,10 @@ impl Planner<'_> {
         if !self.facts.host.has_selinux_tools {
             let rules = self.facts.host.previous.rules.iter();
             self.decision.warnings.extend(rules.map(|(path, _)| {
-                format!("the SELinux rule for {} stays: semanage is not installed", path.display())
+                format!(
+                    "the SELinux rule for {} stays: semanage is not installed",
+                    path.display()
+                )
             }));
         }
     }

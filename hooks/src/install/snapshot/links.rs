@@ -54,14 +54,18 @@ impl Observer<'_> {
                 if links > MOST_LINKS {
                     return Ok(Leads::Nowhere);
                 }
-                let Some(rest) = self.text(link)? else { return Ok(Leads::Nowhere) };
+                let Some(rest) = self.text(link)? else {
+                    return Ok(Leads::Nowhere);
+                };
                 if rest.last().is_some_and(|first| first == "/") {
                     here = PathId::ROOT;
                     self.look(here)?;
                 }
                 walks.push(Walk { link, rest });
             }
-            let Some(walk) = walks.last_mut() else { return Ok(Leads::To(here)) };
+            let Some(walk) = walks.last_mut() else {
+                return Ok(Leads::To(here));
+            };
             let Some(part) = walk.rest.pop() else {
                 if let Some(stranger) = self.stranger(walk.link, here) {
                     return Ok(Leads::Unsafe(stranger));
@@ -101,21 +105,33 @@ impl Observer<'_> {
             Err(error) => return Err((path, error.into())),
         };
         let parts = Path::new(OsStr::from_bytes(&text)).components();
-        Ok(Some(parts.rev().map(|part| part.as_os_str().to_owned()).collect()))
+        Ok(Some(
+            parts
+                .rev()
+                .map(|part| part.as_os_str().to_owned())
+                .collect(),
+        ))
     }
 
     fn stranger(&self, link: PathId, target: PathId) -> Option<Stranger> {
         let owner = |path| self.host.node(path).map(|node| node.uid);
         let (owner, target_owner) = (owner(link)?, owner(target)?);
         let trusted = [0, rustix::process::geteuid().as_raw(), target_owner];
-        (!trusted.contains(&owner)).then_some(Stranger { link, owner, target, target_owner })
+        (!trusted.contains(&owner)).then_some(Stranger {
+            link,
+            owner,
+            target,
+            target_owner,
+        })
     }
 }
 
 /// Returns the kernel's folder that a path names or is in.
 pub(in crate::install) fn kernel_folder_of(paths: &Paths, path: PathId) -> Option<&'static str> {
     let name = |depth| {
-        let around = paths.ancestors(path).find(|path| paths.depth(*path) == depth);
+        let around = paths
+            .ancestors(path)
+            .find(|path| paths.depth(*path) == depth);
         around.map(|path| paths.name(path))
     };
     kernel_folder(name(1), name(2))

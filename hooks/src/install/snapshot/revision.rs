@@ -66,9 +66,16 @@ impl Revision {
         let root = std::fs::canonicalize(archive).map_err(at)?;
         let folder = Folder::open(&root).map_err(at)?;
         let stat = rustix::fs::fstat(&folder).map_err(|error| at(error.into()))?;
-        let mut revision =
-            Self { root, paths: Paths::relative(), objects: Vec::new(), targets: Vec::new(), beyond: None };
-        revision.objects.push(Object::of(&stat, ObjectKind::Special));
+        let mut revision = Self {
+            root,
+            paths: Paths::relative(),
+            objects: Vec::new(),
+            targets: Vec::new(),
+            beyond: None,
+        };
+        revision
+            .objects
+            .push(Object::of(&stat, ObjectKind::Special));
         revision.read_below(folder, stop)?;
         Ok(revision)
     }
@@ -80,13 +87,23 @@ impl Revision {
         while let Some(id) = waiting.pop() {
             let at = |revision: &Self, id| revision.root.join(revision.paths.path(id));
             let way = self.paths.inwards(id);
-            open.truncate(open.iter().zip(&way).take_while(|((open, _), id)| open == *id).count().max(1));
+            open.truncate(
+                open.iter()
+                    .zip(&way)
+                    .take_while(|((open, _), id)| open == *id)
+                    .count()
+                    .max(1),
+            );
             for id in &way[open.len()..] {
-                let around = open.last().map(|(_, folder)| folder.folder(self.paths.name(*id)));
+                let around = open
+                    .last()
+                    .map(|(_, folder)| folder.folder(self.paths.name(*id)));
                 let folder = around.transpose().map_err(|error| (at(self, *id), error))?;
                 open.extend(folder.map(|folder| (*id, folder)));
             }
-            let Some((_, folder)) = open.last() else { return Ok(()) };
+            let Some((_, folder)) = open.last() else {
+                return Ok(());
+            };
             let names = folder.names().map_err(|error| (at(self, id), error))?;
             if stop.is_cancelled() {
                 return Err((at(self, id), io::ErrorKind::Interrupted.into()));
@@ -108,7 +125,10 @@ impl Revision {
                         self.targets.push(target);
                         ObjectKind::Link(u32::try_from(self.targets.len() - 1).unwrap_or(u32::MAX))
                     }
-                    FileType::Directory => ObjectKind::Folder { first: PathId::ROOT, count: 0 },
+                    FileType::Directory => ObjectKind::Folder {
+                        first: PathId::ROOT,
+                        count: 0,
+                    },
                     _ => ObjectKind::Special,
                 };
                 let child = self.paths.child(id, name);
@@ -130,9 +150,19 @@ impl Revision {
 
     /// Sets the access that the bundle gave a path, unless a script has changed it since.
     pub(in crate::install) fn give(&mut self, path: &Path, given: Access) {
-        let Some(object) = self.paths.find(path).map(|id| &mut self.objects[id.index()]) else { return };
+        let Some(object) = self
+            .paths
+            .find(path)
+            .map(|id| &mut self.objects[id.index()])
+        else {
+            return;
+        };
         if matches!(object.kind, ObjectKind::File | ObjectKind::Folder { .. }) {
-            let found = Access { uid: object.uid, gid: object.gid, mode: object.mode };
+            let found = Access {
+                uid: object.uid,
+                gid: object.gid,
+                mode: object.mode,
+            };
             let Access { uid, gid, mode } = given.given(found);
             (object.uid, object.gid, object.mode) = (uid, gid, mode);
         }
@@ -196,8 +226,18 @@ impl Revision {
 
 impl Object {
     fn of(stat: &rustix::fs::Stat, kind: ObjectKind) -> Self {
-        let size = if kind == ObjectKind::File { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 };
-        Self { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, size }
+        let size = if kind == ObjectKind::File {
+            u64::try_from(stat.st_size).unwrap_or_default()
+        } else {
+            0
+        };
+        Self {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size,
+        }
     }
 }
 

@@ -60,14 +60,31 @@ impl LogFile {
     /// Opens the file for appending; makes it, and its folders, if they are missing. An existing file keeps its
     /// readers.
     pub(super) fn open(place: LogPath<'_>, rotation: Option<Rotation>) -> Result<Self, LogError> {
-        let LogPath { path, own_folders, readers } = place;
-        let failed = |source| LogError::Open { path: path.to_owned(), source };
+        let LogPath {
+            path,
+            own_folders,
+            readers,
+        } = place;
+        let failed = |source| LogError::Open {
+            path: path.to_owned(),
+            source,
+        };
         let (parent, name) = split(path).map_err(failed)?;
-        let folder = folder(parent, own_folders, readers)
-            .map_err(|source| LogError::Folder { path: parent.to_owned(), source })?;
+        let folder = folder(parent, own_folders, readers).map_err(|source| LogError::Folder {
+            path: parent.to_owned(),
+            source,
+        })?;
         let file = open(&folder, name, readers).map_err(failed)?;
         let (path, name) = (path.to_owned(), name.to_owned());
-        Ok(Self { path, folder, name, file, rotation, readers, torn: false })
+        Ok(Self {
+            path,
+            folder,
+            name,
+            file,
+            rotation,
+            readers,
+            torn: false,
+        })
     }
 
     /// Appends `entries`, whole lines, even if the file should be rotated and cannot be.
@@ -76,9 +93,19 @@ impl LogFile {
             Some(rotation) => self.rotate(rotation, entries.len() as u64),
             None => Ok(()),
         };
-        if self.torn { self.write("\n").and_then(|()| self.write(entries)) } else { self.write(entries) }
-            .map_err(|source| LogError::Write { path: self.path.clone(), source })?;
-        rotated.map_err(|source| LogError::Rotate { path: self.path.clone(), source })
+        if self.torn {
+            self.write("\n").and_then(|()| self.write(entries))
+        } else {
+            self.write(entries)
+        }
+        .map_err(|source| LogError::Write {
+            path: self.path.clone(),
+            source,
+        })?;
+        rotated.map_err(|source| LogError::Rotate {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
@@ -122,13 +149,18 @@ impl LogFile {
 
     fn rename_all(&mut self, files: usize) -> io::Result<()> {
         for number in (0..files.saturating_sub(2)).rev() {
-            match self.folder.rename(&self.numbered(number), &self.folder, &self.numbered(number + 1)) {
+            match self.folder.rename(
+                &self.numbered(number),
+                &self.folder,
+                &self.numbered(number + 1),
+            ) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         let before = self.file.metadata()?;
-        self.folder.rename(&self.name, &self.folder, &self.numbered(0))?;
+        self.folder
+            .rename(&self.name, &self.folder, &self.numbered(0))?;
         self.file = open(&self.folder, &self.name, self.readers)?;
         // The readers of the old log can read the new one.
         let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
@@ -139,8 +171,9 @@ impl LogFile {
     fn follow(&mut self) -> io::Result<bool> {
         let open_file = self.file.metadata()?;
         let named = self.folder.stat(&self.name)?;
-        let same =
-            named.is_some_and(|named| (named.st_dev, named.st_ino) == (open_file.dev(), open_file.ino()));
+        let same = named.is_some_and(|named| {
+            (named.st_dev, named.st_ino) == (open_file.dev(), open_file.ino())
+        });
         if !same {
             self.file = open(&self.folder, &self.name, self.readers)?;
         }
@@ -156,12 +189,15 @@ impl LogFile {
 
 /// Opens a file, but never through a link.
 fn open(folder: &Folder, name: &OsStr, readers: Option<u32>) -> io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags =
+        OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(FILE_MODE);
     match rustix::fs::openat(folder, name, flags, Mode::empty()) {
         Err(Errno::NOENT) => {}
         Err(Errno::LOOP) => {
-            return Err(io::Error::other("found a symbolic link, expected a file; remove it"));
+            return Err(io::Error::other(
+                "found a symbolic link, expected a file; remove it",
+            ));
         }
         opened => return Ok(opened?.into()),
     }
@@ -188,14 +224,19 @@ fn folder(path: &Path, own: usize, readers: Option<u32>) -> io::Result<Folder> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut here = Folder::from(rustix::fs::open(base, flags, Mode::empty())?);
     let own = path.strip_prefix(base).unwrap_or(path);
-    for (name, is_last) in own.iter().zip((0..own.iter().count()).rev().map(|left| left == 0)) {
+    for (name, is_last) in own
+        .iter()
+        .zip((0..own.iter().count()).rev().map(|left| left == 0))
+    {
         here = match here.folder(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_folder(&here, name, is_last, readers)?
             }
             Err(error) if is_nowhere(&error) => {
-                let found =
-                    format!("found a link or a file at {}, expected a folder; remove it", name.display());
+                let found = format!(
+                    "found a link or a file at {}, expected a folder; remove it",
+                    name.display()
+                );
                 return Err(io::Error::other(found));
             }
             opened => opened?,
@@ -205,10 +246,17 @@ fn folder(path: &Path, own: usize, readers: Option<u32>) -> io::Result<Folder> {
 }
 
 /// The last folder holds the log; those before it hold more than logs.
-fn make_folder(parent: &Folder, name: &OsStr, is_last: bool, readers: Option<u32>) -> io::Result<Folder> {
+fn make_folder(
+    parent: &Folder,
+    name: &OsStr,
+    is_last: bool,
+    readers: Option<u32>,
+) -> io::Result<Folder> {
     let made = match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(FOLDER_MODE)) {
         Err(Errno::EXIST) => return parent.folder(name),
-        made => made.map_err(io::Error::from).and_then(|()| parent.folder(name))?,
+        made => made
+            .map_err(io::Error::from)
+            .and_then(|()| parent.folder(name))?,
     };
     if let Some(group) = readers.filter(|_| is_last) {
         rustix::fs::fchown(&made, None, Some(Gid::from_raw(group)))?;
@@ -223,7 +271,10 @@ pub fn log_readers(name: &str) -> Option<u32> {
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
-    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+    nix::unistd::Group::from_name(name)
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw())
 }
 
 #[cfg(test)]
@@ -233,7 +284,15 @@ mod tests {
     const SMALL: Rotation = Rotation { at: 10, files: 4 };
 
     fn open_log(path: &Path, rotation: Option<Rotation>) -> LogFile {
-        LogFile::open(LogPath { path, own_folders: 1, readers: log_readers("adm") }, rotation).unwrap()
+        LogFile::open(
+            LogPath {
+                path,
+                own_folders: 1,
+                readers: log_readers("adm"),
+            },
+            rotation,
+        )
+        .unwrap()
     }
 
     fn contents(folder: &Path) -> Vec<(String, String)> {
@@ -253,7 +312,14 @@ mod tests {
     fn a_full_file_is_rotated_and_the_oldest_one_goes() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = open_log(&folder.path().join("log"), Some(SMALL));
-        for entry in ["aaaaaa\n", "bb\n", "cccccc\n", "dddddd\n", "longer than the limit\n", "e\n"] {
+        for entry in [
+            "aaaaaa\n",
+            "bb\n",
+            "cccccc\n",
+            "dddddd\n",
+            "longer than the limit\n",
+            "e\n",
+        ] {
             log.append(entry).unwrap();
         }
         let expected = [
@@ -262,7 +328,10 @@ mod tests {
             ("log.1", "dddddd\n"),
             ("log.2", "cccccc\n"),
         ];
-        assert_eq!(contents(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        assert_eq!(
+            contents(folder.path()),
+            expected.map(|(name, text)| (name.to_owned(), text.to_owned()))
+        );
     }
 
     #[test]
@@ -289,7 +358,10 @@ mod tests {
         for entry in ["bbbbbb\n", "cccccc\n"] {
             assert!(matches!(log.append(entry), Err(LogError::Rotate { .. })));
         }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "aaaaaa\nbbbbbb\ncccccc\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "aaaaaa\nbbbbbb\ncccccc\n"
+        );
     }
 
     #[test]
@@ -335,14 +407,21 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("victim")).unwrap();
         let place = path("d-1/logs/scripts.log");
-        let place = LogPath { path: &place, own_folders: 2, readers: None };
+        let place = LogPath {
+            path: &place,
+            own_folders: 2,
+            readers: None,
+        };
         let mut log = LogFile::open(place, Some(SMALL)).unwrap();
         std::fs::rename(path("d-1/logs"), path("moved")).unwrap();
         std::os::unix::fs::symlink(path("victim"), path("d-1/logs")).unwrap();
         for entry in ["aaaaaa\n", "bbbbbb\n"] {
             log.append(entry).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(path("moved/scripts.log")).unwrap(), "bbbbbb\n");
+        assert_eq!(
+            std::fs::read_to_string(path("moved/scripts.log")).unwrap(),
+            "bbbbbb\n"
+        );
         let error = LogFile::open(place, None).unwrap_err();
         assert!(matches!(error, LogError::Folder { .. }), "{error}");
         std::fs::rename(path("d-1"), path("moved/d-1")).unwrap();

@@ -31,7 +31,10 @@ impl Tail {
 
     /// The lines, each with its newline.
     pub(super) fn text(&self) -> String {
-        self.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+        self.lines
+            .iter()
+            .flat_map(|line| [line.as_str(), "\n"])
+            .collect()
     }
 }
 
@@ -47,13 +50,19 @@ mod tests {
         assert!(text.ends_with("[stdout]line é 998\n[stdout]line é 999\n"));
         assert!(text.starts_with("[stdout]line é "));
         let chars = text.chars().count();
-        assert!((MAX_LOG_CHARS - 20..=MAX_LOG_CHARS).contains(&chars), "{chars}");
+        assert!(
+            (MAX_LOG_CHARS - 20..=MAX_LOG_CHARS).contains(&chars),
+            "{chars}"
+        );
     }
 
     #[test]
     fn of_a_line_that_does_not_fit_the_end_is_kept() {
-        for (length, whole) in [(MAX_LOG_CHARS - 1, true), (MAX_LOG_CHARS, false), (5 * MAX_LOG_CHARS, false)]
-        {
+        for (length, whole) in [
+            (MAX_LOG_CHARS - 1, true),
+            (MAX_LOG_CHARS, false),
+            (5 * MAX_LOG_CHARS, false),
+        ] {
             let mut tail = Tail::default();
             tail.push("before");
             tail.push(&format!("{}END", "é".repeat(length - 3)));

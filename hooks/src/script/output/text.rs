@@ -123,8 +123,12 @@ impl Escape {
             (_, '\x1b') => Some(Escape::Started),
             (Escape::Text(_), '\x07' | '\u{9c}') | (Escape::TextEnd, '\\') => Some(Escape::None),
             (Escape::Text(length), _) => (length < MAX_ESCAPE).then_some(Escape::Text(length + 1)),
-            (Escape::Started | Escape::TextEnd, '[') | (Escape::None, '\u{9b}') => Some(Escape::Control(0)),
-            (Escape::Started | Escape::TextEnd, 'P' | 'X' | ']' | '^' | '_') => Some(Escape::Text(0)),
+            (Escape::Started | Escape::TextEnd, '[') | (Escape::None, '\u{9b}') => {
+                Some(Escape::Control(0))
+            }
+            (Escape::Started | Escape::TextEnd, 'P' | 'X' | ']' | '^' | '_') => {
+                Some(Escape::Text(0))
+            }
             (Escape::None, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => Some(Escape::Text(0)),
             (Escape::Started | Escape::TextEnd, ' '..='/') => Some(Escape::Started),
             (Escape::Started | Escape::TextEnd, '0'..='~') => Some(Escape::None),
@@ -145,7 +149,9 @@ mod tests {
     fn lines(bytes: &[u8]) -> Vec<String> {
         let cut = |size: usize| {
             let (mut lines, mut seen) = (Lines::default(), Vec::new());
-            bytes.chunks(size).for_each(|piece| lines.push(piece, &mut |line| seen.push(line.to_owned())));
+            bytes
+                .chunks(size)
+                .for_each(|piece| lines.push(piece, &mut |line| seen.push(line.to_owned())));
             lines.finish(&mut |line| seen.push(line.to_owned()));
             seen
         };

@@ -12,7 +12,15 @@ use nix::unistd::{Gid, Uid, User, getgrouplist};
 pub(super) const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// Programs that accounts have instead of a shell.
-const NO_SHELLS: [&str; 7] = ["nologin", "false", "true", "sync", "shutdown", "halt", "git-shell"];
+const NO_SHELLS: [&str; 7] = [
+    "nologin",
+    "false",
+    "true",
+    "sync",
+    "shutdown",
+    "halt",
+    "git-shell",
+];
 
 /// A user of this host whom root can switch to.
 #[derive(Debug, Clone)]
@@ -29,7 +37,9 @@ pub(crate) struct Account {
 /// The reason why a script cannot run as a user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
-    #[error("the user {0} does not exist on this host; create it before the deployment, or correct runas")]
+    #[error(
+        "the user {0} does not exist on this host; create it before the deployment, or correct runas"
+    )]
     Unknown(String),
     #[error("the user {user} cannot be looked up: {error}")]
     Lookup { user: String, error: Errno },
@@ -38,7 +48,10 @@ pub(crate) enum AccountError {
 impl Account {
     /// Looks up a user. May block: user databases can be remote.
     pub(crate) fn find(name: &str) -> Result<Self, AccountError> {
-        let lookup = |error| AccountError::Lookup { user: name.to_owned(), error };
+        let lookup = |error| AccountError::Lookup {
+            user: name.to_owned(),
+            error,
+        };
         let unknown = || AccountError::Unknown(name.to_owned());
         let user = match User::from_name(name) {
             Ok(Some(user)) => user,
@@ -72,10 +85,17 @@ impl Account {
             let found = shell.metadata().ok();
             found.is_some_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
         };
-        if NO_SHELLS.iter().any(|no_shell| name == *no_shell) || !shell.is_absolute() || !executable(shell) {
+        if NO_SHELLS.iter().any(|no_shell| name == *no_shell)
+            || !shell.is_absolute()
+            || !executable(shell)
+        {
             return None;
         }
-        Some(vec![self.shell.clone(), "-c".into(), quoted(path.as_os_str(), name)])
+        Some(vec![
+            self.shell.clone(),
+            "-c".into(),
+            quoted(path.as_os_str(), name),
+        ])
     }
 
     /// The variables that tell programs who their user is.

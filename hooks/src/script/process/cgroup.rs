@@ -61,7 +61,11 @@ impl Drop for ControlGroup {
 
 /// A handle that lets a process enter the group in `folder` by writing `0`.
 pub(super) fn entrance(folder: &Path) -> Option<OwnedFd> {
-    File::options().write(true).open(folder.join("cgroup.procs")).ok().map(OwnedFd::from)
+    File::options()
+        .write(true)
+        .open(folder.join("cgroup.procs"))
+        .ok()
+        .map(OwnedFd::from)
 }
 
 /// The folder of this process's control group, if groups may be made in it.
@@ -70,12 +74,15 @@ fn own_group() -> Option<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let (mount, own) = locate(&mounts, &groups)?;
     let folder = mount.join(own);
-    let delegated = folder.ancestors().take_while(|folder| **folder != mount).any(|folder| {
-        DELEGATED.iter().any(|name| {
-            let mut value = [0; 2];
-            matches!(rustix::fs::getxattr(folder, *name, &mut value), Ok(1) if value[0] == b'1')
-        })
-    });
+    let delegated = folder
+        .ancestors()
+        .take_while(|folder| **folder != mount)
+        .any(|folder| {
+            DELEGATED.iter().any(|name| {
+                let mut value = [0; 2];
+                matches!(rustix::fs::getxattr(folder, *name, &mut value), Ok(1) if value[0] == b'1')
+            })
+        });
     delegated.then_some(folder)
 }
 
@@ -92,8 +99,22 @@ fn locate(mounts: &str, groups: &str) -> Option<(PathBuf, PathBuf)> {
 
 fn remove_abandoned(own: &Path) {
     for entry in std::fs::read_dir(own).into_iter().flatten().flatten() {
-        let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > ABANDONED);
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) && old() == Some(true) {
+        let old = || {
+            entry
+                .metadata()
+                .ok()?
+                .modified()
+                .ok()?
+                .elapsed()
+                .ok()
+                .map(|age| age > ABANDONED)
+        };
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+            && old() == Some(true)
+        {
             // Fails if it is not empty.
             let _ = std::fs::remove_dir(entry.path());
         }
@@ -108,12 +129,20 @@ mod tests {
     fn the_own_group_is_found_on_pure_and_on_mixed_hosts() {
         let unit = "system.slice/codedeploy-agent.service";
         let pure = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
-        let mixed =
-            "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let mixed = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         let groups = format!("4:memory:/x\n0::/{unit}\n");
-        assert_eq!(locate(pure, &groups), Some(("/sys/fs/cgroup".into(), unit.into())));
-        assert_eq!(locate(mixed, &groups), Some(("/sys/fs/cgroup/unified".into(), unit.into())));
-        assert_eq!(locate("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n", &groups), None);
+        assert_eq!(
+            locate(pure, &groups),
+            Some(("/sys/fs/cgroup".into(), unit.into()))
+        );
+        assert_eq!(
+            locate(mixed, &groups),
+            Some(("/sys/fs/cgroup/unified".into(), unit.into()))
+        );
+        assert_eq!(
+            locate("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n", &groups),
+            None
+        );
         assert_eq!(locate(pure, "4:memory:/x\n"), None);
     }
 }

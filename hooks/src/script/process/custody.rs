@@ -9,7 +9,10 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use super::executable::own_path;
 use crate::custody::Deployed;
 
-const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 const OTHERS_WRITE: u32 = 0o022;
 
 /// The way in which another user than root could change a script.
@@ -22,22 +25,34 @@ struct Exposure {
 impl Exposure {
     fn of(path: &Path, stat: &Stat) -> Option<Self> {
         let exposed = stat.st_uid != 0 || stat.st_mode & OTHERS_WRITE != 0;
-        exposed.then(|| Self { path: path.to_owned(), uid: stat.st_uid })
+        exposed.then(|| Self {
+            path: path.to_owned(),
+            uid: stat.st_uid,
+        })
     }
 }
 
 /// Gives the folders from `archive` down to the script to root, and checks the script's contents: it must be the
 /// deployed one, or one that only root can have changed. Call this as root, before the script itself is given to root.
 pub(super) fn check(archive: &Path, file: &OwnedFd, deployed: &Deployed) -> Result<(), String> {
-    let unreadable =
-        |path: &Path, error: std::io::Error| format!("{} cannot be examined: {error}", path.display());
-    let archive = archive.canonicalize().map_err(|error| unreadable(archive, error))?;
+    let unreadable = |path: &Path, error: std::io::Error| {
+        format!("{} cannot be examined: {error}", path.display())
+    };
+    let archive = archive
+        .canonicalize()
+        .map_err(|error| unreadable(archive, error))?;
     let path = std::fs::read_link(own_path(file)).map_err(|error| unreadable(&archive, error))?;
     let Ok(below) = path.strip_prefix(&archive) else {
-        return Err(format!("{} does not lie in the revision any more", path.display()));
+        return Err(format!(
+            "{} does not lie in the revision any more",
+            path.display()
+        ));
     };
     let mut exposure = None;
-    let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&archive));
+    let folders = path
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| folder.starts_with(&archive));
     for folder in folders {
         let found = hold(folder).map_err(|error| unreadable(folder, error.into()))?;
         exposure = found.or(exposure);
@@ -76,8 +91,15 @@ fn hold(path: &Path) -> Result<Option<Exposure>, rustix::io::Errno> {
         let root = rustix::fs::Uid::ROOT;
         rustix::fs::chownat(&folder, "", Some(root), None, AtFlags::EMPTY_PATH)?;
         let mode = stat.st_mode & 0o7777 & !OTHERS_WRITE;
-        let passage = if stat.st_uid == 0 { 0 } else { (stat.st_mode >> 6 & 1) * 0o011 };
-        rustix::fs::chmod(own_path(folder.as_fd()), Mode::from_raw_mode(mode | passage))?;
+        let passage = if stat.st_uid == 0 {
+            0
+        } else {
+            (stat.st_mode >> 6 & 1) * 0o011
+        };
+        rustix::fs::chmod(
+            own_path(folder.as_fd()),
+            Mode::from_raw_mode(mode | passage),
+        )?;
     }
     Ok(exposure)
 }

@@ -60,7 +60,11 @@ impl Executable {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 let hint = missing_script(archive, script);
-                return Err(Outcome::ScriptMissing { location: name(), path, hint });
+                return Err(Outcome::ScriptMissing {
+                    location: name(),
+                    path,
+                    hint,
+                });
             }
             Err(Errno::XDEV) => {
                 return Err(refused(format!(
@@ -69,12 +73,20 @@ impl Executable {
                 )));
             }
             Err(Errno::NOSYS) => return Err(refused(OLD_KERNEL.to_owned())),
-            Err(error) => return Err(refused(format!("{} cannot be opened: {error}", path.display()))),
+            Err(error) => {
+                return Err(refused(format!(
+                    "{} cannot be opened: {error}",
+                    path.display()
+                )));
+            }
         };
         let stat = rustix::fs::fstat(&file)
             .map_err(|error| refused(format!("{} cannot be examined: {error}", path.display())))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(refused(format!("{} is not a file that could be run", path.display())));
+            return Err(refused(format!(
+                "{} is not a file that could be run",
+                path.display()
+            )));
         }
 
         if let Some(deployed) = deployed.filter(|_| geteuid().is_root()) {
@@ -84,8 +96,14 @@ impl Executable {
         let wanted = found.wanted(geteuid(), user);
         if let Err(error) = found.change(wanted, file.as_fd()) {
             return Err(match found.mode & 0o111 {
-                0 => Outcome::NotExecutable { location: name(), reason: error.to_string() },
-                _ => refused(format!("{} cannot be made root's own: {error}", path.display())),
+                0 => Outcome::NotExecutable {
+                    location: name(),
+                    reason: error.to_string(),
+                },
+                _ => refused(format!(
+                    "{} cannot be made root's own: {error}",
+                    path.display()
+                )),
             });
         }
         let start = |path: PathBuf| read_start(&path).unwrap_or_default();
@@ -93,7 +111,13 @@ impl Executable {
         if let Some(disguise) = format.disguise() {
             tracing::warn!("{}: {disguise}", path.display());
         }
-        Ok(Self { path, format, file, found, made: wanted })
+        Ok(Self {
+            path,
+            format,
+            file,
+            found,
+            made: wanted,
+        })
     }
 
     /// Whether a shell is certain to read it: some systems know more formats than this program.
@@ -116,7 +140,9 @@ impl Drop for Executable {
     /// The script may be one of the files that Install copies with their owners. It stays executable, as with the
     /// official agents; changes that the script made to its own file stay, too.
     fn drop(&mut self) {
-        let Ok(now) = Access::of(&self.file) else { return };
+        let Ok(now) = Access::of(&self.file) else {
+            return;
+        };
         let returned = self.made.returned(self.found, now);
         if let Err(error) = now.change(returned, self.file.as_fd()) {
             tracing::warn!(path = %self.path.display(), %error, "cannot give the script back to its owner");
@@ -129,7 +155,11 @@ const OLD_KERNEL: &str = "the kernel has no openat2, without which a script cann
 
 impl From<&Stat> for Access {
     fn from(stat: &Stat) -> Self {
-        Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+        Self {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode & 0o7777,
+        }
     }
 }
 
@@ -144,7 +174,10 @@ impl Access {
         if now != self {
             return now;
         }
-        Self { mode: found.mode | (self.mode & 0o111), ..found }
+        Self {
+            mode: found.mode | (self.mode & 0o111),
+            ..found
+        }
     }
 
     /// The access that a script's file needs before `agent` runs it as `user`.
@@ -177,7 +210,10 @@ impl Access {
     fn change(self, wanted: Self, file: impl AsFd) -> Result<(), Errno> {
         let file = file.as_fd();
         if (self.uid, self.gid) != (wanted.uid, wanted.gid) {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(wanted.uid), rustix::fs::Gid::from_raw(wanted.gid));
+            let (uid, gid) = (
+                rustix::fs::Uid::from_raw(wanted.uid),
+                rustix::fs::Gid::from_raw(wanted.gid),
+            );
             rustix::fs::chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
         // After the owner, because changing the owner changes the mode.
@@ -190,11 +226,24 @@ impl Access {
 
 /// Opens without reading, so that a FIFO does not block and a file without permissions can be given some.
 pub(super) fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
-    let folder =
-        rustix::fs::open(archive, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let folder = rustix::fs::open(
+        archive,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let location = if location.as_os_str().is_empty() { Path::new(".") } else { location };
-    rustix::fs::openat2(folder, location, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    let location = if location.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        location
+    };
+    rustix::fs::openat2(
+        folder,
+        location,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )
 }
 
 pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {
@@ -242,8 +291,14 @@ mod tests {
     fn after_the_run_a_script_is_as_it_was_but_executable_unless_it_changed_itself() {
         let (found, made) = (access(1000, 9, 0o664), access(0, 9, 0o755));
         assert_eq!(made.returned(found, made), access(1000, 9, 0o775));
-        assert_eq!(made.returned(found, access(33, 33, 0o755)), access(33, 33, 0o755));
-        assert_eq!(made.returned(access(0, 0, 0o4755), made), access(0, 0, 0o4755));
+        assert_eq!(
+            made.returned(found, access(33, 33, 0o755)),
+            access(33, 33, 0o755)
+        );
+        assert_eq!(
+            made.returned(access(0, 0, 0o4755), made),
+            access(0, 0, 0o4755)
+        );
     }
 
     #[test]
@@ -251,7 +306,11 @@ mod tests {
         let agent = Uid::from_raw(1000);
         let cases = [(0o664, 0o775), (0o700, 0o700), (0o010, 0o111)];
         for (found, expected) in cases {
-            assert_eq!(access(1000, 9, found).wanted(agent, None), access(1000, 9, expected), "{found:o}");
+            assert_eq!(
+                access(1000, 9, found).wanted(agent, None),
+                access(1000, 9, expected),
+                "{found:o}"
+            );
         }
     }
 }

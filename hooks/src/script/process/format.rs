@@ -14,7 +14,10 @@ const UNIX_LINES: &str = "save the script with Unix line endings";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Format {
     /// By the interpreter in its first line, as the kernel reads it: including a carriage return, if there is one.
-    Interpreted { interpreter: PathBuf, carriage_return: bool },
+    Interpreted {
+        interpreter: PathBuf,
+        carriage_return: bool,
+    },
     /// By itself. `foreign`: it was built for another processor than this host's.
     Program { foreign: bool },
     /// By a shell.
@@ -24,11 +27,15 @@ pub(super) enum Format {
 /// Bytes before a `#!`, which therefore names no interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Disguise {
-    #[error("a byte-order mark stands before its #!, so that a shell runs it; save it as UTF-8 without one")]
+    #[error(
+        "a byte-order mark stands before its #!, so that a shell runs it; save it as UTF-8 without one"
+    )]
     ByteOrderMark,
     #[error("it is UTF-16 text, which no shell reads; save it as UTF-8")]
     Utf16,
-    #[error("an empty line stands before its #!, so that a shell runs it; move the #! to the first byte")]
+    #[error(
+        "an empty line stands before its #!, so that a shell runs it; move the #! to the first byte"
+    )]
     EmptyLine,
     #[error("blanks stand before its #!, so that a shell runs it; move the #! to the first byte")]
     Blanks,
@@ -36,7 +43,10 @@ pub enum Disguise {
 
 impl Disguise {
     fn of(start: &[u8]) -> Option<Self> {
-        if [b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| start.starts_with(*mark)) {
+        if [b"\xff\xfe", b"\xfe\xff"]
+            .iter()
+            .any(|mark| start.starts_with(*mark))
+        {
             return Some(Disguise::Utf16);
         }
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
@@ -59,7 +69,10 @@ impl Format {
         if let Some(text) = start.strip_prefix(b"#!") {
             let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
             let words = line.split(|byte| matches!(byte, b' ' | b'\t'));
-            let interpreter = words.into_iter().find(|word| !word.is_empty()).unwrap_or_default();
+            let interpreter = words
+                .into_iter()
+                .find(|word| !word.is_empty())
+                .unwrap_or_default();
             let carriage_return = line.ends_with(b"\r");
             return Format::Interpreted {
                 interpreter: OsStr::from_bytes(interpreter).into(),
@@ -67,11 +80,16 @@ impl Format {
             };
         }
         // Word size, byte order and processor (elf(5)).
-        let processor = |start: &[u8]| Some((start.get(4..6)?.to_owned(), start.get(18..20)?.to_owned()));
+        let processor =
+            |start: &[u8]| Some((start.get(4..6)?.to_owned(), start.get(18..20)?.to_owned()));
         if start.starts_with(b"\x7fELF") {
-            Format::Program { foreign: processor(start) != processor(native) }
+            Format::Program {
+                foreign: processor(start) != processor(native),
+            }
         } else {
-            Format::Plain { disguise: Disguise::of(start) }
+            Format::Plain {
+                disguise: Disguise::of(start),
+            }
         }
     }
 
@@ -105,10 +123,15 @@ impl Format {
                 "{path} is a program whose loader does not exist on this host; build it for this host's system"
             ),
             (Format::Interpreted { interpreter, .. }, Some(libc::EACCES)) => {
-                format!("permission denied for {path} or its interpreter {}; {CHECK}", interpreter.display())
+                format!(
+                    "permission denied for {path} or its interpreter {}; {CHECK}",
+                    interpreter.display()
+                )
             }
             (_, Some(libc::EACCES)) => format!("permission denied for {path}; {CHECK}"),
-            (_, Some(libc::ETXTBSY)) => format!("{path} is open for writing; something is still changing it"),
+            (_, Some(libc::ETXTBSY)) => {
+                format!("{path} is open for writing; something is still changing it")
+            }
             _ => format!("{path}: {error}"),
         }
     }
@@ -117,15 +140,22 @@ impl Format {
     pub(super) fn hint(&self, path: &Path) -> Option<String> {
         let path = path.display();
         match self {
-            Format::Interpreted { carriage_return: true, .. } => {
-                Some(format!("the first line of {path} ends in a carriage return; {UNIX_LINES}"))
-            }
+            Format::Interpreted {
+                carriage_return: true,
+                ..
+            } => Some(format!(
+                "the first line of {path} ends in a carriage return; {UNIX_LINES}"
+            )),
             // A shell runs any file that the system does not recognise as a program.
-            Format::Program { foreign: true } => {
-                Some(format!("{path} is a program for another processor; build it for this host's"))
-            }
-            Format::Plain { disguise: Some(disguise) } => Some(format!("{path}: {disguise}")),
-            Format::Interpreted { .. } | Format::Program { .. } | Format::Plain { disguise: None } => None,
+            Format::Program { foreign: true } => Some(format!(
+                "{path} is a program for another processor; build it for this host's"
+            )),
+            Format::Plain {
+                disguise: Some(disguise),
+            } => Some(format!("{path}: {disguise}")),
+            Format::Interpreted { .. }
+            | Format::Program { .. }
+            | Format::Plain { disguise: None } => None,
         }
     }
 }
@@ -144,7 +174,10 @@ mod tests {
             (b"#!/bin/sh", "/bin/sh", false),
         ];
         for (start, interpreter, carriage_return) in cases {
-            let expected = Format::Interpreted { interpreter: interpreter.into(), carriage_return };
+            let expected = Format::Interpreted {
+                interpreter: interpreter.into(),
+                carriage_return,
+            };
             assert_eq!(Format::of(start, b""), expected, "{start:?}");
         }
         assert_eq!(Format::of(b"echo\n", b""), Format::Plain { disguise: None });
@@ -175,8 +208,18 @@ mod tests {
             start
         };
         let (amd64, arm64) = (program(0x3e), program(0xb7));
-        assert_eq!(Format::of(&amd64, &amd64), Format::Program { foreign: false });
-        assert_eq!(Format::of(&arm64, &amd64), Format::Program { foreign: true });
-        assert_eq!(Format::of(&amd64[..8], &amd64), Format::Program { foreign: true }, "cut short");
+        assert_eq!(
+            Format::of(&amd64, &amd64),
+            Format::Program { foreign: false }
+        );
+        assert_eq!(
+            Format::of(&arm64, &amd64),
+            Format::Program { foreign: true }
+        );
+        assert_eq!(
+            Format::of(&amd64[..8], &amd64),
+            Format::Program { foreign: true },
+            "cut short"
+        );
     }
 }

@@ -20,7 +20,9 @@ pub enum ScriptFinding {
     /// With a suggestion; empty, or with "; " in front.
     #[error("does not exist in the revision{0}")]
     Missing(String),
-    #[error("is reached through a link that leads out of the revision; put the script itself into it")]
+    #[error(
+        "is reached through a link that leads out of the revision; put the script itself into it"
+    )]
     OutsideRevision,
     #[error("is not a file that could be run")]
     NotAFile,
@@ -87,7 +89,10 @@ fn inspect_file(archive: &Path, location: &ArchivePath) -> Vec<ScriptFinding> {
 
 fn judge(format: &Format) -> Option<ScriptFinding> {
     match format {
-        Format::Interpreted { carriage_return: true, .. } => Some(ScriptFinding::CarriageReturn),
+        Format::Interpreted {
+            carriage_return: true,
+            ..
+        } => Some(ScriptFinding::CarriageReturn),
         Format::Interpreted { interpreter, .. } if !interpreter.exists() => {
             let named = !interpreter.as_os_str().as_bytes().is_empty();
             named.then(|| ScriptFinding::NoInterpreter(interpreter.clone()))

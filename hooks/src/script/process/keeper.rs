@@ -65,7 +65,10 @@ impl Keeper {
         receive_endings()?;
         let mut line = Vec::new();
         BufReader::new(agent.try_clone()?.take(MAX_ORDER)).read_until(b'\n', &mut line)?;
-        Ok(Self { agent, order: serde_json::from_slice(&line)? })
+        Ok(Self {
+            agent,
+            order: serde_json::from_slice(&line)?,
+        })
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -73,7 +76,10 @@ impl Keeper {
             return self.run_script(Vec::new());
         };
         become_member(&account.groups)?;
-        let opened = account.session.map(|wanted| session::open(account, wanted)).transpose();
+        let opened = account
+            .session
+            .map(|wanted| session::open(account, wanted))
+            .transpose();
         match opened {
             Err(reason) => self.say(&Report::Refused(reason)),
             Ok(None) => self.run_script(Vec::new()),
@@ -90,14 +96,17 @@ impl Keeper {
 
     /// Runs the script with the variables of this process and of a session, and with its mark.
     fn run_script(&mut self, session: Vec<(OsString, OsString)>) -> io::Result<()> {
-        let inherited = std::env::vars_os().filter(|(name, _)| session.iter().all(|(own, _)| own != name));
+        let inherited =
+            std::env::vars_os().filter(|(name, _)| session.iter().all(|(own, _)| own != name));
         let mut environment: Vec<_> = inherited.chain(session.iter().cloned()).collect();
         environment.push((MARK.into(), self.order.mark.clone().into()));
 
         // Signals to the script's process group must not end its keeper; KILL cannot be blocked.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let done = match exec::start(&self.order, &environment) {
-            Err(error) => self.say(&Report::NotStarted(error.raw_os_error().unwrap_or(libc::EINVAL))),
+            Err(error) => self.say(&Report::NotStarted(
+                error.raw_os_error().unwrap_or(libc::EINVAL),
+            )),
             Ok(script) => {
                 silence()?;
                 self.watch(script)
@@ -109,7 +118,8 @@ impl Keeper {
 
     /// Waits until nothing of the script is left, or until the script has ended and the agent has released the keeper.
     fn watch(&mut self, script: Pid) -> io::Result<()> {
-        let endings = SignalFd::with_flags(&endings(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let endings =
+            SignalFd::with_flags(&endings(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let (mut ended, mut released) = (false, false);
         loop {
             while endings.read_signal()?.is_some() {}
@@ -135,7 +145,9 @@ impl Keeper {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let heard = awaited.get(1).is_some_and(|agent| !agent.revents().is_empty());
+            let heard = awaited
+                .get(1)
+                .is_some_and(|agent| !agent.revents().is_empty());
             if heard {
                 // After the order, the agent only closes the connection.
                 released = !matches!((&self.agent).read(&mut [0; 64]), Ok(1..));
@@ -156,7 +168,10 @@ fn endings() -> SigSet {
 
 /// Resets a setting that the agent may have inherited: a process that ignores SIGCHLD is not notified of its children's
 /// ends.
-#[allow(unsafe_code, reason = "signal(2); the default action runs no code of this program")]
+#[allow(
+    unsafe_code,
+    reason = "signal(2); the default action runs no code of this program"
+)]
 fn receive_endings() -> io::Result<()> {
     // SAFETY: no handler is installed.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
@@ -164,7 +179,10 @@ fn receive_endings() -> io::Result<()> {
 }
 
 /// Closes all handles that the agent had open, including those that it inherited.
-#[allow(unsafe_code, reason = "handles that nobody here owns can be closed by number alone")]
+#[allow(
+    unsafe_code,
+    reason = "handles that nobody here owns can be closed by number alone"
+)]
 fn close_inherited() {
     // SAFETY: only the three standard streams are open. Kernels before 5.9 do not know the call; there, the agent's own
     // handles are still not inherited.
@@ -174,7 +192,10 @@ fn close_inherited() {
 /// Takes the supplementary groups of the script's user before its session is opened, as `su` does: modules may add
 /// some.
 fn become_member(groups: &[u32]) -> io::Result<()> {
-    let groups: Vec<_> = groups.iter().map(|group| rustix::fs::Gid::from_raw(*group)).collect();
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|group| rustix::fs::Gid::from_raw(*group))
+        .collect();
     Ok(rustix::thread::set_thread_groups(&groups)?)
 }
 

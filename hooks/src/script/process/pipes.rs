@@ -22,7 +22,11 @@ pub(crate) struct Pipes {
 
 impl Pipes {
     pub(crate) fn of(child: &mut Child) -> Self {
-        Self { stdout: child.stdout.take(), stderr: child.stderr.take(), buffers: Box::new([[0; CHUNK]; 2]) }
+        Self {
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            buffers: Box::new([[0; CHUNK]; 2]),
+        }
     }
 
     /// Returns those that are still open.
@@ -37,7 +41,10 @@ impl Pipes {
 
     /// The inodes of the open ones.
     pub(crate) fn inodes(&self) -> Vec<u64> {
-        let ends = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
+        let ends = [
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ];
         ends.into_iter()
             .flatten()
             .filter_map(|end| rustix::fs::fstat(end).ok())
@@ -46,7 +53,11 @@ impl Pipes {
     }
 
     /// Logs arriving output until `awaited` is ready.
-    pub(crate) async fn read_while<T>(&mut self, log: &mut ScriptLog, awaited: impl Future<Output = T>) -> T {
+    pub(crate) async fn read_while<T>(
+        &mut self,
+        log: &mut ScriptLog,
+        awaited: impl Future<Output = T>,
+    ) -> T {
         let mut awaited = pin!(awaited);
         loop {
             tokio::select! {

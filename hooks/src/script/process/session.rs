@@ -29,12 +29,17 @@ pub(super) fn open(account: &Switch, wanted: Session) -> Result<(OpenSession, Op
     let (session, mut opened) = match Pam::open(&account.name)? {
         Some((pam, opened)) => (OpenSession(Some(pam)), opened),
         None => {
-            let mut opened = Opened { environment: files::environment(), warnings: Vec::new() };
+            let mut opened = Opened {
+                environment: files::environment(),
+                warnings: Vec::new(),
+            };
             limits::apply(account, &mut opened.warnings);
             (OpenSession(None), opened)
         }
     };
-    opened.environment.retain(|(name, _)| is_passed_on(name, wanted));
+    opened
+        .environment
+        .retain(|(name, _)| is_passed_on(name, wanted));
     Ok((session, opened))
 }
 

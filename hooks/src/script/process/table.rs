@@ -44,19 +44,29 @@ pub(super) struct Family {
 impl Family {
     /// The keeper itself is no member. It must not have been waited for yet, so that its pid is still its own.
     pub(super) fn of(keeper: i32) -> Self {
-        Self { keeper, members: BTreeSet::new() }
+        Self {
+            keeper,
+            members: BTreeSet::new(),
+        }
     }
 
     /// Adds those of `entries` that belong to the family, with all their descendants.
     pub(super) fn find(&mut self, entries: &[Listed]) {
         loop {
             let mut parents: BTreeSet<i32> = BTreeSet::from([self.keeper]);
-            let known = entries.iter().filter(|entry| self.members.contains(&entry.process));
+            let known = entries
+                .iter()
+                .filter(|entry| self.members.contains(&entry.process));
             parents.extend(known.map(|entry| entry.process.pid));
             let belongs = |entry: &&Listed| {
-                entry.process.pid != self.keeper && (entry.marked || parents.contains(&entry.parent))
+                entry.process.pid != self.keeper
+                    && (entry.marked || parents.contains(&entry.parent))
             };
-            let found: Vec<Process> = entries.iter().filter(belongs).map(|entry| entry.process).collect();
+            let found: Vec<Process> = entries
+                .iter()
+                .filter(belongs)
+                .map(|entry| entry.process)
+                .collect();
             let before = self.members.len();
             self.members.extend(found);
             if self.members.len() == before {
@@ -67,16 +77,27 @@ impl Family {
 
     /// Returns the members that still exist.
     pub(super) fn alive(&self) -> Vec<Process> {
-        self.members.iter().copied().filter(Process::is_alive).collect()
+        self.members
+            .iter()
+            .copied()
+            .filter(Process::is_alive)
+            .collect()
     }
 
     /// Sends TERM to every member: to a whole process group at once if its leader is a member.
     pub(super) fn terminate(&self) {
-        let alive: Vec<Listed> =
-            self.members.iter().filter_map(Process::stat).filter(|entry| !entry.dead).collect();
+        let alive: Vec<Listed> = self
+            .members
+            .iter()
+            .filter_map(Process::stat)
+            .filter(|entry| !entry.dead)
+            .collect();
         let leads = |group: i32| alive.iter().any(|entry| entry.process.pid == group);
-        let groups: BTreeSet<i32> =
-            alive.iter().map(|entry| entry.group).filter(|group| leads(*group)).collect();
+        let groups: BTreeSet<i32> = alive
+            .iter()
+            .map(|entry| entry.group)
+            .filter(|group| leads(*group))
+            .collect();
         for group in groups.iter().filter_map(|group| Pid::from_raw(*group)) {
             let _ = kill_process_group(group, Signal::TERM);
         }
@@ -116,12 +137,25 @@ pub(super) fn processes(mark: &[u8]) -> Vec<Listed> {
 
 /// The processes that hold a pipe open, by its inode.
 pub(super) fn holders_of(pipes: &[u64]) -> Vec<Holder> {
-    let names: Vec<PathBuf> = pipes.iter().map(|inode| format!("pipe:[{inode}]").into()).collect();
+    let names: Vec<PathBuf> = pipes
+        .iter()
+        .map(|inode| format!("pipe:[{inode}]").into())
+        .collect();
     let holds = |pid: &i32| {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|target| names.contains(&target))
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|target| names.contains(&target))
     };
-    pids().filter(holds).map(|pid| Holder { pid, command: command(pid) }).collect()
+    pids()
+        .filter(holds)
+        .map(|pid| Holder {
+            pid,
+            command: command(pid),
+        })
+        .collect()
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -138,13 +172,19 @@ fn stat(pid: i32, mark: &[u8]) -> Option<Listed> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may contain anything, even parentheses; the fields after it are plain (proc_pid_stat(5)).
     let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
-    let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..]).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..])
+        .ok()?
+        .split_ascii_whitespace()
+        .collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let pid_at = |index: usize| fields.get(index)?.parse::<i32>().ok();
     // The first thread of a process may have ended before the others.
     let dead = matches!(*fields.first()?, "Z" | "X" | "x") && number(17)? <= 1;
     Some(Listed {
-        process: Process { pid, started: number(19)? },
+        process: Process {
+            pid,
+            started: number(19)?,
+        },
         parent: pid_at(1)?,
         group: pid_at(2)?,
         dead,
@@ -159,20 +199,31 @@ fn is_marked(pid: i32, mark: &[u8]) -> bool {
     };
     // If a process ends in the meantime, the read fails, and the bytes read before count.
     let _ = file.take(MAX_ENVIRONMENT).read_to_end(&mut environment);
-    environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == mark)
 }
 
 fn command(pid: i32) -> String {
     let mut arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     while arguments.pop_if(|byte| *byte == 0).is_some() {}
-    arguments.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
+    arguments
+        .iter_mut()
+        .filter(|byte| **byte == 0)
+        .for_each(|byte| *byte = b' ');
     let command = if arguments.is_empty() {
         let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("[{}]", OsStr::from_bytes(name.trim_ascii_end()).display())
     } else {
-        std::ffi::OsString::from_vec(arguments).display().to_string()
+        std::ffi::OsString::from_vec(arguments)
+            .display()
+            .to_string()
     };
-    let mut shown: String = command.chars().filter(|c| !c.is_control()).take(MAX_COMMAND).collect();
+    let mut shown: String = command
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_COMMAND)
+        .collect();
     if command.chars().nth(MAX_COMMAND).is_some() {
         shown.push('…');
     }
@@ -184,7 +235,13 @@ mod tests {
     use super::*;
 
     fn entry(pid: i32, parent: i32, group: i32, marked: bool) -> Listed {
-        Listed { process: Process { pid, started: 1 }, parent, group, dead: false, marked }
+        Listed {
+            process: Process { pid, started: 1 },
+            parent,
+            group,
+            dead: false,
+            marked,
+        }
     }
 
     #[test]
@@ -202,7 +259,13 @@ mod tests {
             entry(21, 20, 20, false),
         ];
         family.find(&first);
-        let pids = |family: &Family| family.members.iter().map(|member| member.pid).collect::<Vec<_>>();
+        let pids = |family: &Family| {
+            family
+                .members
+                .iter()
+                .map(|member| member.pid)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(pids(&family), [10, 11, 12, 13, 14, 16]);
 
         // An orphan stays a member, and its children become members.
@@ -214,7 +277,13 @@ mod tests {
     fn a_process_that_has_a_members_pid_but_started_later_is_none() {
         let mut family = Family::of(10);
         family.find(&[entry(12, 1, 12, true)]);
-        let reused = Listed { process: Process { pid: 12, started: 2 }, ..entry(12, 1, 12, false) };
+        let reused = Listed {
+            process: Process {
+                pid: 12,
+                started: 2,
+            },
+            ..entry(12, 1, 12, false)
+        };
         family.find(&[reused, entry(13, 12, 12, false)]);
         assert_eq!(family.members.len(), 1);
     }

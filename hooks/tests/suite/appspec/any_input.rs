@@ -11,13 +11,29 @@ const WHOLE: &str = include_str!("aws-permissions.yml");
 /// Reads any input; the result must be printable.
 fn answered(bytes: &[u8]) {
     match parse(bytes) {
-        Ok(parsed) => assert!(parsed.warnings.iter().all(|warning| !warning.to_string().is_empty())),
+        Ok(parsed) => assert!(
+            parsed
+                .warnings
+                .iter()
+                .all(|warning| !warning.to_string().is_empty())
+        ),
         Err(invalid) => {
             assert!(!invalid.problems.is_empty());
-            assert!(invalid.problems.is_sorted_by_key(|problem| problem.position));
+            assert!(
+                invalid
+                    .problems
+                    .is_sorted_by_key(|problem| problem.position)
+            );
             let printed = invalid.to_string();
-            assert!(!printed.contains(|c: char| c.is_control() && c != '\n'), "{printed:?}");
-            assert_eq!(printed.lines().count(), invalid.problems.len(), "{printed:?}");
+            assert!(
+                !printed.contains(|c: char| c.is_control() && c != '\n'),
+                "{printed:?}"
+            );
+            assert_eq!(
+                printed.lines().count(),
+                invalid.problems.len(),
+                "{printed:?}"
+            );
         }
     }
 }

@@ -11,13 +11,26 @@ use super::reading::{HEAD, clean, problem, read, refused, script, with_script};
 #[test]
 fn timeouts_are_whole_seconds() {
     assert_eq!(script("sudo: false").timeout, Duration::from_secs(3600));
-    for (text, seconds) in [("300", 300), ("\"300\"", 300), ("1", 1), ("~", 3600), ("3600", 3600)] {
-        assert_eq!(script(&format!("timeout: {text}")).timeout, Duration::from_secs(seconds), "{text}");
+    for (text, seconds) in [
+        ("300", 300),
+        ("\"300\"", 300),
+        ("1", 1),
+        ("~", 3600),
+        ("3600", 3600),
+    ] {
+        assert_eq!(
+            script(&format!("timeout: {text}")).timeout,
+            Duration::from_secs(seconds),
+            "{text}"
+        );
     }
     let (appspec, warnings) = read(with_script("timeout: 4294967295"));
     let timeout = appspec.scripts(&LifecycleEvent::ApplicationStart)[0].timeout;
     assert_eq!(timeout, Duration::from_secs(4_294_967_295));
-    assert!(warnings[0].contains("add up to 4294967295 seconds"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("add up to 4294967295 seconds"),
+        "{warnings:?}"
+    );
     for (text, seconds) in [
         ("300.0", 300),
         ("\"300.0\"", 300),
@@ -37,12 +50,18 @@ fn timeouts_are_whole_seconds() {
         ("300 seconds", 300),
         ("no", 3600),
         ("4294967296", u32::MAX.into()),
-        ("99999999999999999999999999999999999999999999", u32::MAX.into()),
+        (
+            "99999999999999999999999999999999999999999999",
+            u32::MAX.into(),
+        ),
     ] {
         let (appspec, warnings) = read(with_script(&format!("timeout: {text}")));
         let timeout = appspec.scripts(&LifecycleEvent::ApplicationStart)[0].timeout;
         assert_eq!(timeout, Duration::from_secs(seconds), "{text}");
-        assert!(warnings[0].contains(&format!("{seconds} seconds")), "{warnings:?}");
+        assert!(
+            warnings[0].contains(&format!("{seconds} seconds")),
+            "{warnings:?}"
+        );
     }
     for (text, hint) in [
         (
@@ -69,7 +88,10 @@ fn timeouts_are_whole_seconds() {
         ("[1]", "found a list"),
     ] {
         let problem = problem(with_script(&format!("timeout: {text}")));
-        assert!(problem.starts_with("line 6, column 16: hooks.ApplicationStart[0].timeout: "), "{problem}");
+        assert!(
+            problem.starts_with("line 6, column 16: hooks.ApplicationStart[0].timeout: "),
+            "{problem}"
+        );
         assert!(problem.contains(hint), "{problem}");
     }
 }
@@ -78,7 +100,10 @@ fn timeouts_are_whole_seconds() {
 fn timeouts_that_aws_would_not_wait_for_are_warned_about() {
     let hook = |timeouts: &[&str]| {
         let script = |text: &&str| format!("    - location: a.sh\n      {text}\n");
-        format!("{HEAD}hooks:\n  AfterInstall:\n{}", timeouts.iter().map(script).collect::<String>())
+        format!(
+            "{HEAD}hooks:\n  AfterInstall:\n{}",
+            timeouts.iter().map(script).collect::<String>()
+        )
     };
     let (_, warnings) = read(hook(&["timeout: 1800", "timeout: 1801", "sudo: false"]));
     assert_eq!(
@@ -89,7 +114,12 @@ fn timeouts_that_aws_would_not_wait_for_are_warned_about() {
         ]
     );
     // The default timeout does not count as asking for two hours.
-    clean(hook(&["timeout: 1800", "timeout: 1800", "sudo: false", "sudo: false"]));
+    clean(hook(&[
+        "timeout: 1800",
+        "timeout: 1800",
+        "sudo: false",
+        "sudo: false",
+    ]));
 }
 
 #[test]
@@ -106,27 +136,46 @@ fn sudo_is_a_boolean_of_yaml_1_1() {
     ] {
         assert_eq!(script(&format!("sudo: {text}")).sudo, sudo, "{text}");
     }
-    for text in ["\"true\"", "'yes'", "1", "y", "maybe", "\"\"", "[]", "{a: b}"] {
+    for text in [
+        "\"true\"", "'yes'", "1", "y", "maybe", "\"\"", "[]", "{a: b}",
+    ] {
         let (appspec, warnings) = read(with_script(&format!("sudo: {text}")));
-        assert!(appspec.scripts(&LifecycleEvent::ApplicationStart)[0].sudo, "{text}");
-        assert!(warnings.iter().all(|warning| warning.contains("counts as true")) && warnings.len() == 1);
+        assert!(
+            appspec.scripts(&LifecycleEvent::ApplicationStart)[0].sudo,
+            "{text}"
+        );
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.contains("counts as true"))
+                && warnings.len() == 1
+        );
     }
     for text in ["'false'", "'no'", "'OFF'", "n", "0", "\"0\""] {
         let problem = problem(with_script(&format!("sudo: {text}")));
-        assert!(problem.contains("which AWS's agents read as true; expected true or false"), "{problem}");
+        assert!(
+            problem.contains("which AWS's agents read as true; expected true or false"),
+            "{problem}"
+        );
     }
 }
 
 #[test]
 fn runas_is_a_user_name() {
-    for (text, user) in
-        [("www", Some("www")), ("1000", Some("1000")), ("2024-01-31", Some("2024-01-31")), ("", None)]
-    {
+    for (text, user) in [
+        ("www", Some("www")),
+        ("1000", Some("1000")),
+        ("2024-01-31", Some("2024-01-31")),
+        ("", None),
+    ] {
         assert_eq!(script(&format!("runas: {text}")).runas.as_deref(), user);
     }
     for text in ["\"\"", "' '"] {
         let (appspec, warnings) = read(with_script(&format!("runas: {text}")));
-        assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStart)[0].runas, None);
+        assert_eq!(
+            appspec.scripts(&LifecycleEvent::ApplicationStart)[0].runas,
+            None
+        );
         assert!(warnings[0].contains("names no user"), "{warnings:?}");
     }
     let problem = problem(with_script("runas: [www]"));
@@ -138,15 +187,33 @@ fn scripts_are_lists_of_entries_with_a_location() {
     let hook = |text: &str| format!("{HEAD}hooks:\n  ApplicationStop:\n{text}\n");
     let appspec = clean(hook("    - location: /bin/a.sh\n    - location: ' b.sh '"));
     let scripts = appspec.scripts(&LifecycleEvent::ApplicationStop);
-    let paths: Vec<&Path> = scripts.iter().map(|script| script.location.as_path()).collect();
+    let paths: Vec<&Path> = scripts
+        .iter()
+        .map(|script| script.location.as_path())
+        .collect();
     assert_eq!(paths, [Path::new("bin/a.sh"), Path::new("b.sh")]);
     for (text, hint) in [
-        ("    location: a.sh", "expected a list of scripts, each beginning with \"- location: \""),
-        ("    - a.sh", "ApplicationStop[0]: found \"a.sh\"; expected a script, such as \"- location:"),
+        (
+            "    location: a.sh",
+            "expected a list of scripts, each beginning with \"- location: \"",
+        ),
+        (
+            "    - a.sh",
+            "ApplicationStop[0]: found \"a.sh\"; expected a script, such as \"- location:",
+        ),
         ("    - timeout: 3", "ApplicationStop[0].location: missing"),
-        ("    - location:", "ApplicationStop[0].location: found nothing"),
-        ("    - location: /", "ApplicationStop[0].location: found \"/\""),
-        ("    - location: ../a", "leads out of the revision with '..'"),
+        (
+            "    - location:",
+            "ApplicationStop[0].location: found nothing",
+        ),
+        (
+            "    - location: /",
+            "ApplicationStop[0].location: found \"/\"",
+        ),
+        (
+            "    - location: ../a",
+            "leads out of the revision with '..'",
+        ),
         ("    -", "ApplicationStop[0]: found nothing"),
     ] {
         let problem = problem(hook(text));
@@ -165,8 +232,14 @@ fn events_beyond_the_hooks_are_kept_for_the_deployment_to_judge() {
             "BlockTraffic",
             "these scripts never run: BlockTraffic is performed by the service; use BeforeBlockTraffic",
         ),
-        ("AllowTraffic", "use BeforeAllowTraffic or AfterAllowTraffic"),
-        ("DownloadBundle", "performed by the agent; use BeforeInstall"),
+        (
+            "AllowTraffic",
+            "use BeforeAllowTraffic or AfterAllowTraffic",
+        ),
+        (
+            "DownloadBundle",
+            "performed by the agent; use BeforeInstall",
+        ),
         ("Install", "use BeforeInstall or AfterInstall"),
         ("AfterInstal", "did you mean AfterInstall?"),
         ("applicationstart", "did you mean ApplicationStart?"),
@@ -180,22 +253,34 @@ fn events_beyond_the_hooks_are_kept_for_the_deployment_to_judge() {
         );
     }
     for (name, hint) in [
-        ("after install", "so its scripts never run; did you mean AfterInstall?"),
+        (
+            "after install",
+            "so its scripts never run; did you mean AfterInstall?",
+        ),
         ("\" AfterInstall \"", "did you mean AfterInstall?"),
         ("After_Install:", "did you mean AfterInstall?"),
-        ("Deploy, now", "not a lifecycle event, so its scripts never run"),
+        (
+            "Deploy, now",
+            "not a lifecycle event, so its scripts never run",
+        ),
         ("~", "not a lifecycle event"),
         ("\"\"", "not a lifecycle event"),
     ] {
         let (appspec, warnings) = read(hook(name));
-        assert!(appspec.hooks.is_empty() && appspec.unknown_hooks.len() == 1, "{appspec:?}");
+        assert!(
+            appspec.hooks.is_empty() && appspec.unknown_hooks.len() == 1,
+            "{appspec:?}"
+        );
         assert_eq!(warnings.len(), 1);
         assert!(
             warnings[0].starts_with("line 4, column 3: hooks.") && warnings[0].contains(hint),
             "{warnings:?}"
         );
     }
-    assert!(problem(format!("{HEAD}hooks:\n  After Install:\n    - a.sh\n")).contains("expected a script"));
+    assert!(
+        problem(format!("{HEAD}hooks:\n  After Install:\n    - a.sh\n"))
+            .contains("expected a script")
+    );
 }
 
 #[test]
@@ -210,20 +295,53 @@ fn of_an_earlier_file_only_the_scripts_of_the_event_matter() {
             ),
             10,
         ),
-        (format!("{HEAD}hooks:\n  ApplicationStop: []\nfiles:\nhooks:\n{stop}"), 6),
+        (
+            format!("{HEAD}hooks:\n  ApplicationStop: []\nfiles:\nhooks:\n{stop}"),
+            6,
+        ),
     ] {
-        let (scripts, found) = scripts_of_earlier(text.as_bytes(), &LifecycleEvent::ApplicationStop);
-        let locations: Vec<&Path> = scripts.iter().map(|script| script.location.as_path()).collect();
-        assert_eq!(locations, [Path::new("stop.sh"), Path::new("last.sh")], "{text}");
-        assert_eq!((scripts[0].timeout, scripts[0].sudo), (Duration::from_secs(300), true));
+        let (scripts, found) =
+            scripts_of_earlier(text.as_bytes(), &LifecycleEvent::ApplicationStop);
+        let locations: Vec<&Path> = scripts
+            .iter()
+            .map(|script| script.location.as_path())
+            .collect();
+        assert_eq!(
+            locations,
+            [Path::new("stop.sh"), Path::new("last.sh")],
+            "{text}"
+        );
+        assert_eq!(
+            (scripts[0].timeout, scripts[0].sudo),
+            (Duration::from_secs(300), true)
+        );
         assert_eq!(found.len(), problems, "{found:#?}");
-        assert!(scripts_of_earlier(text.as_bytes(), &LifecycleEvent::AfterInstall).0.is_empty());
+        assert!(
+            scripts_of_earlier(text.as_bytes(), &LifecycleEvent::AfterInstall)
+                .0
+                .is_empty()
+        );
     }
-    for text in ["", "[", "- a", "hooks", "hooks: []", "hooks: {ApplicationStop: {a: b}}"] {
-        let (scripts, found) = scripts_of_earlier(text.as_bytes(), &LifecycleEvent::ApplicationStop);
+    for text in [
+        "",
+        "[",
+        "- a",
+        "hooks",
+        "hooks: []",
+        "hooks: {ApplicationStop: {a: b}}",
+    ] {
+        let (scripts, found) =
+            scripts_of_earlier(text.as_bytes(), &LifecycleEvent::ApplicationStop);
         assert!(scripts.is_empty() && !found.is_empty(), "{text}");
     }
-    assert_eq!(scripts_of_earlier(with_script("").as_bytes(), &LifecycleEvent::ApplicationStart).1, []);
+    assert_eq!(
+        scripts_of_earlier(
+            with_script("").as_bytes(),
+            &LifecycleEvent::ApplicationStart
+        )
+        .1,
+        []
+    );
 }
 
 #[test]
@@ -234,7 +352,13 @@ fn an_earlier_file_is_read_as_the_official_agents_read_it() {
     );
     assert_eq!(refused(&text).problems.len(), 3);
     let parsed = parse_earlier(text.as_bytes()).unwrap();
-    assert_eq!(parsed.appspec.files[0].destination.as_path(), Path::new("/srv/app"));
-    assert_eq!(parsed.appspec.scripts(&LifecycleEvent::AfterInstall)[0].timeout, Duration::from_secs(300));
+    assert_eq!(
+        parsed.appspec.files[0].destination.as_path(),
+        Path::new("/srv/app")
+    );
+    assert_eq!(
+        parsed.appspec.scripts(&LifecycleEvent::AfterInstall)[0].timeout,
+        Duration::from_secs(300)
+    );
     assert_eq!(parsed.warnings.len(), 3);
 }

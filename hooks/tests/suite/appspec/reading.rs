@@ -22,14 +22,23 @@ pub(crate) fn read(text: impl AsRef<[u8]>) -> (AppSpec, Vec<String>) {
 #[track_caller]
 pub(crate) fn clean(text: impl AsRef<[u8]>) -> AppSpec {
     let (appspec, warnings) = read(&text);
-    assert_eq!(warnings, Vec::<String>::new(), "{}", String::from_utf8_lossy(text.as_ref()));
+    assert_eq!(
+        warnings,
+        Vec::<String>::new(),
+        "{}",
+        String::from_utf8_lossy(text.as_ref())
+    );
     appspec
 }
 
 #[track_caller]
 pub(crate) fn refused(text: impl AsRef<[u8]>) -> Invalid {
     match parse(text.as_ref()) {
-        Ok(parsed) => panic!("{}\n{:?}", String::from_utf8_lossy(text.as_ref()), parsed.appspec),
+        Ok(parsed) => panic!(
+            "{}\n{:?}",
+            String::from_utf8_lossy(text.as_ref()),
+            parsed.appspec
+        ),
         Err(invalid) => {
             assert!(!invalid.problems.is_empty());
             invalid

@@ -9,8 +9,8 @@ use codedeploy_hooks::appspec::{
     AppSpec, AppliesTo, ArchivePath, FileMapping, HostPath, Pattern, Permission,
 };
 use codedeploy_hooks::install::{
-    self, Conflict, InstallError, InstallPlan, Records, Recovery, Request, RestoreError, Restored, Summary,
-    Turn,
+    self, Conflict, InstallError, InstallPlan, Records, Recovery, Request, RestoreError, Restored,
+    Summary, Turn,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -64,12 +64,19 @@ impl Root {
 
 impl Bed {
     pub(crate) fn new() -> Self {
-        Self::make(tempfile::Builder::new().prefix("install-").tempdir().unwrap())
+        Self::make(
+            tempfile::Builder::new()
+                .prefix("install-")
+                .tempdir()
+                .unwrap(),
+        )
     }
 
     /// In a place where syncing is free, if this host has one.
     pub(crate) fn in_memory() -> Self {
-        let memory = tempfile::Builder::new().prefix("install-").tempdir_in("/dev/shm");
+        let memory = tempfile::Builder::new()
+            .prefix("install-")
+            .tempdir_in("/dev/shm");
         memory.map_or_else(|_| Self::new(), Self::make)
     }
 
@@ -95,7 +102,15 @@ impl Bed {
         };
         let behavior = FileExistsBehavior::Disallow;
         let (reserved, stop) = (Vec::new(), CancellationToken::new());
-        Self { root, records, behavior, reject_unconfined: false, reserved, stop, deployment: "d-1".into() }
+        Self {
+            root,
+            records,
+            behavior,
+            reject_unconfined: false,
+            reserved,
+            stop,
+            deployment: "d-1".into(),
+        }
     }
 
     pub(crate) fn host(&self, below: &str) -> PathBuf {
@@ -192,7 +207,10 @@ impl Bed {
             mode: None,
             acl: None,
             context: None,
-            applies_to: AppliesTo { files: true, directories: true },
+            applies_to: AppliesTo {
+                files: true,
+                directories: true,
+            },
         }
     }
 
@@ -212,14 +230,26 @@ impl Bed {
             What::Folder => format!("{}/", path.display()),
             What::Link(target) => format!("{} -> {}", path.display(), target.display()),
         };
-        tree(&self.host("")).into_iter().filter(|(path, _)| path != Path::new("")).map(line).collect()
+        tree(&self.host(""))
+            .into_iter()
+            .filter(|(path, _)| path != Path::new(""))
+            .map(line)
+            .collect()
     }
 
     /// The lines of the cleanup file, relative to the host folder.
     pub(crate) fn cleanup(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.records.cleanup).unwrap();
         let host = self.host("");
-        text.lines().map(|line| Path::new(line).strip_prefix(&host).unwrap().display().to_string()).collect()
+        text.lines()
+            .map(|line| {
+                Path::new(line)
+                    .strip_prefix(&host)
+                    .unwrap()
+                    .display()
+                    .to_string()
+            })
+            .collect()
     }
 }
 
@@ -253,7 +283,11 @@ pub(crate) fn tree(root: &Path) -> Tree {
 }
 
 fn walk(root: &Path, below: &Path, tree: &mut Tree) {
-    let path = if below == Path::new("") { root.to_path_buf() } else { root.join(below) };
+    let path = if below == Path::new("") {
+        root.to_path_buf()
+    } else {
+        root.join(below)
+    };
     let metadata = std::fs::symlink_metadata(&path).unwrap();
     let what = if metadata.is_symlink() {
         What::Link(std::fs::read_link(&path).unwrap())
@@ -274,7 +308,16 @@ fn walk(root: &Path, below: &Path, tree: &mut Tree) {
         value
     });
     let mode = metadata.mode() & 0o7777;
-    tree.insert(below.to_path_buf(), Seen { what, mode, owner, acl, modified });
+    tree.insert(
+        below.to_path_buf(),
+        Seen {
+            what,
+            mode,
+            owner,
+            acl,
+            modified,
+        },
+    );
 }
 
 /// The conflicts of a rejected Install.

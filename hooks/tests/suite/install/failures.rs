@@ -19,7 +19,13 @@ fn second_version() -> (Bed, install::InstallPlan) {
     bed.install_all("app").unwrap();
     write(&bed.host("app/config"), "operator's");
     write(&bed.host("etc/exact"), "operator's");
-    bed.revision(&[("a", "2"), ("config", "2"), ("new/x", "2"), ("remade/x", "2"), ("z", "2")]);
+    bed.revision(&[
+        ("a", "2"),
+        ("config", "2"),
+        ("new/x", "2"),
+        ("remade/x", "2"),
+        ("z", "2"),
+    ]);
     let mut appspec = bed.all_to("app");
     let mut exact = bed.permission("etc/exact");
     exact.mode = Mode::new(0o600);
@@ -50,13 +56,16 @@ fn without_an_obstacle_the_second_version_is_installed() {
 #[test]
 fn whatever_changes_between_plan_and_install_everything_is_put_back() {
     let obstacles: [(&str, Obstacle); 7] = [
-        ("something stands where a new folder goes", |bed| write(&bed.host("app/new"), "operator's")),
+        ("something stands where a new folder goes", |bed| {
+            write(&bed.host("app/new"), "operator's")
+        }),
         ("a file came into a folder that is to be removed", |bed| {
             write(&bed.host("app/gone/x/late"), "late")
         }),
-        ("a file came into a folder that is to be made fresh", |bed| {
-            write(&bed.host("app/remade/late"), "late")
-        }),
+        (
+            "a file came into a folder that is to be made fresh",
+            |bed| write(&bed.host("app/remade/late"), "late"),
+        ),
         ("a folder stands where a file is to be replaced", |bed| {
             std::fs::remove_file(bed.host("app/z")).unwrap();
             write(&bed.host("app/z/x"), "operator's");
@@ -68,14 +77,19 @@ fn whatever_changes_between_plan_and_install_everything_is_put_back() {
             std::fs::remove_file(&bed.records.cleanup).unwrap();
             write(&bed.records.cleanup.join("x"), "");
         }),
-        ("a file of the revision is gone", |bed| std::fs::remove_file(bed.archive("remade/x")).unwrap()),
+        ("a file of the revision is gone", |bed| {
+            std::fs::remove_file(bed.archive("remade/x")).unwrap()
+        }),
     ];
     for (obstacle, make) in obstacles {
         let (bed, plan) = second_version();
         make(&bed);
         let before = bed.tree();
         let error = install::install(plan, &bed.turn()).expect_err(obstacle);
-        assert!(matches!(error, InstallError::Failed { .. }), "{obstacle}: {error:?}");
+        assert!(
+            matches!(error, InstallError::Failed { .. }),
+            "{obstacle}: {error:?}"
+        );
         assert_eq!(bed.tree(), before, "{obstacle}");
     }
 }
@@ -98,7 +112,12 @@ fn a_folder_that_was_exchanged_for_another_one_stays_as_it_is() {
     let before = bed.tree();
     let error = install::install(plan, &bed.turn()).unwrap_err();
     let cause = error.source().and_then(|error| error.source()).unwrap();
-    assert!(cause.to_string().contains("app is another folder than when the files were planned"), "{cause}");
+    assert!(
+        cause
+            .to_string()
+            .contains("app is another folder than when the files were planned"),
+        "{cause}"
+    );
     assert_eq!(bed.tree(), before);
 }
 
@@ -130,7 +149,11 @@ fn an_immutable_file_is_found_in_the_plan_which_needs_immutable_files() {
     let found = super::bed::conflicts(bed.install_all("app"));
     assert!(immutable(&bed, "-i"));
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].to_string().contains("app/a: is immutable"), "{}", found[0]);
+    assert!(
+        found[0].to_string().contains("app/a: is immutable"),
+        "{}",
+        found[0]
+    );
     assert_eq!(bed.tree(), before);
 
     assert!(chattr("+a", &bed.host("app")));
@@ -138,7 +161,13 @@ fn an_immutable_file_is_found_in_the_plan_which_needs_immutable_files() {
     let found = super::bed::conflicts(bed.install_all("elsewhere"));
     assert!(chattr("-a", &bed.host("app")));
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].to_string().contains("app: is immutable or append-only"), "{}", found[0]);
+    assert!(
+        found[0]
+            .to_string()
+            .contains("app: is immutable or append-only"),
+        "{}",
+        found[0]
+    );
     assert_eq!(bed.tree(), before);
 }
 
@@ -146,8 +175,14 @@ fn immutable(bed: &Bed, flag: &str) -> bool {
     chattr(flag, &bed.host("app/a"))
 }
 
-#[allow(clippy::disallowed_methods, reason = "only a tool of the system sets the flag")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "only a tool of the system sets the flag"
+)]
 fn chattr(flag: &str, path: &std::path::Path) -> bool {
-    let status = std::process::Command::new("chattr").arg(flag).arg(path).status();
+    let status = std::process::Command::new("chattr")
+        .arg(flag)
+        .arg(path)
+        .status();
     status.is_ok_and(|status| status.success())
 }

@@ -19,7 +19,13 @@ fn a_first_install_brings_files_with_their_mode_owner_and_times_and_makes_folder
     let summary = bed.install_all("srv/app").unwrap();
     assert_eq!(
         bed.listing(),
-        ["srv/", "srv/app/", "srv/app/bin/", "srv/app/bin/run #!/bin/sh\n", "srv/app/index.html hello"]
+        [
+            "srv/",
+            "srv/app/",
+            "srv/app/bin/",
+            "srv/app/bin/run #!/bin/sh\n",
+            "srv/app/index.html hello"
+        ]
     );
     for (path, seen) in tree(&bed.archive("")) {
         let there = &tree(&bed.host("srv/app"))[&path];
@@ -28,8 +34,20 @@ fn a_first_install_brings_files_with_their_mode_owner_and_times_and_makes_folder
             _ => assert_eq!(there, &seen, "{path:?}"),
         }
     }
-    assert_eq!(bed.cleanup(), ["srv", "srv/app", "srv/app/bin", "srv/app/bin/run", "srv/app/index.html"]);
-    assert_eq!((summary.created, summary.replaced, summary.removed), (5, 0, 0));
+    assert_eq!(
+        bed.cleanup(),
+        [
+            "srv",
+            "srv/app",
+            "srv/app/bin",
+            "srv/app/bin/run",
+            "srv/app/index.html"
+        ]
+    );
+    assert_eq!(
+        (summary.created, summary.replaced, summary.removed),
+        (5, 0, 0)
+    );
     assert_eq!(mode(&bed.records.cleanup), 0o644, "as open as its folder");
 }
 
@@ -43,13 +61,31 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
     bed.revision(&[("a", "2"), ("new/y", "2")]);
     let plan = bed.plan(&bed.all_to("app")).unwrap();
     let named = |change: PathChange| match change {
-        PathChange::Created(path) => format!("+{}", path.strip_prefix(bed.host("")).unwrap().display()),
-        PathChange::Replaced(path) => format!("~{}", path.strip_prefix(bed.host("")).unwrap().display()),
-        PathChange::Removed(path) => format!("-{}", path.strip_prefix(bed.host("")).unwrap().display()),
-        PathChange::Kept(path) => format!("={}", path.strip_prefix(bed.host("")).unwrap().display()),
+        PathChange::Created(path) => {
+            format!("+{}", path.strip_prefix(bed.host("")).unwrap().display())
+        }
+        PathChange::Replaced(path) => {
+            format!("~{}", path.strip_prefix(bed.host("")).unwrap().display())
+        }
+        PathChange::Removed(path) => {
+            format!("-{}", path.strip_prefix(bed.host("")).unwrap().display())
+        }
+        PathChange::Kept(path) => {
+            format!("={}", path.strip_prefix(bed.host("")).unwrap().display())
+        }
     };
     let changes: Vec<String> = plan.changes().map(named).collect();
-    assert_eq!(changes, ["~app/a", "+app/new", "+app/new/y", "-app/shared/x", "-app/old/x", "-app/old"]);
+    assert_eq!(
+        changes,
+        [
+            "~app/a",
+            "+app/new",
+            "+app/new/y",
+            "-app/shared/x",
+            "-app/old/x",
+            "-app/old"
+        ]
+    );
     bed.install_all("app").unwrap();
     let expected = [
         "app/",
@@ -66,7 +102,13 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
     bed.install_all("elsewhere").unwrap();
     assert_eq!(
         bed.listing(),
-        ["app/", "app/log mine", "app/shared/", "app/shared/of-operator mine", "elsewhere/"]
+        [
+            "app/",
+            "app/log mine",
+            "app/shared/",
+            "app/shared/of-operator mine",
+            "elsewhere/"
+        ]
     );
 }
 
@@ -90,7 +132,16 @@ fn kinds_may_change_between_versions() {
     write(&bed.host("app/keep"), "");
     bed.revision(&[("a/c", "in folder"), ("b", "file")]);
     bed.install_all("app").unwrap();
-    assert_eq!(bed.listing(), ["app/", "app/a/", "app/a/c in folder", "app/b file", "app/keep "]);
+    assert_eq!(
+        bed.listing(),
+        [
+            "app/",
+            "app/a/",
+            "app/a/c in folder",
+            "app/b file",
+            "app/keep "
+        ]
+    );
 }
 
 #[test]
@@ -103,13 +154,23 @@ fn existing_files_are_kept_or_replaced_as_asked_and_belong_accordingly() {
         let summary = bed.install_all("app").unwrap();
         let retained = behavior == FileExistsBehavior::Retain;
         let text = if retained { "operator's" } else { "revision's" };
-        assert_eq!(bed.listing(), ["app/", &format!("app/config {text}"), "app/x 1"]);
-        assert_eq!((summary.kept, summary.replaced), if retained { (1, 0) } else { (0, 1) });
+        assert_eq!(
+            bed.listing(),
+            ["app/", &format!("app/config {text}"), "app/x 1"]
+        );
+        assert_eq!(
+            (summary.kept, summary.replaced),
+            if retained { (1, 0) } else { (0, 1) }
+        );
         bed.revision(&[]);
         bed.install_all("app").unwrap();
         assert_eq!(
             bed.listing(),
-            if retained { vec!["app/", "app/config operator's"] } else { vec!["app/"] }
+            if retained {
+                vec!["app/", "app/config operator's"]
+            } else {
+                vec!["app/"]
+            }
         );
     }
 }
@@ -120,11 +181,21 @@ fn a_folder_where_a_file_would_go_is_kept_too() {
     bed.behavior = FileExistsBehavior::Retain;
     write(&bed.host("app/config/of-operator"), "mine");
     std::os::unix::fs::symlink("config", bed.host("app/alias")).unwrap();
-    bed.revision(&[("config", "revision's"), ("alias", "revision's"), ("x", "1")]);
+    bed.revision(&[
+        ("config", "revision's"),
+        ("alias", "revision's"),
+        ("x", "1"),
+    ]);
     let summary = bed.install_all("app").unwrap();
     assert_eq!(
         bed.listing(),
-        ["app/", "app/alias -> config", "app/config/", "app/config/of-operator mine", "app/x 1"]
+        [
+            "app/",
+            "app/alias -> config",
+            "app/config/",
+            "app/config/of-operator mine",
+            "app/x 1"
+        ]
     );
     assert_eq!(summary.kept, 2);
 }
@@ -144,9 +215,17 @@ fn the_appspec_decides_about_existing_files_before_the_deployment_does() {
 #[test]
 fn files_and_folders_are_mapped_side_by_side() {
     let bed = Bed::new();
-    bed.revision(&[("conf/app.ini", "c"), ("web/index", "i"), ("web/css/a", "a")]);
-    bed.install(&bed.appspec(&[("conf/app.ini", "etc"), ("/web", "www"), ("web/css/a", "www/css/extra")]))
-        .unwrap();
+    bed.revision(&[
+        ("conf/app.ini", "c"),
+        ("web/index", "i"),
+        ("web/css/a", "a"),
+    ]);
+    bed.install(&bed.appspec(&[
+        ("conf/app.ini", "etc"),
+        ("/web", "www"),
+        ("web/css/a", "www/css/extra"),
+    ]))
+    .unwrap();
     let expected = [
         "etc/",
         "etc/app.ini c",
@@ -188,17 +267,34 @@ fn records_of_an_official_agent_are_understood() {
 fn corrupt_records_are_set_aside_with_a_warning() {
     let bed = Bed::new();
     write(&bed.host("app/a"), "old");
-    write(&bed.records.cleanup, &format!("{}\nrubbish\n/a/../b\n", bed.host("app/a").display()));
+    write(
+        &bed.records.cleanup,
+        &format!("{}\nrubbish\n/a/../b\n", bed.host("app/a").display()),
+    );
     write(&bed.records.instructions, "{\"instruc");
     bed.revision(&[("a", "new")]);
     let summary = bed.install_all("app").unwrap();
     assert_eq!(summary.warnings.len(), 2, "{:#?}", summary.warnings);
     let lines = "2 of its lines are no absolute paths, the first of them line 2 (\"rubbish\")";
-    assert!(summary.warnings.iter().any(|warning| warning.contains(lines)), "{:#?}", summary.warnings);
+    assert!(
+        summary
+            .warnings
+            .iter()
+            .any(|warning| warning.contains(lines)),
+        "{:#?}",
+        summary.warnings
+    );
     assert_eq!(bed.listing(), ["app/", "app/a new"]);
     let kept = std::fs::read_dir(bed.root.path().join("records")).unwrap();
-    let kept =
-        kept.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().contains(".corrupt-"));
+    let kept = kept.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .contains(".corrupt-")
+    });
     assert_eq!(kept.count(), 2);
 }
 
@@ -206,16 +302,29 @@ fn corrupt_records_are_set_aside_with_a_warning() {
 fn noise_in_place_of_the_records_is_one_warning_each_and_removes_nothing() {
     let bed = Bed::new();
     // Lines of every length and byte, including absolute paths that are too long for any host.
-    let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..300_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     let path = |length: usize| [b"/", "n".repeat(length).as_bytes(), b"\n"].concat();
-    let noise = [path(300), path(5000), "/deep".repeat(1000).into_bytes(), b"\n".to_vec(), noise].concat();
+    let noise = [
+        path(300),
+        path(5000),
+        "/deep".repeat(1000).into_bytes(),
+        b"\n".to_vec(),
+        noise,
+    ]
+    .concat();
     std::fs::write(&bed.records.cleanup, &noise).unwrap();
     std::fs::write(&bed.records.instructions, &noise).unwrap();
     write(&bed.host("mine"), "operator's");
     bed.revision(&[("a", "new")]);
     let summary = bed.install_all("app").unwrap();
     assert_eq!(summary.warnings.len(), 2, "{:#?}", summary.warnings);
-    assert!(summary.warnings.iter().all(|warning| warning.len() < 1000), "{:#?}", summary.warnings);
+    assert!(
+        summary.warnings.iter().all(|warning| warning.len() < 1000),
+        "{:#?}",
+        summary.warnings
+    );
     assert_eq!(bed.listing(), ["app/", "app/a new", "mine operator's"]);
 }
 
@@ -225,7 +334,12 @@ fn the_record_of_what_was_done_has_the_official_form() {
     bed.revision(&[("a", "1")]);
     let mut appspec = bed.all_to("app");
     let mut permission = bed.permission("app/a");
-    for (written, recorded) in [("644", "644"), ("0644", "0644"), ("40", "040"), ("4755", "4755")] {
+    for (written, recorded) in [
+        ("644", "644"),
+        ("0644", "0644"),
+        ("40", "040"),
+        ("4755", "4755"),
+    ] {
         permission.mode = codedeploy_hooks::appspec::Mode::read(written);
         appspec.permissions = vec![permission.clone()];
         bed.install(&appspec).unwrap();
@@ -234,7 +348,10 @@ fn the_record_of_what_was_done_has_the_official_form() {
         let mkdir = r#"{"type":"mkdir","directory":"/host/app"}"#;
         let copy = r#"{"type":"copy","source":"/archive/a","destination":"/host/app/a"}"#;
         let chmod = format!(r#"{{"type":"chmod","mode":"{recorded}","file":"/host/app/a"}}"#);
-        assert_eq!(text, format!(r#"{{"version":2,"instructions":[{mkdir},{copy},{chmod}]}}"#));
+        assert_eq!(
+            text,
+            format!(r#"{{"version":2,"instructions":[{mkdir},{copy},{chmod}]}}"#)
+        );
     }
 }
 
@@ -245,7 +362,10 @@ fn a_copy_that_may_not_keep_its_owner_belongs_to_who_copies() {
     bed.install_all("app").unwrap();
     assert_eq!(
         owner(&bed.host("app/a")),
-        (nix::unistd::geteuid().as_raw(), owner(Path::new(&bed.archive("a"))).1)
+        (
+            nix::unistd::geteuid().as_raw(),
+            owner(Path::new(&bed.archive("a"))).1
+        )
     );
 }
 
@@ -255,7 +375,10 @@ fn replacing_a_file_leaves_nothing_beside_it() {
     let path = bed.host("state");
     codedeploy_hooks::fs::replace_file(&path, b"one", 0o640).unwrap();
     codedeploy_hooks::fs::replace_file(&path, b"two", 0o600).unwrap();
-    assert_eq!((bed.listing(), mode(&path)), (vec!["state two".to_owned()], 0o600));
+    assert_eq!(
+        (bed.listing(), mode(&path)),
+        (vec!["state two".to_owned()], 0o600)
+    );
     std::fs::create_dir(bed.host("folder")).unwrap();
     codedeploy_hooks::fs::replace_file(&bed.host("folder"), b"x", 0o600).unwrap_err();
     assert_eq!(bed.listing(), ["folder/", "state two"]);

@@ -31,13 +31,28 @@ fn before_the_commit(bed: &Bed, journal: &[u8]) -> Vec<u8> {
     let put_away = tree(&bed.deployment().join("displaced")).into_keys();
     for kept in put_away.filter(|kept| kept.iter().count() == 1) {
         let end = format!("{}\",\"takes\":true", kept.display());
-        let Some(line) = lines.iter().map(|line| text(line)).find(|line| line.contains(&end)) else {
+        let Some(line) = lines
+            .iter()
+            .map(|line| text(line))
+            .find(|line| line.contains(&end))
+        else {
             continue;
         };
-        let spare = line.split("\"spare\":\"").nth(1).unwrap().split('"').next().unwrap();
+        let spare = line
+            .split("\"spare\":\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap();
         std::fs::rename(bed.deployment().join("displaced").join(&kept), spare).unwrap();
     }
-    lines.into_iter().filter(|line| !text(line).contains("\"committed\"")).flatten().copied().collect()
+    lines
+        .into_iter()
+        .filter(|line| !text(line).contains("\"committed\""))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 fn text(line: &[u8]) -> String {
@@ -61,19 +76,25 @@ pub(crate) fn of_version_1(journal: &[u8]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in journal.split_inclusive(|byte| *byte == b'\n') {
         let mut line = unsealed(line).replacen("\"version\":2", "\"version\":1", 1);
-        if let Some((before, (_, after))) =
-            line.split_once("\"kept\":[").map(|(a, b)| (a, b.split_once("],").unwrap()))
+        if let Some((before, (_, after))) = line
+            .split_once("\"kept\":[")
+            .map(|(a, b)| (a, b.split_once("],").unwrap()))
         {
             line = format!("{before}{after}");
         }
         line = line.replace("{\"committed\":{}}", "\"committed\"");
         for member in ["\"brings\":", "\"inode\":"] {
-            let Some((before, rest)) = line.split_once(&format!("{member}{{\"inode\":")) else { continue };
+            let Some((before, rest)) = line.split_once(&format!("{member}{{\"inode\":")) else {
+                continue;
+            };
             let (inode, mut after) = rest.split_once(',').unwrap();
             if let Some((_, state)) = after.split_once("\"state\":{") {
                 after = state.split_once("}}").unwrap().1;
             }
-            line = format!("{before}{member}{inode}{}", after.strip_prefix('}').unwrap_or(after));
+            line = format!(
+                "{before}{member}{inode}{}",
+                after.strip_prefix('}').unwrap_or(after)
+            );
         }
         if lines.last() != Some(&line) {
             lines.push(line);
@@ -94,7 +115,11 @@ fn everything(bed: &Bed) -> super::bed::Tree {
             .into_iter()
             .map(|(path, seen)| (PathBuf::from("deployment").join(path), seen)),
     );
-    all.retain(|path, _| !path.to_str().is_some_and(|path| path.contains("journal.json")));
+    all.retain(|path, _| {
+        !path
+            .to_str()
+            .is_some_and(|path| path.contains("journal.json"))
+    });
     all
 }
 
@@ -103,15 +128,34 @@ fn a_journal_that_ends_before_it_was_prepared_undoes_nothing() {
     let (bed, journal) = second_install();
     let before = everything(&bed);
     let lines: Vec<&[u8]> = journal.split_inclusive(|byte| *byte == b'\n').collect();
-    let prepared = lines.iter().position(|line| text(line).contains("\"prepared\"")).unwrap();
+    let prepared = lines
+        .iter()
+        .position(|line| text(line).contains("\"prepared\""))
+        .unwrap();
     assert!(prepared > 4, "{}", String::from_utf8_lossy(&journal));
     for kept in 1..=prepared {
-        for torn in [&b""[..], b"{\"cha", b"{\"prepared\":{\"changes\":", b"\0\0\0\0", b"\0\0\n"] {
-            std::fs::write(&bed.records.journal, [&lines[..kept].concat(), torn].concat()).unwrap();
+        for torn in [
+            &b""[..],
+            b"{\"cha",
+            b"{\"prepared\":{\"changes\":",
+            b"\0\0\0\0",
+            b"\0\0\n",
+        ] {
+            std::fs::write(
+                &bed.records.journal,
+                [&lines[..kept].concat(), torn].concat(),
+            )
+            .unwrap();
             let unfinished = install::unfinished(&bed.records.journal).unwrap().unwrap();
-            assert_eq!((unfinished.phase, unfinished.changes.len()), (Phase::Building, 0));
+            assert_eq!(
+                (unfinished.phase, unfinished.changes.len()),
+                (Phase::Building, 0)
+            );
             let recovery = recover(&bed).unwrap();
-            assert!(matches!(recovery, Recovery::RolledBack { .. }), "{kept} lines: {recovery:?}");
+            assert!(
+                matches!(recovery, Recovery::RolledBack { .. }),
+                "{kept} lines: {recovery:?}"
+            );
             assert_eq!(everything(&bed), before, "{kept} lines");
             assert!(!bed.records.journal.exists());
         }
@@ -124,24 +168,52 @@ fn a_committed_journal_is_completed_again_and_again() {
     let before = everything(&bed);
     for _ in 0..2 {
         std::fs::write(&bed.records.journal, &journal).unwrap();
-        let Recovery::RolledForward { deployment, summary, .. } = recover(&bed).unwrap() else {
+        let Recovery::RolledForward {
+            deployment,
+            summary,
+            ..
+        } = recover(&bed).unwrap()
+        else {
             panic!("a committed Install stays");
         };
         assert_eq!(deployment, bed.deployment());
-        assert_eq!((summary.created, summary.replaced, summary.removed), (1, 3, 1));
+        assert_eq!(
+            (summary.created, summary.replaced, summary.removed),
+            (1, 3, 1)
+        );
         assert_eq!(summary.warnings, [] as [&str; 0]);
         assert_eq!(
             bed.listing(),
-            ["app/", "app/a 2", "app/log operator's", "app/new 2", "app/sub/", "app/sub/x 2"]
+            [
+                "app/",
+                "app/a 2",
+                "app/log operator's",
+                "app/new 2",
+                "app/sub/",
+                "app/sub/x 2"
+            ]
         );
-        let differing = everything(&bed).into_iter().filter(|(path, seen)| before.get(path) != Some(seen));
+        let differing = everything(&bed)
+            .into_iter()
+            .filter(|(path, seen)| before.get(path) != Some(seen));
         let differing: Vec<_> = differing.map(|(path, _)| path).collect();
-        assert_eq!(differing, [PathBuf::from("deployment/undo.json")], "it is written again");
+        assert_eq!(
+            differing,
+            [PathBuf::from("deployment/undo.json")],
+            "it is written again"
+        );
     }
     bed.restore().unwrap();
     assert_eq!(
         bed.listing(),
-        ["app/", "app/a 1", "app/gone 1", "app/log operator's", "app/sub/", "app/sub/x 1"]
+        [
+            "app/",
+            "app/a 1",
+            "app/gone 1",
+            "app/log operator's",
+            "app/sub/",
+            "app/sub/x 1"
+        ]
     );
 }
 
@@ -152,17 +224,33 @@ fn what_is_no_journal_is_set_aside_with_its_name_and_installs_go_on() {
     let lines: Vec<&[u8]> = journal.split_inclusive(|byte| *byte == b'\n').collect();
     let mut flipped = journal.clone();
     flipped[lines[0].len()] = b'[';
-    let noise: Vec<u8> = (0..10 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let noise: Vec<u8> = (0..10 << 20)
+        .map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let without_a_change = [lines[0], &lines[2..].concat()].concat();
     let over = [&journal[..], lines[1]].concat();
-    let bad: [&[u8]; 9] =
-        [b"", b"\n", b"{}\n", b"[1,2]\n", b"\xff\xfe\n", &noise, &flipped, &without_a_change, &over];
+    let bad: [&[u8]; 9] = [
+        b"",
+        b"\n",
+        b"{}\n",
+        b"[1,2]\n",
+        b"\xff\xfe\n",
+        &noise,
+        &flipped,
+        &without_a_change,
+        &over,
+    ];
     for bytes in bad {
         std::fs::write(&bed.records.journal, bytes).unwrap();
         assert!(install::unfinished(&bed.records.journal).is_err());
         let error = recover(&bed).unwrap_err();
-        let RecoverError::SetAside { kept, .. } = &error else { panic!("{error:?}") };
-        assert!(error.to_string().contains(kept.to_str().unwrap()), "{error}");
+        let RecoverError::SetAside { kept, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert!(
+            error.to_string().contains(kept.to_str().unwrap()),
+            "{error}"
+        );
         assert_eq!(std::fs::read(kept).unwrap(), bytes);
         std::fs::remove_file(kept).unwrap();
         assert_eq!(everything(&bed), before);
@@ -176,8 +264,12 @@ fn what_is_no_journal_is_set_aside_with_its_name_and_installs_go_on() {
     for put in obstacles {
         put(&bed.records.journal);
         let error = recover(&bed).unwrap_err();
-        let RecoverError::SetAside { kept, .. } = &error else { panic!("{error:?}") };
-        std::fs::remove_file(kept).or_else(|_| std::fs::remove_dir(kept)).unwrap();
+        let RecoverError::SetAside { kept, .. } = &error else {
+            panic!("{error:?}")
+        };
+        std::fs::remove_file(kept)
+            .or_else(|_| std::fs::remove_dir(kept))
+            .unwrap();
     }
     bed.install_all("app").unwrap();
 }
@@ -185,13 +277,27 @@ fn what_is_no_journal_is_set_aside_with_its_name_and_installs_go_on() {
 #[test]
 fn the_journal_of_a_newer_agent_stays_and_says_so() {
     let (bed, journal) = second_install();
-    let first = unsealed(journal.split_inclusive(|byte| *byte == b'\n').next().unwrap());
+    let first = unsealed(
+        journal
+            .split_inclusive(|byte| *byte == b'\n')
+            .next()
+            .unwrap(),
+    );
     let newer = first.replacen("\"version\":2", "\"version\":3,\"more\":[]", 1);
     let newer = sealed(&newer);
     std::fs::write(&bed.records.journal, &newer).unwrap();
     let error = recover(&bed).unwrap_err();
-    assert!(matches!(&error, RecoverError::Journal(JournalError::Newer { version: 3, .. })), "{error:?}");
-    assert_eq!(std::fs::read_to_string(&bed.records.journal).unwrap(), newer);
+    assert!(
+        matches!(
+            &error,
+            RecoverError::Journal(JournalError::Newer { version: 3, .. })
+        ),
+        "{error:?}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(&bed.records.journal).unwrap(),
+        newer
+    );
 }
 
 #[test]
@@ -200,23 +306,53 @@ fn changes_are_taken_back_from_the_journal_and_only_while_nobody_else_was_there(
     std::fs::write(&bed.records.journal, before_the_commit(&bed, &journal)).unwrap();
     let unfinished = install::unfinished(&bed.records.journal).unwrap().unwrap();
     assert_eq!(unfinished.phase, Phase::Changing);
-    assert!(unfinished.changes.iter().all(|change| change.made == Some(true)), "{unfinished:#?}");
-    let kinds: Vec<Kind> = unfinished.changes.iter().map(|change| change.kind).collect();
-    assert!([Kind::Create, Kind::Replace, Kind::Remove].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    assert!(
+        unfinished
+            .changes
+            .iter()
+            .all(|change| change.made == Some(true)),
+        "{unfinished:#?}"
+    );
+    let kinds: Vec<Kind> = unfinished
+        .changes
+        .iter()
+        .map(|change| change.kind)
+        .collect();
+    assert!(
+        [Kind::Create, Kind::Replace, Kind::Remove]
+            .iter()
+            .all(|kind| kinds.contains(kind)),
+        "{kinds:?}"
+    );
 
     write(&bed.host("app/gone"), "of somebody else");
     let error = recover(&bed).unwrap_err();
-    let RecoverError::Left { left, .. } = &error else { panic!("{error:?}") };
+    let RecoverError::Left { left, .. } = &error else {
+        panic!("{error:?}")
+    };
     assert!(
         left.len() == 1 && left[0].contains("app/gone, which is the file or folder of before"),
         "{error}"
     );
-    assert_eq!(std::fs::read_to_string(bed.host("app/gone")).unwrap(), "of somebody else");
+    assert_eq!(
+        std::fs::read_to_string(bed.host("app/gone")).unwrap(),
+        "of somebody else"
+    );
     std::fs::remove_file(bed.host("app/gone")).unwrap();
-    assert!(matches!(recover(&bed).unwrap(), Recovery::RolledBack { .. }));
+    assert!(matches!(
+        recover(&bed).unwrap(),
+        Recovery::RolledBack { .. }
+    ));
     assert_eq!(
         bed.listing(),
-        ["app/", "app/a 1", "app/gone 1", "app/log operator's", "app/sub/", "app/sub/x 1"]
+        [
+            "app/",
+            "app/a 1",
+            "app/gone 1",
+            "app/log operator's",
+            "app/sub/",
+            "app/sub/x 1"
+        ]
     );
 }
 
@@ -224,13 +360,26 @@ fn changes_are_taken_back_from_the_journal_and_only_while_nobody_else_was_there(
 fn a_journal_of_an_earlier_version_is_followed() {
     let (bed, journal) = second_install();
     std::fs::write(&bed.records.journal, of_version_1(&journal)).unwrap();
-    assert!(matches!(recover(&bed).unwrap(), Recovery::RolledForward { .. }));
+    assert!(matches!(
+        recover(&bed).unwrap(),
+        Recovery::RolledForward { .. }
+    ));
     let interrupted = before_the_commit(&bed, &journal);
     std::fs::write(&bed.records.journal, of_version_1(&interrupted)).unwrap();
-    assert!(matches!(recover(&bed).unwrap(), Recovery::RolledBack { .. }));
+    assert!(matches!(
+        recover(&bed).unwrap(),
+        Recovery::RolledBack { .. }
+    ));
     assert_eq!(
         bed.listing(),
-        ["app/", "app/a 1", "app/gone 1", "app/log operator's", "app/sub/", "app/sub/x 1"]
+        [
+            "app/",
+            "app/a 1",
+            "app/gone 1",
+            "app/log operator's",
+            "app/sub/",
+            "app/sub/x 1"
+        ]
     );
 }
 
@@ -253,7 +402,10 @@ fn one_flipped_bit_is_found_or_makes_no_difference() {
                 other => panic!("bit {bit} of byte {position}: {other:?}"),
             }
         }
-        assert!(found > without && without > 0, "{found} found, {without} without a difference");
+        assert!(
+            found > without && without > 0,
+            "{found} found, {without} without a difference"
+        );
     }
 }
 
@@ -269,19 +421,32 @@ fn what_somebody_puts_in_place_of_new_files_before_recovery_stays_whatever_inode
         }
         for _ in 0..2 {
             let error = recover(&bed).unwrap_err();
-            let RecoverError::Left { left, .. } = &error else { panic!("{error:?}") };
+            let RecoverError::Left { left, .. } = &error else {
+                panic!("{error:?}")
+            };
             assert!(
                 left.len() == 1 && left[0].contains("app/a, which is the file or folder of before"),
                 "{error}"
             );
         }
-        let kept = ["app/a", "app/new"].map(|path| std::fs::read_to_string(bed.host(path)).unwrap());
+        let kept =
+            ["app/a", "app/new"].map(|path| std::fs::read_to_string(bed.host(path)).unwrap());
         assert_eq!(kept, ["by hand", "by hand"]);
         std::fs::remove_file(bed.host("app/a")).unwrap();
         let recovery = recover(&bed).unwrap();
-        let Recovery::RolledBack { kept, .. } = &recovery else { panic!("{recovery:?}") };
-        assert!(kept.len() == 1 && kept[0].contains("app/new was put there by somebody else"), "{kept:?}");
-        assert!(!recovery.to_string().contains("every file is as it was before"), "{recovery}");
+        let Recovery::RolledBack { kept, .. } = &recovery else {
+            panic!("{recovery:?}")
+        };
+        assert!(
+            kept.len() == 1 && kept[0].contains("app/new was put there by somebody else"),
+            "{kept:?}"
+        );
+        assert!(
+            !recovery
+                .to_string()
+                .contains("every file is as it was before"),
+            "{recovery}"
+        );
         assert_eq!(
             bed.listing(),
             [
@@ -313,17 +478,33 @@ fn what_somebody_writes_to_new_files_and_folders_before_recovery_is_kept_and_nam
         write(&bed.host(path), "by hand");
     }
     let recovery = recover(&bed).unwrap();
-    let Recovery::RolledBack { kept, .. } = recovery else { panic!("{recovery:?}") };
+    let Recovery::RolledBack { kept, .. } = recovery else {
+        panic!("{recovery:?}")
+    };
     assert_eq!(kept.len(), 3, "{kept:#?}");
     for (path, below) in [("app/a", ""), ("app/new", ""), ("app/dir", "sub/theirs")] {
-        let named = kept.iter().find(|kept| kept.starts_with(bed.host(path).to_str().unwrap())).unwrap();
+        let named = kept
+            .iter()
+            .find(|kept| kept.starts_with(bed.host(path).to_str().unwrap()))
+            .unwrap();
         let place = PathBuf::from(named.rsplit(' ').next().unwrap());
         assert_eq!(mode(place.parent().unwrap()), 0o700, "{named}");
-        let place = if below.is_empty() { place } else { place.join(below) };
-        assert_eq!(std::fs::read_to_string(place).unwrap(), "by hand", "{named}");
+        let place = if below.is_empty() {
+            place
+        } else {
+            place.join(below)
+        };
+        assert_eq!(
+            std::fs::read_to_string(place).unwrap(),
+            "by hand",
+            "{named}"
+        );
     }
-    let visible: Vec<String> =
-        bed.listing().into_iter().filter(|line| !line.contains(".codedeploy-")).collect();
+    let visible: Vec<String> = bed
+        .listing()
+        .into_iter()
+        .filter(|line| !line.contains(".codedeploy-"))
+        .collect();
     assert_eq!(visible, ["app/", "app/a 1", "app/log operator's"]);
     assert_eq!(recover(&bed).unwrap(), Recovery::Nothing);
 }
@@ -344,7 +525,11 @@ fn one_process_at_a_time_installs() {
             drop(turn);
         }
     });
-    assert!(taken.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+    assert!(
+        taken
+            .recv_timeout(std::time::Duration::from_millis(100))
+            .is_err()
+    );
     drop(turn);
     taken.recv().unwrap();
     waiting.join().unwrap();

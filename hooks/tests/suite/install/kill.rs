@@ -30,7 +30,10 @@ pub(crate) enum Act {
 }
 
 /// Plays the part that the environment names; without one, this is not the child.
-#[allow(clippy::disallowed_methods, reason = "a test binary has no other way to be told")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test binary has no other way to be told"
+)]
 pub(crate) fn play() {
     let (Ok(stage), Ok(part)) = (std::env::var(STAGE), std::env::var(PART)) else {
         return;
@@ -52,7 +55,11 @@ pub(crate) fn play() {
 
 /// From the beginning of the scene, lets a process do `act` and kills it at its first system call, then another one at
 /// its second, until one finishes; calls `check` after each kill. Returns the number of kills.
-pub(crate) fn kill_at_every_system_call(act: Act, scene: &Scene, mut check: impl FnMut(usize)) -> usize {
+pub(crate) fn kill_at_every_system_call(
+    act: Act,
+    scene: &Scene,
+    mut check: impl FnMut(usize),
+) -> usize {
     let mut at = 0;
     loop {
         scene.reset();
@@ -80,10 +87,17 @@ pub(crate) fn kill_at_every_system_call(act: Act, scene: &Scene, mut check: impl
 
 /// Whether the process reached its system call number `at` and was killed there.
 #[allow(clippy::disallowed_methods, reason = "this test starts itself")]
-#[allow(unsafe_code, reason = "asking to be traced between fork and exec is one system call")]
+#[allow(
+    unsafe_code,
+    reason = "asking to be traced between fork and exec is one system call"
+)]
 fn killed(part: &str, scene: &Scene, at: usize) -> bool {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "install::killed::the_part_of_the_process_that_is_killed", "--test-threads=1"]);
+    command.args([
+        "--exact",
+        "install::killed::the_part_of_the_process_that_is_killed",
+        "--test-threads=1",
+    ]);
     command.env(STAGE, scene.bed.root.path()).env(PART, part);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
@@ -97,7 +111,14 @@ fn killed(part: &str, scene: &Scene, at: usize) -> bool {
     ptrace::setoptions(pid, options).unwrap();
     ptrace::cont(pid, None).unwrap();
     // The part runs on a thread of its own, which stops at its start and where it raises a signal.
-    stops(pid, WaitStatus::PtraceEvent(pid, Signal::SIGTRAP, ptrace::Event::PTRACE_EVENT_CLONE as i32));
+    stops(
+        pid,
+        WaitStatus::PtraceEvent(
+            pid,
+            Signal::SIGTRAP,
+            ptrace::Event::PTRACE_EVENT_CLONE as i32,
+        ),
+    );
     let thread = Pid::from_raw(ptrace::getevent(pid).unwrap().try_into().unwrap());
     ptrace::cont(pid, None).unwrap();
     stops(thread, WaitStatus::Stopped(thread, Signal::SIGSTOP));

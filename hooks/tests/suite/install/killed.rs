@@ -38,12 +38,19 @@ fn an_install_that_is_killed_anywhere_is_taken_back_or_completed() {
                 }
             }
         };
-        assert_eq!(scene.differences(expected), [] as [&str; 0], "killed at system call {at}: {recovery}");
+        assert_eq!(
+            scene.differences(expected),
+            [] as [&str; 0],
+            "killed at system call {at}: {recovery}"
+        );
         assert_eq!(scene.bed.recover(), Recovery::Nothing);
         scene.assert_clean();
     });
     println!("{kills} kills: {back} taken back, {forward} completed");
-    assert!(back > 50 && forward > 5, "{kills} kills, {back} taken back, {forward} completed");
+    assert!(
+        back > 50 && forward > 5,
+        "{kills} kills, {back} taken back, {forward} completed"
+    );
 }
 
 #[test]
@@ -69,11 +76,19 @@ fn taking_an_install_back_can_be_killed_anywhere() {
                 }
             }
         };
-        assert_eq!(scene.differences(expected), [] as [&str; 0], "killed at system call {at}: {recovery}");
+        assert_eq!(
+            scene.differences(expected),
+            [] as [&str; 0],
+            "killed at system call {at}: {recovery}"
+        );
         scene.assert_clean();
         if expected == &scene.new {
             scene.bed.restore().unwrap();
-            assert_eq!(scene.differences(&scene.old), [] as [&str; 0], "killed at system call {at}");
+            assert_eq!(
+                scene.differences(&scene.old),
+                [] as [&str; 0],
+                "killed at system call {at}"
+            );
         }
     });
     println!("{kills} kills: {back} times not taken back, {forward} times completed");
@@ -92,16 +107,27 @@ fn a_recovery_that_is_killed_anywhere_is_recovered() {
     assert_eq!(points.len(), 3, "{points:?}");
     // An Install that was killed while it built, changed names, and put away.
     let mut kills = 0;
-    let spread = points.values().flat_map(|points| points.iter().step_by(points.len() / 2));
+    let spread = points
+        .values()
+        .flat_map(|points| points.iter().step_by(points.len() / 2));
     for at in spread.copied() {
         let mut expected = None;
         kills += kill_at_every_system_call(Act::RecoverAfter(at), &scene, |kill| {
             scene.bed.recover();
             assert_eq!(scene.bed.recover(), Recovery::Nothing);
-            let expected = *expected
-                .get_or_insert_with(|| if scene.seen() == scene.old { &scene.old } else { &scene.new });
+            let expected = *expected.get_or_insert_with(|| {
+                if scene.seen() == scene.old {
+                    &scene.old
+                } else {
+                    &scene.new
+                }
+            });
             let differences = scene.differences(expected);
-            assert_eq!(differences, [] as [&str; 0], "Install killed at {at}, its recovery at {kill}");
+            assert_eq!(
+                differences,
+                [] as [&str; 0],
+                "Install killed at {at}, its recovery at {kill}"
+            );
             scene.assert_clean();
         });
     }

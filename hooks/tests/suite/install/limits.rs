@@ -31,9 +31,18 @@ fn nothing_is_installed_in_folders_of_the_agent_or_through_what_the_kernel_makes
     let host = bed.host("").display().to_string();
     for (destination, expected) in [
         (format!("{host}agent"), "which the agent keeps for itself"),
-        (format!("{host}agent/instructions/new"), "which the agent keeps for itself"),
-        (format!("{host}alias/new"), "which the agent keeps for itself"),
-        (format!("{host}not/made/yet/x"), "which the agent keeps for itself"),
+        (
+            format!("{host}agent/instructions/new"),
+            "which the agent keeps for itself",
+        ),
+        (
+            format!("{host}alias/new"),
+            "which the agent keeps for itself",
+        ),
+        (
+            format!("{host}not/made/yet/x"),
+            "which the agent keeps for itself",
+        ),
         (format!("{host}here/z"), "/proc or /sys"),
         ("/proc/self/cwd/z".to_owned(), "/proc or /sys"),
         ("/sys/z".to_owned(), "/proc or /sys"),
@@ -44,14 +53,20 @@ fn nothing_is_installed_in_folders_of_the_agent_or_through_what_the_kernel_makes
         let mut appspec = bed.appspec(&[]);
         let source = ArchivePath::new("x").unwrap();
         let destination = HostPath::new(&destination).unwrap();
-        appspec.files = vec![FileMapping { source, destination: destination.clone() }];
+        appspec.files = vec![FileMapping {
+            source,
+            destination: destination.clone(),
+        }];
         let found = texts(&conflicts(bed.install(&appspec)));
         assert!(found[0].contains(expected), "{destination:?}: {found:?}");
         assert_eq!(bed.tree(), before);
     }
     // From outside, too.
     let found = texts(&conflicts(bed.install_all("")));
-    assert!(found[0].contains("agent/y: inside") && found.len() == 1, "{found:?}");
+    assert!(
+        found[0].contains("agent/y: inside") && found.len() == 1,
+        "{found:?}"
+    );
     bed.install(&bed.appspec(&[("x", "agents")])).unwrap();
 }
 
@@ -63,7 +78,14 @@ fn clean_up_leaves_the_agents_folders_alone() {
     bed.reserved = vec![bed.host("agent")];
     let summary = bed.install_all("app").unwrap();
     assert_eq!(bed.listing(), ["agent/", "agent/x 1", "app/", "app/x 1"]);
-    assert!(summary.warnings.iter().all(|warning| warning.contains("agent")), "{:?}", summary.warnings);
+    assert!(
+        summary
+            .warnings
+            .iter()
+            .all(|warning| warning.contains("agent")),
+        "{:?}",
+        summary.warnings
+    );
 }
 
 #[test]
@@ -78,12 +100,20 @@ fn what_is_too_deep_or_too_long_for_a_host_is_refused_by_name() {
     bed.revision(&[("a/b/c", "1"), ("x", "1")]);
     let before = bed.tree();
     let found = conflicts(bed.install_all(&deep(256 - depth - 2)));
-    assert!(matches!(found[..], [Conflict::TooLong { depth: 257, .. }]), "{found:?}");
+    assert!(
+        matches!(found[..], [Conflict::TooLong { depth: 257, .. }]),
+        "{found:?}"
+    );
     assert!(found[0].to_string().len() < 600, "{}", found[0]);
     let long = format!("{}/", "n".repeat(200)).repeat(30);
     bed.revision(&[("nn/nnn", "1"), (&"m".repeat(150), "1")]);
     let found = conflicts(bed.install_all(&long[..4090 - bed.host("").as_os_str().len()]));
-    assert!(found.iter().all(|conflict| matches!(conflict, Conflict::TooLong { .. })), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .all(|conflict| matches!(conflict, Conflict::TooLong { .. })),
+        "{found:?}"
+    );
     assert_eq!(bed.tree(), before);
 }
 
@@ -111,8 +141,14 @@ fn a_deep_revision_is_refused_by_its_depth() {
     bed.revision(&[(&deep, "1"), ("x", "1")]);
     let began = Instant::now();
     let found = conflicts(bed.install_all("app"));
-    println!("a plan of 1,000 folders in one another takes {:?}", began.elapsed());
-    assert!(matches!(found[..], [Conflict::TooDeepInRevision { .. }]), "{found:?}");
+    println!(
+        "a plan of 1,000 folders in one another takes {:?}",
+        began.elapsed()
+    );
+    assert!(
+        matches!(found[..], [Conflict::TooDeepInRevision { .. }]),
+        "{found:?}"
+    );
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
@@ -155,14 +191,20 @@ fn many_files(bed: &Bed) -> AppSpec {
     for file in 0..5000 {
         files.push((format!("file-{file:05}"), "1"));
     }
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(path, text)| (path.as_str(), *text))
+        .collect();
     bed.revision(&files);
     bed.all_to("app")
 }
 
 fn permissions(bed: &Bed, pattern: impl Fn(usize) -> Pattern) -> Vec<Permission> {
-    let permission =
-        |number| Permission { pattern: pattern(number), mode: Mode::new(0o600), ..bed.permission("app") };
+    let permission = |number| Permission {
+        pattern: pattern(number),
+        mode: Mode::new(0o600),
+        ..bed.permission("app")
+    };
     (0..20_000).map(permission).collect()
 }
 
@@ -174,13 +216,17 @@ fn many_permissions_over_many_files_take_no_time_or_are_refused() {
     appspec.permissions = permissions(&bed, |number| Pattern::Name(NamePattern::new(name(number))));
     let began = Instant::now();
     bed.plan(&appspec).unwrap();
-    println!("a plan of 20,000 permissions for 5,000 files takes {:?}", began.elapsed());
+    println!(
+        "a plan of 20,000 permissions for 5,000 files takes {:?}",
+        began.elapsed()
+    );
     appspec.permissions = permissions(&bed, |_| Pattern::Everything);
     let found = texts(&conflicts(bed.plan(&appspec)));
     assert!(found[0].contains("two entries of permissions"), "{found:?}");
     assert!(found.len() < 300, "{}", found.len());
-    appspec.permissions =
-        permissions(&bed, |number| Pattern::Name(NamePattern::new(format!("*a*{number}*z"))));
+    appspec.permissions = permissions(&bed, |number| {
+        Pattern::Name(NamePattern::new(format!("*a*{number}*z")))
+    });
     let found = texts(&conflicts(bed.plan(&appspec)));
     assert!(found[0].contains("too many entries"), "{found:?}");
     println!("with two that are refused, {:?}", began.elapsed());
@@ -223,10 +269,17 @@ fn a_file_of_another_deployment_group_is_said_to_be_that() {
     other.revision(&[("i", "web"), ("j", "web")]);
     let found = conflicts(other.install_all("app"));
     let mut lines = String::new();
-    found.iter().for_each(|conflict| writeln!(lines, "{conflict}").unwrap());
+    found
+        .iter()
+        .for_each(|conflict| writeln!(lines, "{conflict}").unwrap());
     assert!(
-        lines.contains("app/i: a file is there already, which the deployment group group has installed"),
+        lines.contains(
+            "app/i: a file is there already, which the deployment group group has installed"
+        ),
         "{lines}"
     );
-    assert!(lines.contains("app/j: a file is there already, and"), "{lines}");
+    assert!(
+        lines.contains("app/j: a file is there already, and"),
+        "{lines}"
+    );
 }

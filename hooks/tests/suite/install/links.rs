@@ -40,13 +40,21 @@ fn links_are_copied_verbatim_whatever_they_lead_to() {
     ];
     assert_eq!(bed.listing(), expected);
     bed.install_all("app").unwrap();
-    assert_eq!(bed.listing(), expected, "links of the last version are removed, not what they lead to");
+    assert_eq!(
+        bed.listing(),
+        expected,
+        "links of the last version are removed, not what they lead to"
+    );
 }
 
 #[test]
 fn a_link_to_a_folder_that_is_not_copied_along_is_expanded() {
     let bed = Bed::new();
-    bed.revision(&[("app/main", "m"), ("shared/lib/l", "l"), ("shared/top", "t")]);
+    bed.revision(&[
+        ("app/main", "m"),
+        ("shared/lib/l", "l"),
+        ("shared/top", "t"),
+    ]);
     link("../shared", &bed.archive("app/shared"));
     link("lib", &bed.archive("shared/inner"));
     link("../app", &bed.archive("shared/back"));
@@ -82,11 +90,21 @@ fn an_operators_link_on_the_way_to_a_destination_is_followed() {
     link("data", &bed.host("www"));
     bed.revision(&[("x", "1")]);
     bed.install_all("www/app").unwrap();
-    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/x 1", "www -> data"]);
-    assert_eq!(bed.cleanup(), ["www/app", "www/app/x"], "as the AppSpec writes them");
+    assert_eq!(
+        bed.listing(),
+        ["data/", "data/app/", "data/app/x 1", "www -> data"]
+    );
+    assert_eq!(
+        bed.cleanup(),
+        ["www/app", "www/app/x"],
+        "as the AppSpec writes them"
+    );
     bed.revision(&[("y", "2")]);
     bed.install_all("www/app").unwrap();
-    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/y 2", "www -> data"]);
+    assert_eq!(
+        bed.listing(),
+        ["data/", "data/app/", "data/app/y 2", "www -> data"]
+    );
 }
 
 #[test]
@@ -95,10 +113,16 @@ fn what_an_official_agent_installed_through_an_operators_link_is_cleaned_up() {
     write(&bed.host("data/app/x"), "1");
     link("data", &bed.host("www"));
     let line = |path| bed.host(path).display().to_string();
-    write(&bed.records.cleanup, &format!("{}\n{}\n", line("www/app"), line("www/app/x")));
+    write(
+        &bed.records.cleanup,
+        &format!("{}\n{}\n", line("www/app"), line("www/app/x")),
+    );
     bed.revision(&[("x", "2")]);
     bed.install_all("www/app").unwrap();
-    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/x 2", "www -> data"]);
+    assert_eq!(
+        bed.listing(),
+        ["data/", "data/app/", "data/app/x 2", "www -> data"]
+    );
 }
 
 #[test]
@@ -127,8 +151,14 @@ fn clean_up_through_a_link_removes_nothing_outside() {
 #[test]
 fn a_link_in_place_of_a_file_is_replaced_or_kept_but_not_followed() {
     for (behavior, listing) in [
-        (FileExistsBehavior::Overwrite, ["app/", "app/conf new", "precious old"]),
-        (FileExistsBehavior::Retain, ["app/", "app/conf -> ../precious", "precious old"]),
+        (
+            FileExistsBehavior::Overwrite,
+            ["app/", "app/conf new", "precious old"],
+        ),
+        (
+            FileExistsBehavior::Retain,
+            ["app/", "app/conf -> ../precious", "precious old"],
+        ),
     ] {
         let mut bed = Bed::new();
         bed.behavior = behavior;
@@ -157,7 +187,11 @@ fn a_source_behind_a_link_of_the_revision_is_refused_by_name() {
     bed.revision(&[("real/x", "1")]);
     link("real", &bed.archive("sub"));
     let found = conflicts(bed.install(&bed.appspec(&[("sub/x", "app")])));
-    assert!(found[0].to_string().contains("sub is a symbolic link"), "{}", found[0]);
+    assert!(
+        found[0].to_string().contains("sub is a symbolic link"),
+        "{}",
+        found[0]
+    );
 }
 
 #[test]
@@ -193,20 +227,38 @@ fn a_release_stays_when_the_link_to_it_is_turned() {
     turn("r1");
     bed.revision(&[("v", "1"), ("sub/x", "1")]);
     bed.install_all("current").unwrap();
-    assert_eq!(bed.cleanup(), ["current/sub", "current/sub/x", "current/v"], "as official agents write them");
+    assert_eq!(
+        bed.cleanup(),
+        ["current/sub", "current/sub/x", "current/v"],
+        "as official agents write them"
+    );
     turn("r2");
     bed.revision(&[("v", "2")]);
     bed.install_all("current").unwrap();
-    let expected = ["current -> r2", "r1/", "r1/sub/", "r1/sub/x 1", "r1/v 1", "r2/", "r2/v 2"];
+    let expected = [
+        "current -> r2",
+        "r1/",
+        "r1/sub/",
+        "r1/sub/x 1",
+        "r1/v 1",
+        "r2/",
+        "r2/v 2",
+    ];
     assert_eq!(bed.listing(), expected, "the release before is whole");
     // Back to the first target: the files that were deployed there do not conflict.
     turn("r1");
     std::fs::remove_dir_all(bed.host("r2")).unwrap();
     bed.revision(&[("w", "3")]);
     bed.install_all("current").unwrap();
-    assert_eq!(bed.listing(), ["current -> r1", "r1/", "r1/sub/", "r1/sub/x 1", "r1/w 3"]);
+    assert_eq!(
+        bed.listing(),
+        ["current -> r1", "r1/", "r1/sub/", "r1/sub/x 1", "r1/w 3"]
+    );
     bed.restore().unwrap();
-    assert_eq!(bed.listing(), ["current -> r1", "r1/", "r1/sub/", "r1/sub/x 1", "r1/v 1"]);
+    assert_eq!(
+        bed.listing(),
+        ["current -> r1", "r1/", "r1/sub/", "r1/sub/x 1", "r1/v 1"]
+    );
 }
 
 #[test]
@@ -218,7 +270,15 @@ fn what_was_installed_through_a_link_is_taken_back_where_it_was() {
     bed.install_all("www").unwrap();
     write(&bed.host("data/app/of-operator"), "mine");
     bed.restore().unwrap();
-    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/of-operator mine", "www -> data"]);
+    assert_eq!(
+        bed.listing(),
+        [
+            "data/",
+            "data/app/",
+            "data/app/of-operator mine",
+            "www -> data"
+        ]
+    );
 }
 
 /// A link of user 4321 in a folder of that user; it leads to a folder of user `owner`.
@@ -245,7 +305,9 @@ fn a_link_that_a_stranger_planted_is_not_followed_which_needs_root() {
     ] {
         let bed = Bed::new();
         planted(&bed, owner);
-        on_the_way.into_iter().for_each(|target| link(target, &bed.host("mine/app")));
+        on_the_way
+            .into_iter()
+            .for_each(|target| link(target, &bed.host("mine/app")));
         bed.revision(&[("x", "1")]);
         let before = bed.tree();
         let found = conflicts(bed.install_all(destination));
@@ -285,7 +347,11 @@ fn clean_up_does_not_go_through_a_planted_link_which_needs_root() {
     conflicts(bed.install_all("home/app"));
     let summary = bed.install_all("elsewhere").unwrap();
     assert!(bed.host("target/existing").exists());
-    assert!(summary.warnings[0].contains("home/app is a symbolic link"), "{:?}", summary.warnings);
+    assert!(
+        summary.warnings[0].contains("home/app is a symbolic link"),
+        "{:?}",
+        summary.warnings
+    );
 }
 
 #[test]
@@ -300,7 +366,10 @@ fn an_existing_file_gets_permissions_only_without_links_on_the_way() {
     appspec.permissions = vec![permission];
     let text = conflicts(bed.install(&appspec))[0].to_string();
     let link = bed.host("www").display().to_string();
-    assert!(text.contains(&format!("{link} is a symbolic link of ")), "{text}");
+    assert!(
+        text.contains(&format!("{link} is a symbolic link of ")),
+        "{text}"
+    );
     appspec.permissions[0].object = bed.host_path("data/conf");
     bed.install(&appspec).unwrap();
     assert_eq!(super::bed::mode(&bed.host("data/conf")), 0o600);

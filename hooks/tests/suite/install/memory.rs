@@ -19,14 +19,20 @@ const BED: &str = "CODEDEPLOY_TEST_MEMORY_BED";
 
 /// Runs as the child: installs, and reports its peak memory.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "a test binary has no other way to be told")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test binary has no other way to be told"
+)]
 fn child() {
     let Ok(root) = std::env::var(BED) else { return };
     let mut bed = Bed::at(Path::new(&root));
     bed.deployment = std::fs::read_to_string(bed.root.path().join("deployment")).unwrap();
     bed.install_all("app").unwrap();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
     std::fs::write(bed.root.path().join("peak"), (peak * 1024).to_string()).unwrap();
 }
@@ -38,10 +44,15 @@ fn peak(bed: &Bed, deployment: &str) -> usize {
     std::fs::write(bed.root.path().join("deployment"), deployment).unwrap();
     let (_, module) = module_path!().split_once("::").unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());
-    let child = child.args(["--exact", &format!("{module}::child")]).env(BED, bed.root.path());
+    let child = child
+        .args(["--exact", &format!("{module}::child")])
+        .env(BED, bed.root.path());
     let output = child.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    std::fs::read_to_string(bed.root.path().join("peak")).unwrap().parse().unwrap()
+    std::fs::read_to_string(bed.root.path().join("peak"))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn files(bed: &Bed, count: usize) {
@@ -60,7 +71,10 @@ fn an_install_takes_at_most_200_bytes_for_each_object_beside_its_path() {
     files(&bed, FILES);
     // This gives each file a step of its own.
     for folder in 0..20 {
-        write(&bed.host(&format!("app/folder-{folder:02}/of-the-operator")), "");
+        write(
+            &bed.host(&format!("app/folder-{folder:02}/of-the-operator")),
+            "",
+        );
     }
     let mut costs = Vec::new();
     for (deployment, what) in [
@@ -73,6 +87,9 @@ fn an_install_takes_at_most_200_bytes_for_each_object_beside_its_path() {
         costs.push((each.saturating_sub(PATHS), what));
     }
     for (cost, what) in costs {
-        assert!(cost <= MOST_PER_OBJECT, "{cost} bytes for each object when {what}");
+        assert!(
+            cost <= MOST_PER_OBJECT,
+            "{cost} bytes for each object when {what}"
+        );
     }
 }

@@ -14,7 +14,8 @@ type Model = BTreeMap<PathBuf, What>;
 /// Up to a dozen objects at short paths, so that trees collide; paths below anything but a folder are dropped.
 fn trees() -> impl Strategy<Value = Model> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
-    let path = prop::collection::vec(name, 1..4).prop_map(|names| names.iter().collect::<PathBuf>());
+    let path =
+        prop::collection::vec(name, 1..4).prop_map(|names| names.iter().collect::<PathBuf>());
     let what = prop_oneof![
         3 => "[0-9]{1,3}".prop_map(|text| What::File(text.into_bytes())),
         2 => Just(What::Folder),
@@ -24,7 +25,9 @@ fn trees() -> impl Strategy<Value = Model> {
         let mut tree = Model::new();
         for (path, what) in objects {
             let parents: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_path_buf).collect();
-            let blocked = parents.iter().any(|parent| !matches!(tree.get(parent), None | Some(What::Folder)));
+            let blocked = parents
+                .iter()
+                .any(|parent| !matches!(tree.get(parent), None | Some(What::Folder)));
             if blocked || tree.contains_key(&path) {
                 continue;
             }
@@ -48,7 +51,9 @@ fn make(root: &Path, model: &Model) {
 }
 
 fn seen(root: &Path) -> Model {
-    let tree = tree(root).into_iter().filter(|(path, _)| path != Path::new(""));
+    let tree = tree(root)
+        .into_iter()
+        .filter(|(path, _)| path != Path::new(""));
     tree.map(|(path, seen)| (path, seen.what)).collect()
 }
 
@@ -61,7 +66,9 @@ fn expected(
 ) -> Option<(Model, Vec<PathBuf>)> {
     let mut host = host.clone();
     for path in cleanup.iter().rev() {
-        let has_children = host.keys().any(|other| other != path && other.starts_with(path));
+        let has_children = host
+            .keys()
+            .any(|other| other != path && other.starts_with(path));
         if !has_children {
             host.remove(path);
         }

@@ -18,13 +18,22 @@ fn with_mounts(test: impl FnOnce() + Send + 'static) {
     .unwrap();
 }
 
-#[allow(unsafe_code, reason = "mount namespaces have no safe interface here; the strings end in NUL")]
+#[allow(
+    unsafe_code,
+    reason = "mount namespaces have no safe interface here; the strings end in NUL"
+)]
 fn private_mounts() {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     unsafe {
         assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
         assert_eq!(
-            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()),
+            libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                private,
+                std::ptr::null()
+            ),
             0
         );
     }
@@ -35,18 +44,31 @@ fn mount(at: &Path, options: &std::ffi::CStr) {
     mount_as(c"tmpfs", 0, at, options);
 }
 
-#[allow(unsafe_code, reason = "mounting has no safe interface here; the strings end in NUL")]
+#[allow(
+    unsafe_code,
+    reason = "mounting has no safe interface here; the strings end in NUL"
+)]
 fn mount_as(kind: &std::ffi::CStr, flags: libc::c_ulong, at: &Path, options: &std::ffi::CStr) {
     use std::os::unix::ffi::OsStrExt as _;
     std::fs::create_dir_all(at).unwrap();
     let at = std::ffi::CString::new(at.as_os_str().as_bytes()).unwrap();
-    let mounted =
-        unsafe { libc::mount(c"none".as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+    let mounted = unsafe {
+        libc::mount(
+            c"none".as_ptr(),
+            at.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
+    };
     assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Bind-mounts `at` on itself, with `flags`.
-#[allow(unsafe_code, reason = "mounting has no safe interface here; the strings end in NUL")]
+#[allow(
+    unsafe_code,
+    reason = "mounting has no safe interface here; the strings end in NUL"
+)]
 fn bind(at: &Path, flags: libc::c_ulong) {
     use std::os::unix::ffi::OsStrExt as _;
     std::fs::create_dir_all(at).unwrap();
@@ -83,7 +105,10 @@ fn deploy(bed: &mut Bed, number: usize, folders: &[&str]) {
 
 /// The files that an operator sees; files for a rollback stay on their file system, under a hidden name.
 fn visible(bed: &Bed) -> Vec<String> {
-    bed.listing().into_iter().filter(|line| !line.contains(".codedeploy-")).collect()
+    bed.listing()
+        .into_iter()
+        .filter(|line| !line.contains(".codedeploy-"))
+        .collect()
 }
 
 #[test]
@@ -95,11 +120,20 @@ fn a_disk_without_room_is_found_before_anything_changes() {
         bed.revision(&[("a", "1")]);
         bed.install_all("app").unwrap();
         let large = "x".repeat(100 * 1024);
-        bed.revision(&[("a", "2"), ("sub/x", &large), ("sub/y", &large), ("sub/z", &large)]);
+        bed.revision(&[
+            ("a", "2"),
+            ("sub/x", &large),
+            ("sub/y", &large),
+            ("sub/z", &large),
+        ]);
         let before = bed.tree();
         let found = conflicts(bed.install_all("app"));
         assert!(matches!(&found[..], [Conflict::NoRoom { .. }]), "{found:?}");
-        assert!(found[0].to_string().contains("has room for 2"), "{}", found[0]);
+        assert!(
+            found[0].to_string().contains("has room for 2"),
+            "{}",
+            found[0]
+        );
         assert_eq!(bed.tree(), before);
     });
 }
@@ -111,9 +145,17 @@ fn a_disk_without_inodes_is_found_before_anything_changes() {
         let bed = Bed::new();
         mount(&bed.host(""), c"nr_inodes=8");
         let files: Vec<String> = (0..10).map(|n| n.to_string()).collect();
-        bed.revision(&files.iter().map(|name| (name.as_str(), "")).collect::<Vec<_>>());
+        bed.revision(
+            &files
+                .iter()
+                .map(|name| (name.as_str(), ""))
+                .collect::<Vec<_>>(),
+        );
         let found = conflicts(bed.install_all("app"));
-        assert!(matches!(&found[..], [Conflict::NoInodes { needed: 11, .. }]), "{found:?}");
+        assert!(
+            matches!(&found[..], [Conflict::NoInodes { needed: 11, .. }]),
+            "{found:?}"
+        );
     });
 }
 
@@ -132,7 +174,10 @@ fn a_disk_that_is_full_all_of_a_sudden_leaves_everything_as_it_was() {
         let before = bed.tree();
         let error = install::install(plan, &bed.turn()).unwrap_err();
         let step = error.source().unwrap();
-        assert!(step.source().unwrap().to_string().contains("No space left"), "{step}");
+        assert!(
+            step.source().unwrap().to_string().contains("No space left"),
+            "{step}"
+        );
         assert_eq!(bed.tree(), before);
         bed.revision(&[("a", "2")]);
         bed.install_all("app").unwrap();
@@ -154,7 +199,10 @@ fn where_there_is_no_room_for_a_way_back_the_last_one_is_given_up() {
             bed.revision(&[("large", &large), ("version", version)]);
             // Two versions fit, three do not.
             bed.install_all("app").unwrap();
-            assert_eq!(visible(&bed).last().unwrap(), &format!("app/version {version}"));
+            assert_eq!(
+                visible(&bed).last().unwrap(),
+                &format!("app/version {version}")
+            );
         }
         bed.restore().unwrap();
         assert_eq!(visible(&bed).last().unwrap(), "app/version d-3");
@@ -168,13 +216,30 @@ fn a_read_only_mount_is_found_before_anything_changes() {
         let bed = Bed::new();
         mount(&bed.host("app"), c"");
         bed.revision(&[("a", "1"), ("b", "1")]);
-        bed.install(&bed.appspec(&[("a", "app"), ("b", "other")])).unwrap();
-        mount_as(c"tmpfs", libc::MS_REMOUNT | libc::MS_RDONLY, &bed.host("app"), c"");
+        bed.install(&bed.appspec(&[("a", "app"), ("b", "other")]))
+            .unwrap();
+        mount_as(
+            c"tmpfs",
+            libc::MS_REMOUNT | libc::MS_RDONLY,
+            &bed.host("app"),
+            c"",
+        );
         let before = bed.tree();
         let found = conflicts(bed.install(&bed.appspec(&[("a", "app"), ("b", "other")])));
-        assert_eq!(found, [Conflict::ReadOnly { path: bed.host("app") }]);
+        assert_eq!(
+            found,
+            [Conflict::ReadOnly {
+                path: bed.host("app")
+            }]
+        );
         let found = conflicts(bed.install(&bed.appspec(&[("b", "other")])));
-        assert_eq!(found, [Conflict::ReadOnly { path: bed.host("app") }], "what is there must go");
+        assert_eq!(
+            found,
+            [Conflict::ReadOnly {
+                path: bed.host("app")
+            }],
+            "what is there must go"
+        );
         assert_eq!(bed.tree(), before);
     });
 }
@@ -186,7 +251,11 @@ fn destinations_on_file_systems_of_their_own_change_and_come_back_together() {
         let mut bed = Bed::new();
         mount(&bed.host("srv"), c"");
         mount(&bed.host("var/lib"), c"");
-        let appspec = bed.appspec(&[("web", "srv/web"), ("data", "var/lib/data"), ("conf", "etc")]);
+        let appspec = bed.appspec(&[
+            ("web", "srv/web"),
+            ("data", "var/lib/data"),
+            ("conf", "etc"),
+        ]);
         bed.revision(&[("web/index", "1"), ("data/x", "1"), ("conf", "1")]);
         bed.install(&appspec).unwrap();
         let before = bed.tree();
@@ -225,7 +294,10 @@ fn a_mount_point_below_an_installed_folder_stays() {
         mount(&bed.host("app/data"), c"");
         bed.revision(&[("x", "2"), ("data/new", "2")]);
         bed.install_all("app").unwrap();
-        assert_eq!(bed.listing(), ["app/", "app/data/", "app/data/new 2", "app/x 2"]);
+        assert_eq!(
+            bed.listing(),
+            ["app/", "app/data/", "app/data/new 2", "app/x 2"]
+        );
     });
 }
 
@@ -243,12 +315,18 @@ fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its
         deploy(&mut bed, 2, &folders);
         let second = kept(&bed);
         assert_eq!(
-            second.iter().map(|kept| kept.parent().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
+            second
+                .iter()
+                .map(|kept| kept.parent().unwrap().to_str().unwrap())
+                .collect::<Vec<_>>(),
             ["docroot", "srv"]
         );
         for folder in &second {
             assert_eq!(
-                (mode(&bed.host("").join(folder)), owner(&bed.host("").join(folder))),
+                (
+                    mode(&bed.host("").join(folder)),
+                    owner(&bed.host("").join(folder))
+                ),
                 (0o700, (0, 0))
             );
         }
@@ -264,13 +342,19 @@ fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its
         deploy(&mut bed, 4, &folders);
         let fourth = kept(&bed);
         assert_eq!((third.len(), fourth.len()), (2, 2));
-        assert!(third.iter().all(|kept| !fourth.contains(kept)), "{third:?}, {fourth:?}");
+        assert!(
+            third.iter().all(|kept| !fourth.contains(kept)),
+            "{third:?}, {fourth:?}"
+        );
 
         // Another agent took over, and removed old deployments with their records.
         std::fs::remove_dir_all(bed.deployment()).unwrap();
         deploy(&mut bed, 5, &folders);
         let fifth = kept(&bed);
-        assert!(fifth.len() == 2 && fourth.iter().all(|kept| !fifth.contains(kept)), "{fourth:?}, {fifth:?}");
+        assert!(
+            fifth.len() == 2 && fourth.iter().all(|kept| !fifth.contains(kept)),
+            "{fourth:?}, {fifth:?}"
+        );
         bed.restore().unwrap();
         assert!(visible(&bed).contains(&"docroot/version 4".into()));
     });
@@ -292,21 +376,36 @@ fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
         let folders = ["data/www", "same/app"];
         deploy(&mut bed, 1, &folders);
         deploy(&mut bed, 2, &folders);
-        let places: Vec<_> =
-            kept(&bed).iter().map(|kept| kept.parent().unwrap().display().to_string()).collect();
+        let places: Vec<_> = kept(&bed)
+            .iter()
+            .map(|kept| kept.parent().unwrap().display().to_string())
+            .collect();
         assert_eq!(places, ["data/www", "same"]);
 
         let own = kept(&bed);
         let mut other = Bed::at(bed.root.path());
-        other.records.pointer = other.records.pointer.with_file_name("other_last_successful_install");
+        other.records.pointer = other
+            .records
+            .pointer
+            .with_file_name("other_last_successful_install");
         other.records.cleanup = other.records.cleanup.with_file_name("other-cleanup");
-        other.records.instructions = other.records.instructions.with_file_name("other-install.json");
+        other.records.instructions = other
+            .records
+            .instructions
+            .with_file_name("other-install.json");
         for number in [11, 12, 13] {
             deploy(&mut other, number, &["data/www/other"]);
         }
-        assert!(own.iter().all(|kept| bed.host("").join(kept).exists()), "another group's are not touched");
+        assert!(
+            own.iter().all(|kept| bed.host("").join(kept).exists()),
+            "another group's are not touched"
+        );
         bed.restore().unwrap();
-        assert!(visible(&bed).contains(&"data/www/secret secret".into()), "{:?}", visible(&bed));
+        assert!(
+            visible(&bed).contains(&"data/www/secret secret".into()),
+            "{:?}",
+            visible(&bed)
+        );
     });
 }
 
@@ -328,7 +427,11 @@ fn what_an_earlier_version_kept_beside_its_place_comes_back_and_goes() {
             }
             std::fs::remove_dir(&folder).unwrap();
             let record = bed.deployment().join("undo.json");
-            std::fs::write(&record, super::journals::of_version_1(&std::fs::read(&record).unwrap())).unwrap();
+            std::fs::write(
+                &record,
+                super::journals::of_version_1(&std::fs::read(&record).unwrap()),
+            )
+            .unwrap();
             assert_eq!(kept(&bed).len(), 2);
             if restored {
                 bed.restore().unwrap();
@@ -338,7 +441,11 @@ fn what_an_earlier_version_kept_beside_its_place_comes_back_and_goes() {
             } else {
                 let loose = kept(&bed);
                 deploy(&mut bed, 3, &["srv/a"]);
-                assert!(kept(&bed).iter().all(|kept| !loose.contains(kept)), "{:?}", kept(&bed));
+                assert!(
+                    kept(&bed).iter().all(|kept| !loose.contains(kept)),
+                    "{:?}",
+                    kept(&bed)
+                );
             }
         }
     });

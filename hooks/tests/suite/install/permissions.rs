@@ -2,14 +2,22 @@
 
 use std::path::Path;
 
-use codedeploy_hooks::appspec::{Acl, AclEntry, AclTag, AppliesTo, Mode, NamePattern, Pattern, Principal};
+use codedeploy_hooks::appspec::{
+    Acl, AclEntry, AclTag, AppliesTo, Mode, NamePattern, Pattern, Principal,
+};
 
 use super::bed::{Bed, chmod, link, mode, owner, write};
 
 #[test]
 fn a_pattern_means_everything_below_or_direct_children_by_name() {
     let bed = Bed::new();
-    bed.revision(&[("a.sh", ""), ("b.txt", ""), ("sub/c.sh", ""), ("sub/d.txt", ""), ("keep.tmp", "")]);
+    bed.revision(&[
+        ("a.sh", ""),
+        ("b.txt", ""),
+        ("sub/c.sh", ""),
+        ("sub/d.txt", ""),
+        ("keep.tmp", ""),
+    ]);
     for path in ["a.sh", "b.txt", "sub/c.sh", "sub/d.txt", "keep.tmp"] {
         chmod(&bed.archive(path), 0o644);
     }
@@ -22,7 +30,10 @@ fn a_pattern_means_everything_below_or_direct_children_by_name() {
     below.mode = Mode::new(0o600);
     below.except = vec![NamePattern::new("*.txt")];
     let mut folders = bed.permission("app");
-    folders.applies_to = AppliesTo { files: false, directories: true };
+    folders.applies_to = AppliesTo {
+        files: false,
+        directories: true,
+    };
     folders.mode = Mode::new(0o711);
     let mut appspec = bed.all_to("app");
     appspec.permissions = vec![named, below, folders];
@@ -37,7 +48,10 @@ fn a_pattern_means_everything_below_or_direct_children_by_name() {
         "app/of-operator",
     ]
     .map(|path| mode(&bed.host(path)));
-    assert_eq!(modes, [0o750, 0o644, 0o711, 0o600, 0o644, 0o644, 0o644].map(|mode: u32| mode));
+    assert_eq!(
+        modes,
+        [0o750, 0o644, 0o711, 0o600, 0o644, 0o644, 0o644].map(|mode: u32| mode)
+    );
     assert_eq!(summary.warnings, [] as [&str; 0]);
 }
 
@@ -57,7 +71,10 @@ fn an_object_that_is_not_installed_gets_a_warning_and_an_existing_file_gets_its_
     let plan = bed.plan(&appspec).unwrap();
     assert_eq!(plan.warnings().len(), 2, "{:?}", plan.warnings());
     bed.install(&appspec).unwrap();
-    assert_eq!((mode(&bed.host("etc/config")), mode(&bed.host("etc/other"))), (0o604, before));
+    assert_eq!(
+        (mode(&bed.host("etc/config")), mode(&bed.host("etc/other"))),
+        (0o604, before)
+    );
 }
 
 #[test]
@@ -69,7 +86,10 @@ fn folders_that_forbid_writing_can_be_filled_and_removed() {
     permission.mode = Mode::new(0o555);
     appspec.permissions = vec![permission];
     bed.install(&appspec).unwrap();
-    assert_eq!(["app/sub", "app/sub/deep", "app/sub/deep/x"].map(|path| mode(&bed.host(path))), [0o555; 3]);
+    assert_eq!(
+        ["app/sub", "app/sub/deep", "app/sub/deep/x"].map(|path| mode(&bed.host(path))),
+        [0o555; 3]
+    );
     bed.revision(&[("sub", "a file now")]);
     let summary = bed.install_all("app").unwrap();
     assert_eq!(bed.listing(), ["app/", "app/sub a file now"]);
@@ -92,7 +112,10 @@ fn permissions_do_not_follow_links() {
     appspec.permissions = vec![permission];
     let before = owner(&bed.host("precious"));
     bed.install(&appspec).unwrap();
-    assert_eq!((mode(&bed.host("precious")), owner(&bed.host("precious"))), (0o640, before));
+    assert_eq!(
+        (mode(&bed.host("precious")), owner(&bed.host("precious"))),
+        (0o640, before)
+    );
     if nix::unistd::geteuid().is_root() {
         assert_eq!(owner(&bed.host("app/link")).0, 4321);
     }
@@ -108,20 +131,37 @@ fn set_id_bits_survive_a_new_owner_which_needs_root() {
     chmod(&bed.host("there"), 0o6755);
     let mut appspec = bed.all_to("app");
     let mut tool = bed.permission("app/tool");
-    (tool.owner, tool.group) = (Some(Principal::Id(4321)), Some(Principal::Name("daemon".into())));
+    (tool.owner, tool.group) = (
+        Some(Principal::Id(4321)),
+        Some(Principal::Name("daemon".into())),
+    );
     tool.mode = Mode::new(0o6755);
     let mut there = bed.permission("there");
     there.owner = Some(Principal::Id(4321));
     appspec.permissions = vec![tool, there];
     bed.install(&appspec).unwrap();
-    let daemon = nix::unistd::Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
-    assert_eq!((mode(&bed.host("app/tool")), owner(&bed.host("app/tool"))), (0o6755, (4321, daemon)));
+    let daemon = nix::unistd::Group::from_name("daemon")
+        .unwrap()
+        .unwrap()
+        .gid
+        .as_raw();
+    assert_eq!(
+        (mode(&bed.host("app/tool")), owner(&bed.host("app/tool"))),
+        (0o6755, (4321, daemon))
+    );
     assert_eq!(mode(&bed.host("app/plain")), 0o4755);
-    assert_eq!((mode(&bed.host("there")), owner(&bed.host("there")).0), (0o6755, 4321));
+    assert_eq!(
+        (mode(&bed.host("there")), owner(&bed.host("there")).0),
+        (0o6755, 4321)
+    );
 }
 
 fn entry(default: bool, tag: AclTag, perms: u8) -> AclEntry {
-    AclEntry { default, tag, perms }
+    AclEntry {
+        default,
+        tag,
+        perms,
+    }
 }
 
 #[test]
@@ -138,7 +178,10 @@ fn an_acl_is_completed_from_the_mode_and_read_by_getfacl() {
         ],
     });
     let mut folder = bed.permission("app");
-    folder.applies_to = AppliesTo { files: false, directories: true };
+    folder.applies_to = AppliesTo {
+        files: false,
+        directories: true,
+    };
     folder.acl = Some(Acl {
         entries: vec![
             entry(false, AclTag::Mask, 7),
@@ -160,7 +203,10 @@ fn an_acl_is_completed_from_the_mode_and_read_by_getfacl() {
         item(0x10, 4, no_one),
         item(0x20, 0, no_one),
     ];
-    assert_eq!(attribute(&bed.host("app/sub/file"), "system.posix_acl_access"), expected.concat());
+    assert_eq!(
+        attribute(&bed.host("app/sub/file"), "system.posix_acl_access"),
+        expected.concat()
+    );
     let expected = [
         version,
         item(0x01, 7, no_one),
@@ -169,9 +215,15 @@ fn an_acl_is_completed_from_the_mode_and_read_by_getfacl() {
         item(0x10, 5, no_one),
         item(0x20, 0, no_one),
     ];
-    assert_eq!(attribute(&bed.host("app/sub"), "system.posix_acl_default"), expected.concat());
+    assert_eq!(
+        attribute(&bed.host("app/sub"), "system.posix_acl_default"),
+        expected.concat()
+    );
     let text = getfacl(&bed.host("app/sub/file"));
-    assert_eq!(text, "user::rw-\nuser:77:rw-\ngroup::r--\ngroup:0:--x\nmask::r--\nother::---\n");
+    assert_eq!(
+        text,
+        "user::rw-\nuser:77:rw-\ngroup::r--\ngroup:0:--x\nmask::r--\nother::---\n"
+    );
     let expected = "user::rwx\ngroup::r-x\nmask::rwx\nother::r-x\ndefault:user::rwx\ndefault:user:88:rwx\ndefault:group::r-x\ndefault:mask::r-x\ndefault:other::---\n";
     assert_eq!(getfacl(&bed.host("app/sub")), expected);
 }
@@ -183,12 +235,24 @@ fn attribute(path: &Path, name: &str) -> Vec<u8> {
     value
 }
 
-#[allow(clippy::disallowed_methods, reason = "the oracle of this test is a tool of the system")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the oracle of this test is a tool of the system"
+)]
 fn getfacl(path: &Path) -> String {
     let mut command = std::process::Command::new("getfacl");
-    let output =
-        command.args(["--numeric", "--omit-header", "--absolute-names", "--no-effective"]).arg(path).output();
-    String::from_utf8(output.unwrap().stdout).unwrap().replace("\n\n", "\n")
+    let output = command
+        .args([
+            "--numeric",
+            "--omit-header",
+            "--absolute-names",
+            "--no-effective",
+        ])
+        .arg(path)
+        .output();
+    String::from_utf8(output.unwrap().stdout)
+        .unwrap()
+        .replace("\n\n", "\n")
 }
 
 #[test]
@@ -212,5 +276,8 @@ fn a_new_folder_inherits_what_its_parent_hands_down() {
     bed.revision(&[("sub/x", "")]);
     bed.install_all("shared").unwrap();
     assert_eq!(mode(&bed.host("shared/sub")), 0o2755);
-    assert_eq!(owner(&bed.host("shared/sub")).1, owner(&bed.host("shared")).1);
+    assert_eq!(
+        owner(&bed.host("shared/sub")).1,
+        owner(&bed.host("shared")).1
+    );
 }

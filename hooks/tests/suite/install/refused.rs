@@ -12,15 +12,25 @@ fn every_conflict_is_listed_at_once_and_nothing_changes() {
     let bed = Bed::new();
     bed.revision(&[("old", "0")]);
     bed.install_all("app").unwrap();
-    bed.revision(&[("a", "1"), ("b", "1"), ("dir/x", "1"), ("folder", "1"), ("other/a", "2")]);
+    bed.revision(&[
+        ("a", "1"),
+        ("b", "1"),
+        ("dir/x", "1"),
+        ("folder", "1"),
+        ("other/a", "2"),
+    ]);
     link("a", &bed.archive("link"));
     nix::unistd::mkfifo(&bed.archive("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     write(&bed.host("app/a"), "operator's");
     write(&bed.host("app/dir"), "a file");
     write(&bed.host("app/folder/y"), "in a folder");
     write(&bed.host("file"), "");
-    let mut appspec =
-        bed.appspec(&[("/", "app"), ("missing", "app"), ("other/a", "app/other"), ("b", "file/below")]);
+    let mut appspec = bed.appspec(&[
+        ("/", "app"),
+        ("missing", "app"),
+        ("other/a", "app/other"),
+        ("b", "file/below"),
+    ]);
     let archive = bed.archive("inside");
     appspec.files.push(codedeploy_hooks::appspec::FileMapping {
         source: codedeploy_hooks::appspec::ArchivePath::new("b").unwrap(),
@@ -35,15 +45,29 @@ fn every_conflict_is_listed_at_once_and_nothing_changes() {
     patterned.pattern = Pattern::Name(NamePattern::new("*"));
     let mut inherited = bed.permission("app/old-b");
     inherited.object = bed.host_path("file");
-    inherited.acl = Some(Acl { entries: vec![AclEntry { default: true, tag: AclTag::Owner, perms: 6 }] });
+    inherited.acl = Some(Acl {
+        entries: vec![AclEntry {
+            default: true,
+            tag: AclTag::Owner,
+            perms: 6,
+        }],
+    });
     let mut labelled = bed.permission("app/nothing");
-    labelled.context = Some(SelinuxContext { user: None, kind: "t".into(), range: None });
+    labelled.context = Some(SelinuxContext {
+        user: None,
+        kind: "t".into(),
+        range: None,
+    });
     let linked = bed.permission("app/link");
     appspec.permissions = vec![unknown, again, patterned, inherited, labelled, linked];
     let before = bed.tree();
     let found: Vec<String> = conflicts(bed.install(&appspec))
         .iter()
-        .map(|conflict| conflict.to_string().replace(bed.root.path().to_str().unwrap(), ""))
+        .map(|conflict| {
+            conflict
+                .to_string()
+                .replace(bed.root.path().to_str().unwrap(), "")
+        })
         .collect();
     let expected = [
         "fifo is a device",
@@ -62,15 +86,20 @@ fn every_conflict_is_listed_at_once_and_nothing_changes() {
         "/host/app/link is a symbolic link",
     ];
     let selinux = std::path::Path::new("/usr/sbin/semanage").exists();
-    for expected in
-        expected.into_iter().chain((!selinux).then_some("semanage and restorecon are not installed"))
+    for expected in expected
+        .into_iter()
+        .chain((!selinux).then_some("semanage and restorecon are not installed"))
     {
         assert!(
             found.iter().any(|conflict| conflict.contains(expected)),
             "{expected:?} is not among {found:#?}"
         );
     }
-    assert_eq!(found.len(), expected.len() + usize::from(!selinux), "{found:#?}");
+    assert_eq!(
+        found.len(),
+        expected.len() + usize::from(!selinux),
+        "{found:#?}"
+    );
     assert_eq!(bed.tree(), before);
 }
 
@@ -78,7 +107,11 @@ fn every_conflict_is_listed_at_once_and_nothing_changes() {
 fn a_name_that_the_records_cannot_hold_is_refused() {
     let bed = Bed::new();
     bed.revision(&[("a\nb", "1")]);
-    assert!(conflicts(bed.install_all("app"))[0].to_string().contains("line break"));
+    assert!(
+        conflicts(bed.install_all("app"))[0]
+            .to_string()
+            .contains("line break")
+    );
 }
 
 #[test]
@@ -86,7 +119,10 @@ fn a_missing_revision_is_an_error_with_its_path() {
     let bed = Bed::new();
     std::fs::remove_dir_all(bed.archive("")).unwrap();
     let error = bed.plan(&bed.all_to("app")).unwrap_err();
-    assert!(matches!(&error, InstallError::Unreadable { .. }), "{error:?}");
+    assert!(
+        matches!(&error, InstallError::Unreadable { .. }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("archive"), "{error}");
 }
 
@@ -95,12 +131,24 @@ fn an_acl_that_names_one_user_twice_is_refused() {
     let bed = Bed::new();
     bed.revision(&[("a", "1")]);
     let mut appspec = bed.all_to("app");
-    let entry = |user| AclEntry { default: false, tag: AclTag::User(user), perms: 4 };
+    let entry = |user| AclEntry {
+        default: false,
+        tag: AclTag::User(user),
+        perms: 4,
+    };
     let mut permission = bed.permission("app");
-    permission.acl =
-        Some(Acl { entries: vec![entry(Principal::Id(0)), entry(Principal::Name("root".into()))] });
+    permission.acl = Some(Acl {
+        entries: vec![
+            entry(Principal::Id(0)),
+            entry(Principal::Name("root".into())),
+        ],
+    });
     appspec.permissions = vec![permission];
-    assert!(conflicts(bed.install(&appspec))[0].to_string().contains("twice"));
+    assert!(
+        conflicts(bed.install(&appspec))[0]
+            .to_string()
+            .contains("twice")
+    );
 }
 
 #[test]
@@ -109,13 +157,21 @@ fn an_unconfined_context_is_refused_where_the_host_says_so() {
     bed.revision(&[("a", "1")]);
     let mut appspec = bed.appspec(&[("a", "app")]);
     let mut labelled = bed.permission("app/a");
-    let (user, kind) = (Some("unconfined_u".to_owned()), "unconfined_exec_t".to_owned());
-    labelled.context = Some(SelinuxContext { user, kind, range: None });
+    let (user, kind) = (
+        Some("unconfined_u".to_owned()),
+        "unconfined_exec_t".to_owned(),
+    );
+    labelled.context = Some(SelinuxContext {
+        user,
+        kind,
+        range: None,
+    });
     appspec.permissions = vec![labelled];
     let refused = |bed: &Bed| match bed.plan(&appspec) {
-        Err(InstallError::Conflicts(conflicts)) => {
-            conflicts.iter().filter(|conflict| matches!(conflict, Conflict::Unconfined { .. })).count()
-        }
+        Err(InstallError::Conflicts(conflicts)) => conflicts
+            .iter()
+            .filter(|conflict| matches!(conflict, Conflict::Unconfined { .. }))
+            .count(),
         // On hosts with SELinux tools.
         Ok(_) => 0,
         Err(other) => panic!("{other}"),

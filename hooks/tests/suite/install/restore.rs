@@ -56,7 +56,9 @@ fn what_came_after_the_install_stays_in_its_place() {
     );
     write(&bed.host("app/log/today"), "written by the application");
     write(&bed.host("app/lib/cache"), "written by the application");
-    let inode = |path: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(bed.host(path)).unwrap());
+    let inode = |path: &str| {
+        std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(bed.host(path)).unwrap())
+    };
     let cache = inode("app/lib/cache");
     let restored = bed.restore().unwrap();
     assert_eq!(restored.summary.warnings, [] as [&str; 0]);
@@ -90,13 +92,19 @@ fn a_folder_that_stays_gets_its_mode_back() {
     bed.restore().unwrap();
     assert_eq!(
         (bed.listing(), mode(&bed.host("app"))),
-        (vec!["app/".into(), "app/log new".into(), "app/x 1".into()], 0o750)
+        (
+            vec!["app/".into(), "app/log new".into(), "app/x 1".into()],
+            0o750
+        )
     );
 }
 
 #[test]
 fn what_was_changed_since_the_install_is_kept_and_named() {
-    let bed = two_versions(&[("a", "1"), ("b", "1"), ("c", "1")], &[("a", "2"), ("b", "2"), ("c", "2")]);
+    let bed = two_versions(
+        &[("a", "1"), ("b", "1"), ("c", "1")],
+        &[("a", "2"), ("b", "2"), ("c", "2")],
+    );
     write(&bed.host("app/a"), "edited in place");
     write(&bed.host("app/b.new"), "saved by an editor");
     std::fs::rename(bed.host("app/b.new"), bed.host("app/b")).unwrap();
@@ -104,10 +112,14 @@ fn what_was_changed_since_the_install_is_kept_and_named() {
     let warnings = bed.restore().unwrap().summary.warnings;
     assert_eq!(bed.listing(), ["app/", "app/a 1", "app/b 1", "app/c 1"]);
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
-    for (warning, name, text) in
-        [(&warnings[0], "a", "edited in place"), (&warnings[1], "b", "saved by an editor")]
-    {
-        assert!(warning.contains(&format!("app/{name} was changed since the Install")), "{warning}");
+    for (warning, name, text) in [
+        (&warnings[0], "a", "edited in place"),
+        (&warnings[1], "b", "saved by an editor"),
+    ] {
+        assert!(
+            warning.contains(&format!("app/{name} was changed since the Install")),
+            "{warning}"
+        );
         let kept = warning.rsplit(' ').next().unwrap();
         assert_eq!(std::fs::read_to_string(kept).unwrap(), text, "{warning}");
     }
@@ -122,8 +134,18 @@ fn files_of_others_are_set_aside_where_a_file_must_come_back() {
     write(&bed.host("app/a/mine"), "operator's");
     let warnings = bed.restore().unwrap().summary.warnings;
     assert_eq!(bed.listing(), ["app/", "app/a 1"]);
-    let kept = warnings[0].split(" kept as ").nth(1).unwrap().split(", because").next().unwrap();
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), "operator's", "{warnings:?}");
+    let kept = warnings[0]
+        .split(" kept as ")
+        .nth(1)
+        .unwrap()
+        .split(", because")
+        .next()
+        .unwrap();
+    assert_eq!(
+        std::fs::read_to_string(kept).unwrap(),
+        "operator's",
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -131,11 +153,21 @@ fn only_the_last_install_of_the_group_can_be_taken_back_and_once() {
     let mut bed = two_versions(&[("a", "1")], &[("a", "2")]);
     let nothing_kept = |bed: &Bed| matches!(bed.restore(), Err(RestoreError::NothingKept { .. }));
     bed.deployment = "d-1".into();
-    assert!(nothing_kept(&bed), "the second Install gave up what the first had kept");
+    assert!(
+        nothing_kept(&bed),
+        "the second Install gave up what the first had kept"
+    );
     bed.deployment = "d-2".into();
-    std::fs::write(&bed.records.pointer, bed.root.path().join("deployments/d-1").to_str().unwrap()).unwrap();
+    std::fs::write(
+        &bed.records.pointer,
+        bed.root.path().join("deployments/d-1").to_str().unwrap(),
+    )
+    .unwrap();
     let error = bed.restore().unwrap_err();
-    assert!(matches!(error, RestoreError::NotInstalled { .. }), "{error}");
+    assert!(
+        matches!(error, RestoreError::NotInstalled { .. }),
+        "{error}"
+    );
     std::fs::write(&bed.records.pointer, bed.deployment().to_str().unwrap()).unwrap();
     bed.restore().unwrap();
     assert!(nothing_kept(&bed));
@@ -161,15 +193,27 @@ fn an_obstacle_on_the_way_back_leaves_the_install_as_it_is_which_needs_immutable
     let before = bed.tree();
     let result = bed.restore();
     assert!(chattr("-i", &pointer));
-    assert!(matches!(result, Err(RestoreError::Failed(InstallError::Failed { .. }))), "{result:?}");
+    assert!(
+        matches!(
+            result,
+            Err(RestoreError::Failed(InstallError::Failed { .. }))
+        ),
+        "{result:?}"
+    );
     assert_eq!(bed.tree(), before);
     bed.restore().unwrap();
     assert_eq!(bed.listing(), ["app/", "app/a 1", "app/z 1"]);
 }
 
-#[allow(clippy::disallowed_methods, reason = "only a tool of the system sets the flag")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "only a tool of the system sets the flag"
+)]
 fn chattr(flag: &str, path: &std::path::Path) -> bool {
-    let status = std::process::Command::new("chattr").arg(flag).arg(path).status();
+    let status = std::process::Command::new("chattr")
+        .arg(flag)
+        .arg(path)
+        .status();
     status.is_ok_and(|status| status.success())
 }
 

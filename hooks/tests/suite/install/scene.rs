@@ -29,7 +29,12 @@ impl Scene {
         for name in CHANGED {
             copy(&bed.root.path().join(name), &template);
         }
-        let mut scene = Self { bed, old: Tree::new(), new: Tree::new(), template };
+        let mut scene = Self {
+            bed,
+            old: Tree::new(),
+            new: Tree::new(),
+            template,
+        };
         scene.old = scene.seen();
         scene.bed.install(&second_version(&scene.bed)).unwrap();
         scene.new = scene.seen();
@@ -62,9 +67,17 @@ impl Scene {
     pub(crate) fn differences(&self, expected: &Tree) -> Vec<String> {
         let seen = self.seen();
         let paths: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
-        let differing = paths.into_iter().filter(|path| seen.get(*path) != expected.get(*path));
+        let differing = paths
+            .into_iter()
+            .filter(|path| seen.get(*path) != expected.get(*path));
         differing
-            .map(|path| format!("{path:?}: {:?}, not {:?}", seen.get(path), expected.get(path)))
+            .map(|path| {
+                format!(
+                    "{path:?}: {:?}, not {:?}",
+                    seen.get(path),
+                    expected.get(path)
+                )
+            })
             .collect()
     }
 
@@ -73,21 +86,41 @@ impl Scene {
         for name in ["host", "records"] {
             for path in tree(&self.bed.root.path().join(name)).into_keys() {
                 let name = path.file_name().unwrap_or_default().to_str().unwrap();
-                assert!(!name.starts_with(".codedeploy-") && !name.contains("journal"), "{path:?} is left");
+                assert!(
+                    !name.starts_with(".codedeploy-") && !name.contains("journal"),
+                    "{path:?} is left"
+                );
             }
         }
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "nothing copies a tree as faithfully as cp")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nothing copies a tree as faithfully as cp"
+)]
 fn copy(from: &Path, to: &Path) {
-    assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    assert!(
+        std::process::Command::new("cp")
+            .arg("-a")
+            .arg(from)
+            .arg(to)
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn first_version(bed: &mut Bed) {
     bed.behavior = FileExistsBehavior::Overwrite;
     bed.deployment = "d-1".into();
-    let files = [("a", "1"), ("gone/x/y", "1"), ("remade/x", "1"), ("kind", "1"), ("mode", "1")];
+    let files = [
+        ("a", "1"),
+        ("gone/x/y", "1"),
+        ("remade/x", "1"),
+        ("kind", "1"),
+        ("mode", "1"),
+    ];
     bed.revision(&files);
     link("a", &bed.archive("link"));
     bed.install_all("app").unwrap();
@@ -115,7 +148,11 @@ pub(crate) fn second_version(bed: &Bed) -> AppSpec {
     exact.mode = Mode::new(0o640);
     let mut listed = bed.permission("app/a");
     listed.acl = Some(Acl {
-        entries: vec![AclEntry { default: false, tag: AclTag::User(Principal::Id(4321)), perms: 6 }],
+        entries: vec![AclEntry {
+            default: false,
+            tag: AclTag::User(Principal::Id(4321)),
+            perms: 6,
+        }],
     });
     if nix::unistd::geteuid().is_root() {
         exact.owner = Some(Principal::Id(1234));

@@ -8,7 +8,12 @@ use codedeploy_hooks::script::{Holder, OpenStreams, Outcome};
 use proptest::prelude::*;
 
 fn failed(location: &str) -> Outcome {
-    Outcome::Failed { location: location.into(), exit_code: 1, user: None, hint: None }
+    Outcome::Failed {
+        location: location.into(),
+        exit_code: 1,
+        user: None,
+        hint: None,
+    }
 }
 
 #[test]
@@ -18,7 +23,9 @@ fn every_ending_has_its_code_script_and_message() {
     let table = [
         (Outcome::Succeeded { note: None }, 0, "", "Succeeded"),
         (
-            Outcome::Succeeded { note: Some("BundleSource=downloaded".into()) },
+            Outcome::Succeeded {
+                note: Some("BundleSource=downloaded".into()),
+            },
             0,
             "",
             "Succeeded: BundleSource=downloaded",
@@ -34,41 +41,73 @@ fn every_ending_has_its_code_script_and_message() {
             "Script does not exist at specified location: /a/scripts/run.sh",
         ),
         (
-            Outcome::NotExecutable { location: location(), reason: "read-only file system".into() },
+            Outcome::NotExecutable {
+                location: location(),
+                reason: "read-only file system".into(),
+            },
             2,
             "scripts/run.sh",
             "Script at specified location: scripts/run.sh is not executable and cannot be made so: read-only file system",
         ),
         (
-            Outcome::TimedOut { location: location(), timeout: Duration::from_secs(300), user: user() },
+            Outcome::TimedOut {
+                location: location(),
+                timeout: Duration::from_secs(300),
+                user: user(),
+            },
             3,
             "scripts/run.sh",
             "Script at specified location: scripts/run.sh run as user www failed to complete in 300 seconds",
         ),
         (
-            Outcome::Failed { location: location(), exit_code: 2, user: user(), hint: None },
+            Outcome::Failed {
+                location: location(),
+                exit_code: 2,
+                user: user(),
+                hint: None,
+            },
             4,
             "scripts/run.sh",
             "Script at specified location: scripts/run.sh run as user www failed with exit code 2",
         ),
         (
-            Outcome::Killed { location: location(), signal: 9, user: None },
+            Outcome::Killed {
+                location: location(),
+                signal: 9,
+                user: None,
+            },
             4,
             "scripts/run.sh",
             "Script at specified location: scripts/run.sh was killed by signal 9 (SIGKILL)",
         ),
         (
-            Outcome::NotStarted { location: location(), user: None, reason: "why".into() },
+            Outcome::NotStarted {
+                location: location(),
+                user: None,
+                reason: "why".into(),
+            },
             4,
             "scripts/run.sh",
             "Script at specified location: scripts/run.sh could not be started: why",
         ),
-        (Outcome::Error { message: "disk full".into() }, 5, "", "disk full"),
+        (
+            Outcome::Error {
+                message: "disk full".into(),
+            },
+            5,
+            "",
+            "disk full",
+        ),
         (
             Outcome::OutputLeftOpen {
                 location: location(),
                 streams: OpenStreams::Both,
-                holders: (1..=7).map(|pid| Holder { pid, command: "d".into() }).collect(),
+                holders: (1..=7)
+                    .map(|pid| Holder {
+                        pid,
+                        command: "d".into(),
+                    })
+                    .collect(),
                 drained: Duration::from_secs(5),
             },
             6,
@@ -91,13 +130,17 @@ fn every_ending_has_its_code_script_and_message() {
              (output_drain_seconds); which process holds it could not be found out",
         ),
         (
-            Outcome::Stopped { location: Some(location()) },
+            Outcome::Stopped {
+                location: Some(location()),
+            },
             7,
             "",
             "Failed: the agent was stopped while the script scripts/run.sh ran, and ended it",
         ),
         (
-            Outcome::FailedAfterRestart { message: "the agent was restarted".into() },
+            Outcome::FailedAfterRestart {
+                message: "the agent was restarted".into(),
+            },
             7,
             "",
             "Failed: the agent was restarted",
@@ -106,7 +149,10 @@ fn every_ending_has_its_code_script_and_message() {
     for (outcome, code, script_name, message) in table {
         let payload = outcome.diagnostics("[stdout]log\n");
         assert_eq!(u8::from(payload.error_code), code, "{outcome:?}");
-        assert_eq!((payload.script_name.as_str(), payload.message.as_str()), (script_name, message));
+        assert_eq!(
+            (payload.script_name.as_str(), payload.message.as_str()),
+            (script_name, message)
+        );
         assert_eq!(payload.log, "[stdout]log\n");
         assert_eq!(outcome.succeeded(), outcome.code() == ErrorCode::Success);
     }
@@ -114,7 +160,9 @@ fn every_ending_has_its_code_script_and_message() {
 
 #[test]
 fn the_log_loses_its_oldest_lines_never_a_part_of_one() {
-    let log: String = (0..200).map(|n| format!("[stdout]line number {n}\n")).collect();
+    let log: String = (0..200)
+        .map(|n| format!("[stdout]line number {n}\n"))
+        .collect();
     let kept = failed("run.sh").diagnostics(&log).log;
     assert!(log.ends_with(&kept) && kept.starts_with("[stdout]line"));
     assert!((MAX_LOG_CHARS - 30..=MAX_LOG_CHARS).contains(&kept.chars().count()));
@@ -124,14 +172,18 @@ fn the_log_loses_its_oldest_lines_never_a_part_of_one() {
 fn a_log_of_characters_that_are_escaped_is_kept_whole() {
     for worst in ["\"", "\\", "\t", "é", "🦀"] {
         let log = format!("{}\n", worst.repeat(MAX_LOG_CHARS - 1));
-        let outcome = Outcome::Error { message: "\"".repeat(10_000) };
+        let outcome = Outcome::Error {
+            message: "\"".repeat(10_000),
+        };
         assert_eq!(outcome.diagnostics(&log).log, log, "{worst}");
     }
 }
 
 #[test]
 fn a_long_message_keeps_its_beginning_and_says_that_it_is_shortened() {
-    let outcome = Outcome::Error { message: format!("cannot copy {}", "x".repeat(20_000)) };
+    let outcome = Outcome::Error {
+        message: format!("cannot copy {}", "x".repeat(20_000)),
+    };
     let message = outcome.diagnostics("").message;
     assert!(message.starts_with("cannot copy x") && message.ends_with("x… (shortened)"));
 }

@@ -20,7 +20,11 @@ async fn the_first_failure_ends_the_event() {
         message(&report, ErrorCode::ScriptFailed, "fails.sh"),
         "Script at specified location: fails.sh failed with exit code 7"
     );
-    assert!(report.log_tail.ends_with("Script - fails.sh\n[stdout]why\n"));
+    assert!(
+        report
+            .log_tail
+            .ends_with("Script - fails.sh\n[stdout]why\n")
+    );
     assert!(!exists(&after));
 }
 
@@ -28,7 +32,12 @@ async fn the_first_failure_ends_the_event() {
 async fn a_script_that_takes_too_long_is_ended() {
     let host = Host::new();
     let start = Instant::now();
-    let report = host.run(&[timeout(host.script("slow.sh", "echo begun; sleep 60"), 1000)]).await;
+    let report = host
+        .run(&[timeout(
+            host.script("slow.sh", "echo begun; sleep 60"),
+            1000,
+        )])
+        .await;
     assert_eq!(
         message(&report, ErrorCode::ScriptTimedOut, "slow.sh"),
         "Script at specified location: slow.sh failed to complete in 1 seconds"
@@ -41,35 +50,57 @@ async fn a_script_that_takes_too_long_is_ended() {
 async fn a_script_may_clean_up_when_its_time_is_over() {
     let host = Host::new();
     let lines = "trap 'echo cleaning; exit 0' TERM; echo ready; sleep 60 & wait";
-    let report = host.run(&[timeout(host.script("tidy.sh", lines), 1500)]).await;
+    let report = host
+        .run(&[timeout(host.script("tidy.sh", lines), 1500)])
+        .await;
     message(&report, ErrorCode::ScriptTimedOut, "tidy.sh");
-    assert!(report.log_tail.ends_with("[stdout]cleaning\n"), "{}", report.log_tail);
+    assert!(
+        report.log_tail.ends_with("[stdout]cleaning\n"),
+        "{}",
+        report.log_tail
+    );
 }
 
 #[tokio::test]
 async fn what_a_script_started_may_clean_up_too_wherever_it_is() {
     let host = Host::new();
-    let lines =
-        "setsid sh -c 'trap \"echo bye; exit\" TERM; echo ready; while :; do sleep 0.05; done' & wait";
-    let report = host.run(&[timeout(host.script("tidy.sh", lines), 1500)]).await;
+    let lines = "setsid sh -c 'trap \"echo bye; exit\" TERM; echo ready; while :; do sleep 0.05; done' & wait";
+    let report = host
+        .run(&[timeout(host.script("tidy.sh", lines), 1500)])
+        .await;
     message(&report, ErrorCode::ScriptTimedOut, "tidy.sh");
-    assert!(report.log_tail.contains("[stdout]bye\n"), "{}", report.log_tail);
+    assert!(
+        report.log_tail.contains("[stdout]bye\n"),
+        "{}",
+        report.log_tail
+    );
 }
 
 #[tokio::test]
 async fn a_script_that_never_stops_writing_is_ended_all_the_same() {
     let host = Host::new();
     let start = Instant::now();
-    let report = host.run(&[timeout(host.script("loud.sh", "trap '' TERM; yes & yes >&2"), 500)]).await;
+    let report = host
+        .run(&[timeout(
+            host.script("loud.sh", "trap '' TERM; yes & yes >&2"),
+            500,
+        )])
+        .await;
     message(&report, ErrorCode::ScriptTimedOut, "loud.sh");
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(report.log_tail.ends_with("y\n"));
 }
 
 #[tokio::test]
 async fn a_script_that_was_stopped_by_a_signal_is_ended_all_the_same() {
     let host = Host::new();
-    let report = host.run(&[timeout(host.script("asleep.sh", "kill -STOP $$"), 300)]).await;
+    let report = host
+        .run(&[timeout(host.script("asleep.sh", "kill -STOP $$"), 300)])
+        .await;
     message(&report, ErrorCode::ScriptTimedOut, "asleep.sh");
 }
 
@@ -92,7 +123,9 @@ async fn nothing_outlives_a_timeout() {
         file("unmarked"),
         file("traceless"),
     );
-    let report = host.run(&[timeout(host.script("stubborn.sh", &lines), 3000)]).await;
+    let report = host
+        .run(&[timeout(host.script("stubborn.sh", &lines), 3000)])
+        .await;
     message(&report, ErrorCode::ScriptTimedOut, "stubborn.sh");
     for name in ["leader", "session", "orphan", "unmarked", "traceless"] {
         assert!(!host.pid_in(name).await.is_alive(), "{name}");
@@ -113,7 +146,9 @@ async fn a_process_whose_first_thread_is_gone_does_not_outlive_a_timeout_either(
         program.display(),
         pid_file.display()
     );
-    let report = host.run(&[timeout(host.script("slow.sh", &lines), 3000)]).await;
+    let report = host
+        .run(&[timeout(host.script("slow.sh", &lines), 3000)])
+        .await;
     message(&report, ErrorCode::ScriptTimedOut, "slow.sh");
     let pid = host.pid_in("threads").await;
     assert!(!std::path::Path::new(&format!("/proc/{}", pid.0)).exists());
@@ -141,7 +176,10 @@ async fn what_a_script_leaves_behind_belongs_to_init_once_the_script_is_over() {
 async fn when_the_agent_can_wait_no_longer_the_script_is_ended() {
     let host = Host::new();
     let lines = format!("echo $$ > {}; sleep 60", host.path("pid").display());
-    let scripts = [host.script("long.sh", &lines), host.script("next.sh", "echo never")];
+    let scripts = [
+        host.script("long.sh", &lines),
+        host.script("next.sh", "echo never"),
+    ];
     let (report, ()) = tokio::join!(host.run(&scripts), async {
         host.pid_in("pid").await.leave();
         host.stop.cancel();
@@ -154,7 +192,11 @@ async fn when_the_agent_can_wait_no_longer_the_script_is_ended() {
     assert!(!report.log_tail.contains("never"));
 
     let report = host.run(&scripts).await;
-    assert_eq!(report.outcome, Outcome::Stopped { location: None }, "stopped before it began");
+    assert_eq!(
+        report.outcome,
+        Outcome::Stopped { location: None },
+        "stopped before it began"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +213,10 @@ async fn a_script_that_is_killed_is_reported_with_the_signal() {
 async fn a_daemon_that_closed_its_output_survives_its_script() {
     let host = Host::new();
     let pid_file = host.path("daemon");
-    let lines = format!("setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $! > {}", pid_file.display());
+    let lines = format!(
+        "setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $! > {}",
+        pid_file.display()
+    );
     for (exit_code, lines) in [(0, lines.clone()), (3, format!("{lines}; exit 3"))] {
         let report = host.run_lines(&lines).await;
         let ended = match report.outcome {
@@ -187,21 +232,32 @@ async fn a_daemon_that_closed_its_output_survives_its_script() {
 
 #[tokio::test]
 async fn a_process_that_keeps_the_output_open_is_named() {
-    for (redirection, streams) in
-        [("2>/dev/null", "stdout"), (">/dev/null", "stderr"), ("", "stdout and stderr")]
-    {
+    for (redirection, streams) in [
+        ("2>/dev/null", "stdout"),
+        (">/dev/null", "stderr"),
+        ("", "stdout and stderr"),
+    ] {
         let host = Host::new();
         let pid_file = host.path("holder");
-        let lines = format!("sleep 61 {redirection} & echo $! > {}; echo done", pid_file.display());
+        let lines = format!(
+            "sleep 61 {redirection} & echo $! > {}; echo done",
+            pid_file.display()
+        );
         let start = Instant::now();
         let report = host.run_lines(&lines).await;
         let holder = host.pid_in("holder").await;
         let message = message(&report, ErrorCode::OutputLeftOpen, "run.sh");
         let stayed = format!("its {streams} stayed open for 1 more seconds (output_drain_seconds)");
         assert!(message.contains(&stayed), "{message}");
-        assert!(message.contains(&format!("held by process {} (sleep 61);", holder.0)), "{message}");
+        assert!(
+            message.contains(&format!("held by process {} (sleep 61);", holder.0)),
+            "{message}"
+        );
         assert!(report.log_tail.ends_with("[stdout]done\n"));
-        assert!(holder.is_alive(), "only a timeout ends what a script leaves behind");
+        assert!(
+            holder.is_alive(),
+            "only a timeout ends what a script leaves behind"
+        );
         assert!(start.elapsed() < Duration::from_secs(30));
     }
 }
@@ -218,8 +274,14 @@ async fn output_that_arrives_within_the_grace_counts() {
 #[tokio::test]
 async fn the_exit_code_counts_more_than_an_open_output() {
     let host = Host::new();
-    let report =
-        host.run_lines(&format!("sleep 60 & echo $! > {}; exit 5", host.path("holder").display())).await;
+    let report = host
+        .run_lines(&format!(
+            "sleep 60 & echo $! > {}; exit 5",
+            host.path("holder").display()
+        ))
+        .await;
     host.pid_in("holder").await;
-    assert!(message(&report, ErrorCode::ScriptFailed, "run.sh").ends_with("failed with exit code 5"));
+    assert!(
+        message(&report, ErrorCode::ScriptFailed, "run.sh").ends_with("failed with exit code 5")
+    );
 }

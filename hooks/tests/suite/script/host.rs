@@ -39,7 +39,10 @@ impl Host {
             folder,
             environment: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             session: None,
-            limits: Limits { kill_grace: Duration::from_secs(1), drain_grace: Duration::from_secs(1) },
+            limits: Limits {
+                kill_grace: Duration::from_secs(1),
+                drain_grace: Duration::from_secs(1),
+            },
             stop: CancellationToken::new(),
         }
     }
@@ -76,7 +79,11 @@ impl Host {
         };
         let deployments_log = self.path("deployment-logs/codedeploy-agent-deployments.log");
         let scripts_log = self.path("logs/scripts.log");
-        let places = LogPlaces { scripts: &scripts_log, deployments: Some(&deployments_log), readers: "adm" };
+        let places = LogPlaces {
+            scripts: &scripts_log,
+            deployments: Some(&deployments_log),
+            readers: "adm",
+        };
         let mut log = ScriptLog::open(places, DEPLOYMENT);
         script::run(HookRun {
             plan: &plan,
@@ -117,15 +124,26 @@ impl Host {
 /// An AppSpec entry with only a location.
 pub(crate) fn named(location: &str) -> Script {
     let location = ArchivePath::new(location).unwrap();
-    Script { location, timeout: Duration::from_secs(60), runas: None, sudo: false }
+    Script {
+        location,
+        timeout: Duration::from_secs(60),
+        runas: None,
+        sudo: false,
+    }
 }
 
 pub(crate) fn timeout(script: Script, milliseconds: u64) -> Script {
-    Script { timeout: Duration::from_millis(milliseconds), ..script }
+    Script {
+        timeout: Duration::from_millis(milliseconds),
+        ..script
+    }
 }
 
 pub(crate) fn runas(script: Script, user: &str) -> Script {
-    Script { runas: Some(user.to_owned()), ..script }
+    Script {
+        runas: Some(user.to_owned()),
+        ..script
+    }
 }
 
 /// A process that a script of this test started; it ends with the test.
@@ -135,7 +153,9 @@ pub(crate) struct Pid(pub(crate) i32);
 impl Pid {
     pub(crate) fn is_alive(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|fields| !fields.is_empty() && !fields.starts_with(" Z"))
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|fields| !fields.is_empty() && !fields.starts_with(" Z"))
     }
 }
 
@@ -143,7 +163,11 @@ impl Pid {
     pub(crate) fn parent(&self) -> i32 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
         let fields = stat.rsplit(')').next().unwrap_or_default();
-        fields.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).unwrap_or_default()
+        fields
+            .split_whitespace()
+            .nth(1)
+            .and_then(|parent| parent.parse().ok())
+            .unwrap_or_default()
     }
 
     /// Lets the process live.
@@ -154,7 +178,10 @@ impl Pid {
 
 impl Drop for Pid {
     fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.0),
+            nix::sys::signal::Signal::SIGKILL,
+        );
     }
 }
 
@@ -174,14 +201,22 @@ pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
             if nix::unistd::geteuid().is_root() {
                 let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
                 let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
-                let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+                let (uid, gid) = (
+                    rustix::fs::Uid::from_raw(uid),
+                    rustix::fs::Gid::from_raw(gid),
+                );
                 // This affects only this thread and those that it starts.
                 rustix::thread::set_thread_groups(&[]).unwrap();
                 rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
                 rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
             }
-            let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
+                .unwrap()
+                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(test(&user.name));
         });
     });
@@ -192,7 +227,10 @@ pub(crate) fn without_times(log: &str, shape: &str) -> String {
     log.split_inclusive('\n')
         .map(|line| {
             let (time, rest) = line.split_at(shape.len());
-            let digits: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            let digits: String = time
+                .chars()
+                .map(|c| if c.is_ascii_digit() { '0' } else { c })
+                .collect();
             assert_eq!(digits, shape, "{line:?}");
             rest
         })
@@ -206,6 +244,10 @@ pub(crate) fn exists(path: &Path) -> bool {
 /// The message of a report, which must have this code and script.
 pub(crate) fn message(report: &Report, code: ErrorCode, script: &str) -> String {
     let payload = report.outcome.diagnostics(&report.log_tail);
-    assert_eq!((payload.error_code, payload.script_name.as_str()), (code, script), "{report:?}");
+    assert_eq!(
+        (payload.error_code, payload.script_name.as_str()),
+        (code, script),
+        "{report:?}"
+    );
     payload.message
 }

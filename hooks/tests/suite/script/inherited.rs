@@ -9,13 +9,18 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use super::host::{Host, named, runas};
 
 fn printed(report: &Report) -> Vec<&str> {
-    report.log_tail.lines().filter_map(|line| line.strip_prefix("[stdout]")).collect()
+    report
+        .log_tail
+        .lines()
+        .filter_map(|line| line.strip_prefix("[stdout]"))
+        .collect()
 }
 
 /// The first word after `name` in a file such as `/proc/self/status`.
 fn field<'a>(lines: &[&'a str], name: &str) -> &'a str {
     let line = lines.iter().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()).unwrap_or_else(|| panic!("no {name} in {lines:#?}"))
+    line.and_then(|rest| rest.split_whitespace().next())
+        .unwrap_or_else(|| panic!("no {name} in {lines:#?}"))
 }
 
 #[tokio::test]
@@ -25,7 +30,11 @@ async fn a_script_has_its_three_streams_and_no_other_open_file() {
     fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     assert!(inherited.as_raw_fd() > 2);
     let report = host.run_lines("exec ls /proc/self/fd").await;
-    assert_eq!(printed(&report), ["0", "1", "2", "3"], "the last is that of ls");
+    assert_eq!(
+        printed(&report),
+        ["0", "1", "2", "3"],
+        "the last is that of ls"
+    );
 }
 
 #[tokio::test]
@@ -38,7 +47,11 @@ async fn a_script_has_no_signal_blocked_and_a_broken_pipe_ends_it() {
     assert_eq!(field(&status, "SigBlk:"), "0000000000000000");
     let ignored = u64::from_str_radix(field(&status, "SigIgn:"), 16).unwrap();
     let pipe = 1 << (nix::sys::signal::Signal::SIGPIPE as u64 - 1);
-    assert_eq!(ignored & pipe, 0, "Rust programs ignore it, scripts must not");
+    assert_eq!(
+        ignored & pipe,
+        0,
+        "Rust programs ignore it, scripts must not"
+    );
     assert_eq!(field(&status, "Umask:"), field(&own, "Umask:"));
 }
 
@@ -61,9 +74,16 @@ async fn runas_gives_the_groups_of_the_user_and_takes_those_of_root_which_needs_
     for (name, group, readable) in [("own", user.gid.as_raw(), true), ("roots", 0, false)] {
         let path = host.file(name, 0o640, "secret\n");
         std::os::unix::fs::chown(&path, Some(0), Some(group)).unwrap();
-        let script = host.script("read.sh", &format!("cat {} 2>/dev/null || echo refused", path.display()));
+        let script = host.script(
+            "read.sh",
+            &format!("cat {} 2>/dev/null || echo refused", path.display()),
+        );
         let report = host.run(&[runas(script, "daemon")]).await;
-        assert_eq!(printed(&report), [if readable { "secret" } else { "refused" }], "{name}");
+        assert_eq!(
+            printed(&report),
+            [if readable { "secret" } else { "refused" }],
+            "{name}"
+        );
     }
     let root = host.run(&[runas(named("read.sh"), "root")]).await;
     assert_eq!(printed(&root), ["secret"]);
@@ -74,10 +94,18 @@ async fn runas_gives_the_groups_of_the_user_and_takes_those_of_root_which_needs_
 async fn root_runs_scripts_without_sudo_even_where_the_appspec_asks_for_it_which_needs_root() {
     let mut host = Host::new();
     // A sudo that requires a terminal, or that root may not use, as on some hosts.
-    host.file("bin/sudo", 0o755, "#!/bin/sh\necho you must have a tty to run sudo >&2\nexit 1\n");
+    host.file(
+        "bin/sudo",
+        0o755,
+        "#!/bin/sh\necho you must have a tty to run sudo >&2\nexit 1\n",
+    );
     let path = format!("{}:/usr/bin:/bin", host.archive().join("bin").display());
     host.environment = vec![("PATH".into(), path.into())];
-    for (user, expected) in [(None, "root"), (Some("daemon"), "daemon"), (Some("root"), "root")] {
+    for (user, expected) in [
+        (None, "root"),
+        (Some("daemon"), "daemon"),
+        (Some("root"), "root"),
+    ] {
         let mut script = host.script("who.sh", "id -un");
         script.sudo = true;
         script.runas = user.map(str::to_owned);

@@ -20,7 +20,15 @@ fn deployment(host: &Lone, gate: &Path) {
         "#!/bin/sh\necho begun > {0}.begun\nwhile ! [ -e {0} ]; do sleep 0.05; done\necho said\n",
         gate.display()
     );
-    host.deployment("g1", "d-1", &[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "one\n")]);
+    host.deployment(
+        "g1",
+        "d-1",
+        &[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &script),
+            ("page", "one\n"),
+        ],
+    );
 }
 
 async fn deployed(more: &str) -> Lone {
@@ -37,29 +45,41 @@ async fn deployed(more: &str) -> Lone {
 
 fn mode(path: impl AsRef<Path>) -> u32 {
     let path = path.as_ref();
-    path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display())).mode() & 0o7777
+    path.metadata()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .mode()
+        & 0o7777
 }
 
 #[tokio::test]
-async fn a_command_in_progress_has_a_file_in_the_folder_and_the_agent_the_names_that_are_configured() {
+async fn a_command_in_progress_has_a_file_in_the_folder_and_the_agent_the_names_that_are_configured()
+ {
     let host = Lone::start("program_name: shop-agent\nongoing_deployment_tracking: busy\n").await;
     let gate = host.path("gate");
     deployment(&host, &gate);
     host.perform("d-1", "DownloadBundle").await;
     let id = host.command("d-1", "BeforeInstall");
-    wait::until("the script runs", async || fs::metadata(host.path("gate.begun"))).await;
+    wait::until("the script runs", async || {
+        fs::metadata(host.path("gate.begun"))
+    })
+    .await;
     assert_eq!(fs::read_to_string(host.path("root/busy/d-1")).unwrap(), id);
     let pid = fs::read_to_string(host.path("run/shop-agent.pid")).unwrap();
     assert_eq!(pid.trim().parse(), Ok(host.agent.pid().unwrap()));
-    assert!(fs::read_to_string(host.path("log/shop-agent.log")).unwrap().contains("agent started"));
+    assert!(
+        fs::read_to_string(host.path("log/shop-agent.log"))
+            .unwrap()
+            .contains("agent started")
+    );
     fs::write(gate, "").unwrap();
     assert_eq!(host.stub.completed(&id, 1).await.status, "Succeeded");
-    wait::until(
-        "nothing is in progress",
-        async || {
-            if host.path("root/busy/d-1").exists() { Err(()) } else { Ok(()) }
-        },
-    )
+    wait::until("nothing is in progress", async || {
+        if host.path("root/busy/d-1").exists() {
+            Err(())
+        } else {
+            Ok(())
+        }
+    })
     .await;
 }
 
@@ -69,28 +89,52 @@ async fn records_and_logs_can_be_read_as_with_awss_agents_and_the_agents_own_fil
     assert_eq!(mode(host.path("log/codedeploy-agent.log")), 0o644);
     let (root, folder) = (host.path("root"), host.path("root/g1/d-1"));
     for reachable in ["g1", "g1/d-1", "g1/d-1/deployment-archive"] {
-        assert_eq!(mode(root.join(reachable)) & 0o111, 0o111, "{reachable}: hooks run as other users");
+        assert_eq!(
+            mode(root.join(reachable)) & 0o111,
+            0o111,
+            "{reachable}: hooks run as other users"
+        );
     }
-    for script_output in
-        [folder.join("logs/scripts.log"), root.join("deployment-logs/codedeploy-agent-deployments.log")]
-    {
-        assert!(fs::read_to_string(&script_output).unwrap().contains("[stdout]said"));
+    for script_output in [
+        folder.join("logs/scripts.log"),
+        root.join("deployment-logs/codedeploy-agent-deployments.log"),
+    ] {
+        assert!(
+            fs::read_to_string(&script_output)
+                .unwrap()
+                .contains("[stdout]said")
+        );
         assert_eq!(mode(&script_output), 0o640, "{}", script_output.display());
     }
     for folder in ["deployment-instructions", "ongoing-deployment"] {
         assert_eq!(mode(root.join(folder)), 0o755, "{folder}");
     }
-    for record in ["g1-install.json", "g1-cleanup", "g1_last_successful_install", "g1_most_recent_install"] {
-        assert_eq!(mode(root.join("deployment-instructions").join(record)), 0o644, "{record}");
+    for record in [
+        "g1-install.json",
+        "g1-cleanup",
+        "g1_last_successful_install",
+        "g1_most_recent_install",
+    ] {
+        assert_eq!(
+            mode(root.join("deployment-instructions").join(record)),
+            0o644,
+            "{record}"
+        );
     }
-    for own in [root.join("deployment-commands"), folder.join("deployment.json"), folder.join("undo.json")] {
+    for own in [
+        root.join("deployment-commands"),
+        folder.join("deployment.json"),
+        folder.join("undo.json"),
+    ] {
         assert_eq!(mode(&own) & 0o077, 0, "{}", own.display());
     }
 }
 
 #[tokio::test]
 async fn what_is_restricted_is_for_the_agent_and_the_readers_of_logs_alone() {
-    let host = deployed("restrict_agent_dir_permissions: true\nrestrict_log_dir_permissions: true\n").await;
+    let host =
+        deployed("restrict_agent_dir_permissions: true\nrestrict_log_dir_permissions: true\n")
+            .await;
     assert_eq!(mode(host.path("log/codedeploy-agent.log")), 0o640);
     let root = host.path("root");
     for folder in ["deployment-instructions", "ongoing-deployment"] {
@@ -104,15 +148,29 @@ async fn what_is_restricted_is_for_the_agent_and_the_readers_of_logs_alone() {
 #[tokio::test]
 async fn without_the_log_of_all_deployments_each_keeps_its_own() {
     let host = deployed("enable_deployments_log: false\n").await;
-    assert!(fs::read_to_string(host.path("root/g1/d-1/logs/scripts.log")).unwrap().contains("[stdout]said"));
-    assert!(!host.path("root/deployment-logs/codedeploy-agent-deployments.log").exists());
+    assert!(
+        fs::read_to_string(host.path("root/g1/d-1/logs/scripts.log"))
+            .unwrap()
+            .contains("[stdout]said")
+    );
+    assert!(
+        !host
+            .path("root/deployment-logs/codedeploy-agent-deployments.log")
+            .exists()
+    );
 }
 
 #[tokio::test]
 async fn with_authorisation_policies_calls_are_made_and_signed_for_the_service_that_knows_them() {
     let host = Lone::start("enable_auth_policy: true\n").await;
     let poll = host.stub.requested(POLL, 1).await;
-    assert_eq!(poll.headers["x-amz-target"], "CodeDeployCommandService.PollHostCommand");
+    assert_eq!(
+        poll.headers["x-amz-target"],
+        "CodeDeployCommandService.PollHostCommand"
+    );
     let signature = &poll.headers["authorization"];
-    assert!(signature.contains("/us-east-1/codedeploy-commands-secure/aws4_request"), "{signature}");
+    assert!(
+        signature.contains("/us-east-1/codedeploy-commands-secure/aws4_request"),
+        "{signature}"
+    );
 }

@@ -26,7 +26,11 @@ fn warnings(host: &Lone) -> usize {
 async fn what_is_odd_about_an_appspec_is_in_the_log_once_per_deployment() {
     let host = Lone::start("").await;
     for (number, id) in ["d-1", "d-2"].into_iter().enumerate() {
-        host.deployment("web", id, &[("appspec.yml", ODD), ("hook.sh", "#!/bin/sh\n")]);
+        host.deployment(
+            "web",
+            id,
+            &[("appspec.yml", ODD), ("hook.sh", "#!/bin/sh\n")],
+        );
         for event in EVENTS {
             let completion = host.perform(id, event).await;
             assert_eq!(completion.status, "Succeeded", "{completion:?}");
@@ -38,14 +42,29 @@ async fn what_is_odd_about_an_appspec_is_in_the_log_once_per_deployment() {
 #[tokio::test]
 async fn only_an_event_without_scripts_is_acknowledged_as_nothing_to_do() {
     let host = Lone::start("").await;
-    host.deployment("web", "d-1", &[("appspec.yml", ODD), ("hook.sh", "#!/bin/sh\n")]);
+    host.deployment(
+        "web",
+        "d-1",
+        &[("appspec.yml", ODD), ("hook.sh", "#!/bin/sh\n")],
+    );
     for event in EVENTS {
         host.perform("d-1", event).await;
     }
-    host.deployment("web", "d-2", &[("appspec.yml", "version: 0.0\nos: windows\n")]);
-    assert_eq!(host.perform("d-2", "DownloadBundle").await.status, "Succeeded");
+    host.deployment(
+        "web",
+        "d-2",
+        &[("appspec.yml", "version: 0.0\nos: windows\n")],
+    );
+    assert_eq!(
+        host.perform("d-2", "DownloadBundle").await.status,
+        "Succeeded"
+    );
     let broken = host.perform("d-2", "BeforeInstall").await;
-    assert_eq!((broken.status.as_str(), broken.error_code), ("Failed", 5), "{broken:?}");
+    assert_eq!(
+        (broken.status.as_str(), broken.error_code),
+        ("Failed", 5),
+        "{broken:?}"
+    );
     let noops: Vec<bool> = host
         .stub
         .requests(ACKNOWLEDGE)
@@ -57,5 +76,8 @@ async fn only_an_event_without_scripts_is_acknowledged_as_nothing_to_do() {
         })
         .collect();
     // An AppSpec file that cannot be used is found out by the command, not by its acknowledgement.
-    assert_eq!(noops, [true, false, true, false, false, true, false, false, false]);
+    assert_eq!(
+        noops,
+        [true, false, true, false, false, true, false, false, false]
+    );
 }

@@ -13,7 +13,12 @@ const SEEDS: u64 = 120;
 const SEEDS_PER_HOST: u64 = 10;
 
 /// The scripts of a deployment, in order. The scripts of an event never run before those of the previous one.
-const EVENTS: [&str; 4] = ["BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
+const EVENTS: [&str; 4] = [
+    "BeforeInstall",
+    "AfterInstall",
+    "ApplicationStart",
+    "ValidateService",
+];
 
 #[tokio::test]
 async fn whatever_is_doubled_late_or_lost_every_command_runs_once_and_has_one_outcome() {
@@ -37,18 +42,27 @@ async fn deploy(host: &mut Lone, seed: u64) {
         appspec += &format!("  {event}:\n    - location: hook.sh\n");
     }
     let script = format!("#!/bin/sh\necho $LIFECYCLE_EVENT >> {}\n", log.display());
-    host.deployment("web", &id, &[("appspec.yml", &appspec), ("hook.sh", &script)]);
+    host.deployment(
+        "web",
+        &id,
+        &[("appspec.yml", &appspec), ("hook.sh", &script)],
+    );
     let mut delivered: Vec<&str> = Vec::new();
     let mut expected = Vec::new();
     for event in ["DownloadBundle"].into_iter().chain(EVENTS) {
         if dice.roll(3) == 0 {
-            let fault = [Fault::LostAnswer, Fault::Reset, Fault::Error(500, "ServerException")];
+            let fault = [
+                Fault::LostAnswer,
+                Fault::Reset,
+                Fault::Error(500, "ServerException"),
+            ];
             let call = [SPECIFICATION, ACKNOWLEDGE, COMPLETE][dice.roll(3)];
             host.stub.fail(call, &fault[dice.roll(3)], 1);
         }
         // Copies of earlier deliveries arrive at any time, and so do copies of this command.
-        let mut deliveries: Vec<&str> =
-            (0..dice.roll(3)).filter_map(|_| delivered.get(dice.roll(5)).copied()).collect();
+        let mut deliveries: Vec<&str> = (0..dice.roll(3))
+            .filter_map(|_| delivered.get(dice.roll(5)).copied())
+            .collect();
         deliveries.extend(std::iter::repeat_n(event, 1 + dice.roll(3)));
         dice.shuffle(&mut deliveries);
         let command = format!("{id}/{event}");
@@ -97,14 +111,25 @@ async fn check(host: &Lone, seed: u64, told: &[(&str, u64)]) {
     let mut ran = ran.lines().peekable();
     for (event, code) in told {
         let outcomes = host.stub.accepted(&format!("d-{seed}/{event}"));
-        assert_eq!(outcomes.len(), 1, "seed {seed}: outcomes of {event}: {outcomes:?}");
+        assert_eq!(
+            outcomes.len(),
+            1,
+            "seed {seed}: outcomes of {event}: {outcomes:?}"
+        );
         if *event == "DownloadBundle" {
             continue;
         }
         let did = ran.next_if_eq(event).is_some();
-        assert!(did || *code == 7, "seed {seed}: {event} is told as done, but did not run");
+        assert!(
+            did || *code == 7,
+            "seed {seed}: {event} is told as done, but did not run"
+        );
     }
-    assert_eq!(ran.next(), None, "seed {seed}: something ran twice, or out of order");
+    assert_eq!(
+        ran.next(),
+        None,
+        "seed {seed}: something ran twice, or out of order"
+    );
 }
 
 /// Pseudo-random numbers: a failing seed fails again.
@@ -112,7 +137,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
 

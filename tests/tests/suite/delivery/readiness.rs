@@ -21,7 +21,9 @@ impl Systemd {
             let bound = UnixDatagram::bind(root.parent().unwrap().join(Lone::NOTIFY)).unwrap();
             bound.set_nonblocking(true).unwrap();
             socket = Some(bound);
-            fault.into_iter().for_each(|fault| stub.fail(POLL, fault, 100));
+            fault
+                .into_iter()
+                .for_each(|fault| stub.fail(POLL, fault, 100));
         })
         .await;
         (Self(socket.unwrap()), host)
@@ -30,10 +32,20 @@ impl Systemd {
     /// The messages since the last call, one per line.
     fn told(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
-        let messages =
-            std::iter::from_fn(|| self.0.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
+        let messages = std::iter::from_fn(|| {
+            self.0
+                .recv(&mut buffer)
+                .ok()
+                .map(|length| buffer[..length].to_vec())
+        });
         messages
-            .flat_map(|it| String::from_utf8(it).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+            .flat_map(|it| {
+                String::from_utf8(it)
+                    .unwrap()
+                    .lines()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -41,7 +53,11 @@ impl Systemd {
         let mut all = Vec::new();
         wait::until(&format!("systemd is told {line}"), async || {
             all.extend(self.told());
-            if all.iter().any(|told| told.starts_with(line)) { Ok(()) } else { Err(all.clone()) }
+            if all.iter().any(|told| told.starts_with(line)) {
+                Ok(())
+            } else {
+                Err(all.clone())
+            }
         })
         .await;
         all
@@ -52,16 +68,27 @@ impl Systemd {
 async fn a_first_poll_that_the_service_holds_open_does_not_hold_up_readiness() {
     let (systemd, host) = Systemd::of_agent(None).await;
     let told = systemd.until("READY=1").await;
-    assert!(told.contains(&"STATUS=waiting for deployments".to_owned()), "{told:?}");
+    assert!(
+        told.contains(&"STATUS=waiting for deployments".to_owned()),
+        "{told:?}"
+    );
     assert_eq!(host.stub.requests(POLL).len(), 1, "the poll is still open");
     let configuration = host.path("agent.yml");
-    let words = ["status", "--json", "--config-file", configuration.to_str().unwrap()];
+    let words = [
+        "status",
+        "--json",
+        "--config-file",
+        configuration.to_str().unwrap(),
+    ];
     let status = Programs::built().agent.output(words).await.stdout;
     let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
     assert_eq!(status["agent"]["activity"], "waiting");
     // It is also an ordinary poll.
     host.deployment("g1", "d-1", &[("appspec.yml", "version: 0.0\nos: linux\n")]);
-    assert_eq!(host.perform("d-1", "DownloadBundle").await.status, "Succeeded");
+    assert_eq!(
+        host.perform("d-1", "DownloadBundle").await.status,
+        "Succeeded"
+    );
     assert!(host.agent.stop().await.success());
 }
 

@@ -16,7 +16,14 @@ fn deployment(host: &Lone, group: &str, id: &str, events: &[&str], script: &str)
     for event in events {
         appspec += &format!("  {event}:\n    - location: hook.sh\n");
     }
-    host.deployment(group, id, &[("appspec.yml", &appspec), ("hook.sh", &format!("#!/bin/sh\n{script}"))]);
+    host.deployment(
+        group,
+        id,
+        &[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &format!("#!/bin/sh\n{script}")),
+        ],
+    );
 }
 
 /// A script that records its beginning and its end in `log`, and ends when `go` exists.
@@ -29,20 +36,32 @@ fn waiting(log: &Path, go: &Path) -> String {
 }
 
 fn lines(path: &Path) -> Vec<String> {
-    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 async fn until_lines(path: &Path, count: usize) {
     let what = format!("{} lines in {}", count, path.display());
     wait::until(&what, async || {
         let lines = lines(path);
-        if lines.len() >= count { Ok(()) } else { Err(lines) }
+        if lines.len() >= count {
+            Ok(())
+        } else {
+            Err(lines)
+        }
     })
     .await;
 }
 
 fn succeeded(completion: &Completion) {
-    assert_eq!((completion.status.as_str(), completion.error_code), ("Succeeded", 0), "{completion:?}");
+    assert_eq!(
+        (completion.status.as_str(), completion.error_code),
+        ("Succeeded", 0),
+        "{completion:?}"
+    );
 }
 
 #[tokio::test]
@@ -59,21 +78,33 @@ async fn a_command_that_comes_again_while_it_runs_is_ignored_and_afterwards_answ
     }
     let polls = host.stub.requests(POLL).len();
     host.stub.requested(POLL, polls + 6).await;
-    assert_eq!(host.stub.requests(SPECIFICATION).len(), asked, "nobody asks what it knows");
+    assert_eq!(
+        host.stub.requests(SPECIFICATION).len(),
+        asked,
+        "nobody asks what it knows"
+    );
     fs::write(&go, "").unwrap();
     let first = host.stub.completed(&id, 1).await;
     succeeded(&first);
 
     host.command("d-1", "BeforeInstall");
     let again = host.stub.completed(&id, 2).await;
-    assert_eq!((&again.status, &again.message), (&first.status, &first.message));
+    assert_eq!(
+        (&again.status, &again.message),
+        (&first.status, &first.message)
+    );
     assert_eq!(lines(&log), ["begin", "end"], "it ran once");
     assert_eq!(host.stub.requests(SPECIFICATION).len(), asked);
 }
 
 #[tokio::test]
 async fn a_service_that_repeats_itself_is_not_asked_without_a_pause() {
-    let host = Lone::prepared("wait_between_runs: 3600\n", Duration::from_secs(2), |_, _| {}).await;
+    let host = Lone::prepared(
+        "wait_between_runs: 3600\n",
+        Duration::from_secs(2),
+        |_, _| {},
+    )
+    .await;
     let (log, go) = (host.path("log-of-runs"), host.path("go"));
     deployment(&host, "web", "d-1", &["BeforeInstall"], &waiting(&log, &go));
     // The first poll is held until these are delivered; consecutive commands need no pause.
@@ -89,7 +120,10 @@ async fn a_service_that_repeats_itself_is_not_asked_without_a_pause() {
     let completed = host.stub.completed("d-1/BeforeInstall", 1).await;
     let woken = host.stub.requested(POLL, before + 1).await;
     assert!(woken.at >= completed.at && began.elapsed() < Duration::from_secs(30));
-    assert!(woken.at - completed.at < Duration::from_secs(1), "the poll follows at once");
+    assert!(
+        woken.at - completed.at < Duration::from_secs(1),
+        "the poll follows at once"
+    );
 }
 
 #[tokio::test]
@@ -108,14 +142,19 @@ async fn commands_lost_by_a_restart_stay_known() {
     let again = host.stub.completed(&id, 2).await;
     assert_eq!(again.error_code, 7);
     fs::write(&go, "").unwrap();
-    assert_eq!(lines(&log).iter().filter(|line| *line == "begin").count(), 1, "it ran once");
+    assert_eq!(
+        lines(&log).iter().filter(|line| *line == "begin").count(),
+        1,
+        "it ran once"
+    );
 }
 
 #[tokio::test]
 async fn an_outcome_that_was_not_taken_before_a_kill_is_not_forgotten() {
     let mut host = Lone::start("").await;
     deployment(&host, "web", "d-1", &[], "");
-    host.stub.fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
+    host.stub
+        .fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
     let id = host.command("d-1", "DownloadBundle");
     host.stub.completed(&id, 1).await;
     host.kill_and_restart().await;
@@ -130,7 +169,13 @@ async fn sixteen_commands_run_at_once_and_one_of_a_deployment_group() {
     let script = waiting(&log, &go);
     for number in 0..18 {
         let id = format!("d-{number}");
-        deployment(&host, &format!("group{number}"), &id, &["BeforeInstall"], &script);
+        deployment(
+            &host,
+            &format!("group{number}"),
+            &id,
+            &["BeforeInstall"],
+            &script,
+        );
         host.perform(&id, "DownloadBundle").await;
     }
     for number in 0..18 {
@@ -141,13 +186,22 @@ async fn sixteen_commands_run_at_once_and_one_of_a_deployment_group() {
     assert_eq!(lines(&log).len(), 16);
     fs::write(&go, "").unwrap();
     for number in 0..18 {
-        succeeded(&host.stub.completed(&format!("d-{number}/BeforeInstall"), 1).await);
+        succeeded(
+            &host
+                .stub
+                .completed(&format!("d-{number}/BeforeInstall"), 1)
+                .await,
+        );
     }
     assert!(host.stub.requests(POLL).len() > polls, "polling went on");
     let lines = lines(&log);
     let mut running = 0_usize;
     for line in &lines {
-        running = if line == "begin" { running + 1 } else { running - 1 };
+        running = if line == "begin" {
+            running + 1
+        } else {
+            running - 1
+        };
         assert!(running <= 16, "{lines:?}");
     }
     assert_eq!(lines.len(), 36);
@@ -165,7 +219,11 @@ async fn sixteen_commands_run_at_once_and_one_of_a_deployment_group() {
     host.stub.requested(SPECIFICATION, asked + 2).await;
     deployment(&host, "another group", "d-c", &[], "");
     succeeded(&host.perform("d-c", "DownloadBundle").await);
-    assert_eq!(host.stub.requests(ACKNOWLEDGE).len(), acknowledged + 2, "a command that waits is not begun");
+    assert_eq!(
+        host.stub.requests(ACKNOWLEDGE).len(),
+        acknowledged + 2,
+        "a command that waits is not begun"
+    );
     fs::write(&go, "").unwrap();
     succeeded(&host.stub.completed("d-b/BeforeInstall", 1).await);
     assert_eq!(self::lines(&log), ["begin", "end", "begin", "end"]);
@@ -198,7 +256,11 @@ async fn deployments_to_one_destination_do_not_mix() {
         .collect();
     assert_eq!(found.len(), 300);
     found.dedup();
-    assert_eq!(found.len(), 1, "one of them came last, with all its files: {found:?}");
+    assert_eq!(
+        found.len(),
+        1,
+        "one of them came last, with all its files: {found:?}"
+    );
 }
 
 #[tokio::test]
@@ -209,7 +271,11 @@ async fn an_idle_agent_ends_at_once_even_while_the_service_holds_its_poll() {
         let began = Instant::now();
         host.agent.signal(signal).await;
         let status = wait::until("the agent ends", async || host.agent.ended().ok_or(())).await;
-        assert!(began.elapsed() < Duration::from_secs(1), "{signal}: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{signal}: {:?}",
+            began.elapsed()
+        );
         assert!(status.success(), "{signal}: {status}");
     }
 }
@@ -219,13 +285,25 @@ async fn an_agent_that_backs_off_or_pauses_ends_at_once() {
     let paused = Lone::prepared("wait_between_runs: 3600\n", Duration::ZERO, |_, _| {}).await;
     paused.stub.requested(POLL, 1).await;
     let backs_off = Lone::start("wait_after_error: 3600\n").await;
-    backs_off.stub.fail(POLL, &Fault::Error(400, "AccessDeniedException"), 1);
-    wait::until("it backs off", async || backs_off.log().contains("cannot poll").then_some(()).ok_or(()))
-        .await;
+    backs_off
+        .stub
+        .fail(POLL, &Fault::Error(400, "AccessDeniedException"), 1);
+    wait::until("it backs off", async || {
+        backs_off
+            .log()
+            .contains("cannot poll")
+            .then_some(())
+            .ok_or(())
+    })
+    .await;
     for host in [paused, backs_off] {
         let began = Instant::now();
         assert!(host.agent.stop().await.success());
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
     }
 }
 
@@ -239,7 +317,10 @@ async fn a_signal_lets_the_command_in_progress_finish_and_takes_no_other() {
         let id = host.command("d-1", "BeforeInstall");
         until_lines(&log, 1).await;
         host.agent.signal(signal).await;
-        wait::until("it stops", async || host.log().contains("stopping").then_some(()).ok_or(())).await;
+        wait::until("it stops", async || {
+            host.log().contains("stopping").then_some(()).ok_or(())
+        })
+        .await;
         if signal == "TERM" {
             host.agent.signal(signal).await;
         }
@@ -274,20 +355,32 @@ async fn patience_ends_with_a_second_signal_from_a_keyboard_or_with_time() {
         let behind = host.command("d-2", "BeforeInstall");
         host.stub.requested(SPECIFICATION, asked + 1).await;
         // The service is unreachable, too: the agent retries once, and exits.
-        host.stub.fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
+        host.stub
+            .fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
         for signal in signals {
             host.agent.signal(signal).await;
-            wait::until("it stops", async || host.log().contains("stopping").then_some(()).ok_or(())).await;
+            wait::until("it stops", async || {
+                host.log().contains("stopping").then_some(()).ok_or(())
+            })
+            .await;
         }
-        let status = wait::until("the agent ends", async || host.agent.ended().ok_or(host.log())).await;
+        let status = wait::until("the agent ends", async || {
+            host.agent.ended().ok_or(host.log())
+        })
+        .await;
         assert!(status.success(), "{signals:?}: {status}");
         let told = host.stub.completions(&id);
         assert!(
-            told.iter().all(|told| told.error_code == 7 && told.message.contains("the agent was stopped"))
+            told.iter()
+                .all(|told| told.error_code == 7 && told.message.contains("the agent was stopped"))
         );
         let told = host.stub.completions(&behind);
         assert!(told.iter().all(|told| told.error_code == 7), "{told:?}");
-        assert_eq!(lines(&log), ["begin"], "the command that waited did not begin");
+        assert_eq!(
+            lines(&log),
+            ["begin"],
+            "the command that waited did not begin"
+        );
     }
 }
 
@@ -309,7 +402,13 @@ async fn lost_late_or_doubled(host: &Lone, seed: u64) {
     let mut dice = Dice(seed);
     let id = format!("d-{seed}");
     let log = host.path(&format!("runs-{seed}"));
-    deployment(host, "web", &id, &EVENTS, &format!("echo $LIFECYCLE_EVENT >> {}\n", log.display()));
+    deployment(
+        host,
+        "web",
+        &id,
+        &EVENTS,
+        &format!("echo $LIFECYCLE_EVENT >> {}\n", log.display()),
+    );
     for call in [SPECIFICATION, ACKNOWLEDGE, COMPLETE] {
         let fault = match dice.roll(6) {
             0 => Fault::Reset,
@@ -350,7 +449,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
 }

@@ -15,8 +15,14 @@ use serde_json::json;
 const GROUP: &str = "web";
 
 /// The commands of the service, in order.
-const COMMANDS: [&str; 6] =
-    ["ApplicationStop", "DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart"];
+const COMMANDS: [&str; 6] = [
+    "ApplicationStop",
+    "DownloadBundle",
+    "BeforeInstall",
+    "Install",
+    "AfterInstall",
+    "ApplicationStart",
+];
 
 /// A host with an agent, ready for the new revision.
 struct Host {
@@ -41,11 +47,17 @@ impl Host {
         let root = |path: &Path| format!("root_dir: {}\n", path.display());
         let configuration = configuration.replace(&root(&lone.path("root")), &root(&pair.root()));
         fs::write(lone.path("agent.yml"), configuration).unwrap();
-        let mut host = Self { lone, pair, deployments: 0 };
+        let mut host = Self {
+            lone,
+            pair,
+            deployments: 0,
+        };
         fs::create_dir_all(host.pair.root()).unwrap();
         host.kill().await;
         let pair = host.pair.clone();
-        let reference = pair.prepare_with(async |revision| host.deploy(revision).await).await;
+        let reference = pair
+            .prepare_with(async |revision| host.deploy(revision).await)
+            .await;
         (host, reference)
     }
 
@@ -70,12 +82,19 @@ impl Host {
         self.lone.agent.signal("TERM").await;
         wait::until("the agent ends", async || self.lone.agent.ended().ok_or(())).await;
         let (event, last) = deployed.outcomes.last().unwrap();
-        assert_eq!((*event, last.error_code), ("ApplicationStart", 0), "{last:?}");
+        assert_eq!(
+            (*event, last.error_code),
+            ("ApplicationStart", 0),
+            "{last:?}"
+        );
     }
 
     /// Performs a deployment; the agent is started again as soon as it ends.
     async fn perform(&mut self, revision: Revision) -> Deployed {
-        let mut deployed = Deployed { id: self.create(revision), outcomes: Vec::new() };
+        let mut deployed = Deployed {
+            id: self.create(revision),
+            outcomes: Vec::new(),
+        };
         for event in COMMANDS {
             let command = self.lone.command(&deployed.id, event);
             let outcome = wait::until(&format!("an outcome of {command}"), async || {
@@ -85,7 +104,9 @@ impl Host {
                     self.lone.command(&deployed.id, event);
                 }
                 let told = self.lone.stub.completions(&command);
-                told.into_iter().next().ok_or_else(|| (self.lone.agent.output(), self.lone.log()))
+                told.into_iter()
+                    .next()
+                    .ok_or_else(|| (self.lone.agent.output(), self.lone.log()))
             })
             .await;
             let failed = outcome.error_code != 0;
@@ -121,62 +142,103 @@ impl Host {
         };
         tally.dealt(&call.name);
         let found = self.pair.found(reference);
-        let told: Vec<String> =
-            deployed.outcomes.iter().map(|(event, told)| format!("{event} {}", told.error_code)).collect();
+        let told: Vec<String> = deployed
+            .outcomes
+            .iter()
+            .map(|(event, told)| format!("{event} {}", told.error_code))
+            .collect();
         let point = format!("{strike} {call} [{}]", told.join(", "));
         tally.found(&point, &found);
-        let expect = |right: bool, what: String| tally.expect(&point, if right { Ok(()) } else { Err(what) });
+        let expect = |right: bool, what: String| {
+            tally.expect(&point, if right { Ok(()) } else { Err(what) })
+        };
         for (event, outcome) in &deployed.outcomes {
             let command = format!("{}/{event}", deployed.id);
             let told = self.lone.stub.completions(&command);
             let same = |other: &Completion| {
                 (&other.status, other.error_code) == (&outcome.status, outcome.error_code)
             };
-            expect(told.iter().all(same), format!("{event} has several outcomes: {told:?}"));
+            expect(
+                told.iter().all(same),
+                format!("{event} has several outcomes: {told:?}"),
+            );
             let install_or_download = ["DownloadBundle", "Install"].contains(event);
             expect(
                 outcome.error_code == 0 || outcome.error_code == 7 && !install_or_download,
                 format!("{outcome:?}"),
             );
         }
-        let installed =
-            deployed.outcomes.iter().any(|(event, told)| *event == "Install" && told.error_code == 0);
-        expect(installed == (found == Found::New), format!("Install is told to have succeeded: {installed}"));
+        let installed = deployed
+            .outcomes
+            .iter()
+            .any(|(event, told)| *event == "Install" && told.error_code == 0);
+        expect(
+            installed == (found == Found::New),
+            format!("Install is told to have succeeded: {installed}"),
+        );
         let ran = fs::read_to_string(self.pair.ran()).unwrap_or_default();
         for event in HOOKS {
             let times = ran.lines().filter(|line| *line == event).count();
-            let told = deployed.outcomes.iter().find(|(of, _)| *of == event).map(|(_, told)| told.error_code);
-            expect(times <= 1, format!("the script of {event} ran {times} times"));
-            expect(told != Some(0) || times == 1, format!("{event} succeeded without its script"));
-            expect(told.is_some() || times == 0, format!("the script of {event} ran for no command"));
+            let told = deployed
+                .outcomes
+                .iter()
+                .find(|(of, _)| *of == event)
+                .map(|(_, told)| told.error_code);
+            expect(
+                times <= 1,
+                format!("the script of {event} ran {times} times"),
+            );
+            expect(
+                told != Some(0) || times == 1,
+                format!("{event} succeeded without its script"),
+            );
+            expect(
+                told.is_some() || times == 0,
+                format!("the script of {event} ran for no command"),
+            );
         }
         tally.expect(&point, self.pair.leaves_nothing_behind());
         let again = self.perform(Revision::New).await;
-        let end = again.outcomes.last().map(|(event, told)| (*event, told.error_code));
+        let end = again
+            .outcomes
+            .last()
+            .map(|(event, told)| (*event, told.error_code));
         expect(
             end == Some(("ApplicationStart", 0)),
             format!("the next deployment fails: {:?}", again.outcomes.last()),
         );
         let differences = self.pair.state().differences(&reference.new);
-        expect(differences.is_empty(), format!("the next deployment leaves something else:\n{differences}"));
+        expect(
+            differences.is_empty(),
+            format!("the next deployment leaves something else:\n{differences}"),
+        );
         self.kill().await;
     }
 }
 
 #[tokio::test]
-async fn an_agent_that_is_killed_at_a_system_call_answers_once_and_leaves_the_old_or_the_new_revision() {
-    let mut hosts = futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| Host::prepared())).await;
+async fn an_agent_that_is_killed_at_a_system_call_answers_once_and_leaves_the_old_or_the_new_revision()
+ {
+    let mut hosts =
+        futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| Host::prepared())).await;
     let (first, _) = &mut hosts[0];
     let report = first.lone.path("report");
     first.lone.start_under(&Strike::COUNT, &report);
     first.perform(Revision::New).await;
     first.lone.agent.signal("TERM").await;
-    let counted = wait::until("the calls are counted", async || Report::read(&report).ok_or(())).await;
+    let counted = wait::until("the calls are counted", async || {
+        Report::read(&report).ok_or(())
+    })
+    .await;
     let numbers = sweep::points(&counted, 1..=counted.calls.len(), 30);
     let tally = Tally::new("`codedeploy-agent` killed at a system call that changes files");
-    sweep(hosts, sweep::kills(numbers), async |(host, reference): &mut (Host, Reference), strike| {
-        host.struck(reference, strike, &tally).await;
-    })
+    sweep(
+        hosts,
+        sweep::kills(numbers),
+        async |(host, reference): &mut (Host, Reference), strike| {
+            host.struck(reference, strike, &tally).await;
+        },
+    )
     .await;
     tally.conclude();
 }

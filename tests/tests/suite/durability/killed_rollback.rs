@@ -29,7 +29,10 @@ struct Deployments {
 
 impl Host {
     async fn several() -> Vec<Self> {
-        let host = async || Self { lone: Lone::start("").await, deployments: 0 };
+        let host = async || Self {
+            lone: Lone::start("").await,
+            deployments: 0,
+        };
         futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| host())).await
     }
 
@@ -64,10 +67,14 @@ impl Host {
 
     /// The journals of rollbacks that are not over.
     fn journals(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.lone.path("root/deployment-instructions")).into_iter().flatten();
+        let entries = fs::read_dir(self.lone.path("root/deployment-instructions"))
+            .into_iter()
+            .flatten();
         let paths = entries.map(|entry| entry.unwrap().path());
         let journals = paths.filter(|path| path.to_string_lossy().contains("rollback"));
-        journals.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+        journals
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect()
     }
 
     fn found(&self) -> Found {
@@ -81,12 +88,17 @@ impl Host {
     /// What is wrong with the scripts that ran.
     fn scripts(&self, interrupted: &[String]) -> Result<(), String> {
         let notes = text(&self.lone, "notes");
-        for script in
-            ["v1 ApplicationStart", "v1 ValidateService", "v2 ApplicationStart", "v2 ValidateService"]
-        {
+        for script in [
+            "v1 ApplicationStart",
+            "v1 ValidateService",
+            "v2 ApplicationStart",
+            "v2 ValidateService",
+        ] {
             let times = notes.lines().filter(|line| *line == script).count();
             // One that was cut off is begun once more.
-            let again = interrupted.iter().any(|event| script == format!("v1 {event}"));
+            let again = interrupted
+                .iter()
+                .any(|event| script == format!("v1 {event}"));
             if times > 1 + usize::from(again) {
                 return Err(format!("{script} ran {times} times: {notes:?}"));
             }
@@ -108,47 +120,86 @@ async fn a_rollback_by_hand_that_is_killed_is_finished_by_the_agent() {
     };
     let first = &mut hosts[0];
     first.deploy().await;
-    let counted = Strike::COUNT.run(agent, &arguments(first).collect::<Vec<_>>()).await;
+    let counted = Strike::COUNT
+        .run(agent, &arguments(first).collect::<Vec<_>>())
+        .await;
     assert_eq!(counted.exit, Some(0), "{}", counted.output);
     let numbers = sweep::points(&counted, 1..=counted.calls.len(), 24);
     let tally = Tally::new("`codedeploy-agent rollback` killed at a system call");
-    sweep(hosts, sweep::kills(numbers), async |host: &mut Host, strike| {
-        let deployments = host.deploy().await;
-        let report = strike.run(agent, &arguments(host).collect::<Vec<_>>()).await;
-        let Some(call) = report.struck else { return tally.missed() };
-        tally.dealt(&call.name);
-        let point = format!("{strike} {call}");
-        let (interrupted, began) =
-            (host.interrupted(), host.journals().iter().any(|text| text.contains('\n')));
-        host.lone.kill_and_restart().await;
-        wait::until("the rollback is over", async || {
-            let left = host.journals();
-            if left.is_empty() { Ok(()) } else { Err((left, host.lone.log())) }
-        })
-        .await;
-        let found = host.found();
-        tally.found(&point, &found);
-        let finished = if began && found != Found::Old {
-            Err("it was begun, and is not finished".into())
-        } else {
-            Ok(())
-        };
-        tally.expect(&point, finished);
-        tally.expect(&point, host.scripts(&interrupted));
-        if found == Found::New {
-            let untouched = text(&host.lone, "notes").is_empty();
-            tally.expect(&point, if untouched { Ok(()) } else { Err("scripts ran for nothing".into()) });
-            let again = agent.output(arguments(host)).await;
-            let said = String::from_utf8_lossy(&again.stderr).into_owned();
-            tally.expect(&point, if again.status.success() { Ok(()) } else { Err(said) });
-        }
-        let status: Value =
-            serde_json::from_slice(&host.lone.ask(&["status", "--json"]).await.stdout).unwrap();
-        let newest = &status["agent"]["deployments"][0];
-        let known = newest["deployment_id"] == *deployments.last
-            && newest["rolled_back"].as_str().is_some_and(|words| words.contains(&deployments.before));
-        tally.expect(&point, if known { Ok(()) } else { Err(format!("the status does not tell: {newest}")) });
-    })
+    sweep(
+        hosts,
+        sweep::kills(numbers),
+        async |host: &mut Host, strike| {
+            let deployments = host.deploy().await;
+            let report = strike
+                .run(agent, &arguments(host).collect::<Vec<_>>())
+                .await;
+            let Some(call) = report.struck else {
+                return tally.missed();
+            };
+            tally.dealt(&call.name);
+            let point = format!("{strike} {call}");
+            let (interrupted, began) = (
+                host.interrupted(),
+                host.journals().iter().any(|text| text.contains('\n')),
+            );
+            host.lone.kill_and_restart().await;
+            wait::until("the rollback is over", async || {
+                let left = host.journals();
+                if left.is_empty() {
+                    Ok(())
+                } else {
+                    Err((left, host.lone.log()))
+                }
+            })
+            .await;
+            let found = host.found();
+            tally.found(&point, &found);
+            let finished = if began && found != Found::Old {
+                Err("it was begun, and is not finished".into())
+            } else {
+                Ok(())
+            };
+            tally.expect(&point, finished);
+            tally.expect(&point, host.scripts(&interrupted));
+            if found == Found::New {
+                let untouched = text(&host.lone, "notes").is_empty();
+                tally.expect(
+                    &point,
+                    if untouched {
+                        Ok(())
+                    } else {
+                        Err("scripts ran for nothing".into())
+                    },
+                );
+                let again = agent.output(arguments(host)).await;
+                let said = String::from_utf8_lossy(&again.stderr).into_owned();
+                tally.expect(
+                    &point,
+                    if again.status.success() {
+                        Ok(())
+                    } else {
+                        Err(said)
+                    },
+                );
+            }
+            let status: Value =
+                serde_json::from_slice(&host.lone.ask(&["status", "--json"]).await.stdout).unwrap();
+            let newest = &status["agent"]["deployments"][0];
+            let known = newest["deployment_id"] == *deployments.last
+                && newest["rolled_back"]
+                    .as_str()
+                    .is_some_and(|words| words.contains(&deployments.before));
+            tally.expect(
+                &point,
+                if known {
+                    Ok(())
+                } else {
+                    Err(format!("the status does not tell: {newest}"))
+                },
+            );
+        },
+    )
     .await;
     tally.conclude();
 }

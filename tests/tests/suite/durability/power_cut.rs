@@ -49,25 +49,43 @@ async fn cut_everywhere(kind: Kind) {
     let folder = sweep::folder();
     let pair = Pair::create(folder.path(), LOCAL_GROUP);
     let reference = pair.prepare().await;
-    let disk =
-        Disk::create(kind).unwrap_or_else(|error| panic!("the power cut cannot be tried here: {error}"));
-    let [few, all, many] = [(8, 8), (usize::MAX, 120), (400, 120)]
-        .map(|(after_writes, reordered)| Cuts { after_writes, reordered });
-    let (undisturbed, written_back) = if sweep::long() { (all, many) } else { (few, few) };
+    let disk = Disk::create(kind)
+        .unwrap_or_else(|error| panic!("the power cut cannot be tried here: {error}"));
+    let [few, all, many] =
+        [(8, 8), (usize::MAX, 120), (400, 120)].map(|(after_writes, reordered)| Cuts {
+            after_writes,
+            reordered,
+        });
+    let (undisturbed, written_back) = if sweep::long() {
+        (all, many)
+    } else {
+        (few, few)
+    };
     let mut wrong = Vec::new();
-    for (how, before_every_call, cuts) in
-        [("", false, undisturbed), (" that is written back before every system call", true, written_back)]
-    {
+    for (how, before_every_call, cuts) in [
+        ("", false, undisturbed),
+        (
+            " that is written back before every system call",
+            true,
+            written_back,
+        ),
+    ] {
         let recorded = record(&disk, &pair, before_every_call).await;
         for (what, cuts) in [
             ("after a write", recorded.prefixes(cuts.after_writes)),
-            ("with some unflushed writes missing", recorded.reordered(cuts.reordered)),
+            (
+                "with some unflushed writes missing",
+                recorded.reordered(cuts.reordered),
+            ),
         ] {
             let tally = Tally::new(&format!("Power cut on {}{how}, {what}", kind.name()));
             for cut in cuts {
                 tally.dealt("cut");
                 disk.load(cut.image);
-                let found = found(&disk, &pair, &reference, |left| tally.expect(&cut.name, left)).await;
+                let found = found(&disk, &pair, &reference, |left| {
+                    tally.expect(&cut.name, left)
+                })
+                .await;
                 tally.found(&cut.name, &found);
                 if cut.reported && found == Found::Old {
                     tally.expect(&cut.name, Err("a reported success is lost".into()));
@@ -91,17 +109,26 @@ async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recorded {
     if written_back {
         bundle::write(
             &pair.path(""),
-            &[("write-back", &format!("#!/bin/sh\nsync -f {}\n", pair.live().display()))],
+            &[(
+                "write-back",
+                &format!("#!/bin/sh\nsync -f {}\n", pair.live().display()),
+            )],
         );
         let strike = Strike(Some((1, Blow::RunFromThenOn(pair.path("write-back")))));
-        let report = strike.run(&Programs::built().local, &pair.arguments(Revision::New)).await;
+        let report = strike
+            .run(&Programs::built().local, &pair.arguments(Revision::New))
+            .await;
         assert_eq!(report.exit, Some(0), "{}", report.output);
     } else {
         pair.deployed(Revision::New).await;
     }
     let reported = disk.position();
     mounted.unmount().unwrap();
-    Recorded { before, told: disk.told(), reported }
+    Recorded {
+        before,
+        told: disk.told(),
+        reported,
+    }
 }
 
 /// The revision on a disk after the next start; `left` receives other findings.
@@ -126,8 +153,13 @@ impl Recorded {
     fn prefixes(&self, count: usize) -> Vec<Cut> {
         let all = self.told.len() + 1;
         let count = count.min(all);
-        let ends =
-            (0..count).map(|index| if count == all { index } else { (index * 2 + 1) * all / (count * 2) });
+        let ends = (0..count).map(|index| {
+            if count == all {
+                index
+            } else {
+                (index * 2 + 1) * all / (count * 2)
+            }
+        });
         let cut = |end: usize| Cut {
             name: format!("after {end} of {}", self.told.len()),
             image: self.image(end, |_| true),
@@ -139,12 +171,17 @@ impl Recorded {
     /// The disk at `count` moments, each with only some of the writes since the last flush; half of them just before
     /// the next flush.
     fn reordered(&self, count: usize) -> Vec<Cut> {
-        let flushes: Vec<usize> =
-            (0..self.told.len()).filter(|at| matches!(self.told[*at], Told::Flush)).collect();
+        let flushes: Vec<usize> = (0..self.told.len())
+            .filter(|at| matches!(self.told[*at], Told::Flush))
+            .collect();
         let cut = |seed: usize| {
             let mut dice = fastrand::Rng::with_seed(seed as u64);
             let any = dice.usize(0..=self.told.len());
-            let end = if seed.is_multiple_of(2) { any } else { *dice.choice(&flushes).unwrap_or(&any) };
+            let end = if seed.is_multiple_of(2) {
+                any
+            } else {
+                *dice.choice(&flushes).unwrap_or(&any)
+            };
             Cut {
                 name: format!("seed {seed}, after {end} of {}", self.told.len()),
                 image: self.image(end, |_| dice.bool()),
@@ -157,11 +194,18 @@ impl Recorded {
     /// The first `end` entries; unflushed ones are included only if `keeps` says so.
     fn image(&self, end: usize, mut keeps: impl FnMut(u64) -> bool) -> Image {
         let told = &self.told[..end];
-        let flushed = told.iter().rposition(|told| matches!(told, Told::Flush)).unwrap_or(0);
+        let flushed = told
+            .iter()
+            .rposition(|told| matches!(told, Told::Flush))
+            .unwrap_or(0);
         let mut image = self.before.clone();
         for (index, told) in told.iter().enumerate() {
             if let Told::Write(blocks) = told {
-                image.write(blocks.iter().filter(|(number, _)| index < flushed || keeps(*number)));
+                image.write(
+                    blocks
+                        .iter()
+                        .filter(|(number, _)| index < flushed || keeps(*number)),
+                );
             }
         }
         image

@@ -20,7 +20,14 @@ const HOOK: &str = "BeforeInstall";
 /// Defines a deployment with only this script.
 fn known(host: &Lone, id: &str, script: &str) {
     let appspec = format!("version: 0.0\nos: linux\nhooks:\n  {HOOK}:\n    - location: hook.sh\n");
-    host.deployment("web", id, &[("appspec.yml", &appspec), ("hook.sh", &format!("#!/bin/sh\n{script}"))]);
+    host.deployment(
+        "web",
+        id,
+        &[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &format!("#!/bin/sh\n{script}")),
+        ],
+    );
 }
 
 /// Defines a deployment whose script records each run, and has the host download it.
@@ -36,11 +43,18 @@ fn lines(path: &Path) -> usize {
 }
 
 fn succeeded(completion: &Completion) {
-    assert_eq!((completion.status.as_str(), completion.error_code), ("Succeeded", 0), "{completion:?}");
+    assert_eq!(
+        (completion.status.as_str(), completion.error_code),
+        ("Succeeded", 0),
+        "{completion:?}"
+    );
 }
 
 async fn until_logged(host: &Lone, words: &str) {
-    wait::until(words, async || host.log().contains(words).then_some(()).ok_or(host.log())).await;
+    wait::until(words, async || {
+        host.log().contains(words).then_some(()).ok_or(host.log())
+    })
+    .await;
 }
 
 /// A fault of the service at one of its calls.
@@ -80,7 +94,13 @@ async fn a_service_in_trouble_and_an_agent_that_is_killed_lose_nothing_and_repea
     side_by_side(cases).await;
 }
 
-async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble: &Trouble, killed: Killed) {
+async fn trouble_and_kill(
+    host: &mut Lone,
+    id: &str,
+    call: &'static str,
+    trouble: &Trouble,
+    killed: Killed,
+) {
     let runs = counting(host, id).await;
     let case = format!("{trouble:?} at {call}, killed {killed:?}");
     let fault = match trouble {
@@ -121,8 +141,16 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
         host.restart();
     }
     let outcome = host.stub.taken(&command).await;
-    let expected = if begun { ("Failed", 7) } else { ("Succeeded", 0) };
-    assert_eq!((outcome.status.as_str(), outcome.error_code), expected, "{case}: {outcome:?}");
+    let expected = if begun {
+        ("Failed", 7)
+    } else {
+        ("Succeeded", 0)
+    };
+    assert_eq!(
+        (outcome.status.as_str(), outcome.error_code),
+        expected,
+        "{case}: {outcome:?}"
+    );
     if killed == Killed::After {
         host.kill_and_restart().await;
     }
@@ -133,7 +161,11 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     wait::until("nothing waits", async || {
         let left = [host.records("in-progress"), host.records("outbox")].concat();
         let deliveries = host.stub.deliveries();
-        if left.is_empty() && deliveries == 0 { Ok(()) } else { Err((left, deliveries)) }
+        if left.is_empty() && deliveries == 0 {
+            Ok(())
+        } else {
+            Err((left, deliveries))
+        }
     })
     .await;
     assert_eq!(host.stub.accepted(&command).len(), 1, "{case}");
@@ -145,12 +177,18 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
 async fn an_outcome_survives_the_agent_and_holds_nobody_up() {
     let mut host = Lone::start("").await;
     let runs = counting(&host, "d-1").await;
-    host.stub.fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
+    host.stub
+        .fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
     let first = host.command("d-1", HOOK);
     host.stub.completed(&first, 1).await;
-    let [record] = &host.records("outbox")[..] else { panic!("one outcome waits") };
+    let [record] = &host.records("outbox")[..] else {
+        panic!("one outcome waits")
+    };
     let record: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
-    assert_eq!(record["completion"]["HostCommandIdentifier"], first.as_str());
+    assert_eq!(
+        record["completion"]["HostCommandIdentifier"],
+        first.as_str()
+    );
     assert_eq!(record["lifecycle_event"], HOOK);
 
     // The next command of the group does not wait for the service.
@@ -160,7 +198,12 @@ async fn an_outcome_survives_the_agent_and_holds_nobody_up() {
     let status = host.ask(&["status", "--json"]).await;
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["agent"]["outbox"]["waiting"], 2, "{status:#}");
-    assert!(status["agent"]["outbox"]["last_error"]["message"].as_str().unwrap().contains("ServerException"));
+    assert!(
+        status["agent"]["outbox"]["last_error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("ServerException")
+    );
     let words = host.ask(&["status"]).await;
     let words = String::from_utf8(words.stderr).unwrap();
     assert!(
@@ -191,9 +234,21 @@ async fn an_agent_that_is_stopped_leaves_its_outcomes_to_the_next_one_and_ends()
         host.stub.completed(&command, 1).await;
         let began = Instant::now();
         host.agent.signal("TERM").await;
-        let status = wait::until("the agent ends", async || host.agent.ended().ok_or(host.log())).await;
-        assert!(status.success() && began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-        assert!(host.log().contains("stopped before the service took the outcome"), "{}", host.log());
+        let status = wait::until("the agent ends", async || {
+            host.agent.ended().ok_or(host.log())
+        })
+        .await;
+        assert!(
+            status.success() && began.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(
+            host.log()
+                .contains("stopped before the service took the outcome"),
+            "{}",
+            host.log()
+        );
         host.stub.recover();
         host.restart();
         succeeded(&host.stub.taken(&command).await);
@@ -204,7 +259,11 @@ async fn an_agent_that_is_stopped_leaves_its_outcomes_to_the_next_one_and_ends()
 async fn what_can_be_repeated_is_repeated_and_a_script_is_not() {
     let mut host = Lone::start("").await;
     let (runs, pid) = (host.path("runs"), host.path("pid"));
-    let script = format!("echo run >> {}\necho $$ > {}\nexec sleep 1000\n", runs.display(), pid.display());
+    let script = format!(
+        "echo run >> {}\necho $$ > {}\nexec sleep 1000\n",
+        runs.display(),
+        pid.display()
+    );
     known(&host, "d-1", &script);
     succeeded(&host.perform("d-1", "DownloadBundle").await);
     let command = host.command("d-1", HOOK);
@@ -216,16 +275,29 @@ async fn what_can_be_repeated_is_repeated_and_a_script_is_not() {
     host.kill_and_restart().await;
     let lost = host.stub.taken(&command).await;
     assert_eq!((lost.status.as_str(), lost.error_code), ("Failed", 7));
-    assert!(lost.message.starts_with("Failed: the agent was restarted"), "{}", lost.message);
-    until_logged(&host, &format!("process {pid} (sleep 1000) was started by {HOOK} and still runs")).await;
+    assert!(
+        lost.message.starts_with("Failed: the agent was restarted"),
+        "{}",
+        lost.message
+    );
+    until_logged(
+        &host,
+        &format!("process {pid} (sleep 1000) was started by {HOOK} and still runs"),
+    )
+    .await;
     assert_eq!(lines(&runs), 1);
     let ours = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(ours, nix::sys::signal::Signal::SIGKILL).expect("it was left alone");
 
-    let status: Value = serde_json::from_slice(&host.ask(&["status", "--json"]).await.stdout).unwrap();
+    let status: Value =
+        serde_json::from_slice(&host.ask(&["status", "--json"]).await.stdout).unwrap();
     let latest = &status["agent"]["deployments"][0];
     assert_eq!(
-        (&latest["deployment_id"], &latest["last_lifecycle_event"], &latest["outcome"]),
+        (
+            &latest["deployment_id"],
+            &latest["last_lifecycle_event"],
+            &latest["outcome"]
+        ),
         (&json!("d-1"), &json!(HOOK), &json!("failed")),
         "{status:#}"
     );
@@ -234,7 +306,12 @@ async fn what_can_be_repeated_is_repeated_and_a_script_is_not() {
 /// Writes the record of a command in progress that a killed agent leaves.
 fn leave_in_progress(host: &Lone, id: &str, name: &str, starts: u32) {
     let record = in_progress(id, name, starts).to_string();
-    write_record(host, "in-progress", &format!("{id}/{name}"), record.as_bytes());
+    write_record(
+        host,
+        "in-progress",
+        &format!("{id}/{name}"),
+        record.as_bytes(),
+    );
 }
 
 /// The record of a command that has not begun.
@@ -245,7 +322,8 @@ fn in_progress(id: &str, name: &str, starts: u32) -> Value {
 
 fn now() -> String {
     let now = time::OffsetDateTime::now_utc();
-    now.format(&time::format_description::well_known::Rfc3339).unwrap()
+    now.format(&time::format_description::well_known::Rfc3339)
+        .unwrap()
 }
 
 fn write_record(host: &Lone, folder: &str, command: &str, bytes: &[u8]) {
@@ -263,15 +341,27 @@ async fn a_command_with_which_the_agent_ends_again_and_again_is_given_up() {
     host.restart();
     succeeded(&host.stub.taken("d-1/Install").await);
     let given_up = host.stub.taken("d-2/DownloadBundle").await;
-    assert_eq!((given_up.status.as_str(), given_up.error_code), ("Failed", 5));
-    assert!(given_up.message.contains("ended unexpectedly each of the 3 times"), "{}", given_up.message);
+    assert_eq!(
+        (given_up.status.as_str(), given_up.error_code),
+        ("Failed", 5)
+    );
+    assert!(
+        given_up
+            .message
+            .contains("ended unexpectedly each of the 3 times"),
+        "{}",
+        given_up.message
+    );
     assert!(!host.path("root/web/d-2").exists());
 }
 
 /// A host whose revisions come from a bucket that is silent until `opened`, and a deployment from there.
 async fn from_a_silent_bucket(opened: &Arc<AtomicBool>) -> (Lone, S3Stub) {
     let folder = tempfile::tempdir().unwrap();
-    codedeploy_tests::bundle::write(folder.path(), &[("appspec.yml", "version: 0.0\nos: linux\n")]);
+    codedeploy_tests::bundle::write(
+        folder.path(),
+        &[("appspec.yml", "version: 0.0\nos: linux\n")],
+    );
     let bundle = Arc::new(codedeploy_tests::bundle::tar(folder.path()));
     let opened = Arc::clone(opened);
     let bucket = S3Stub::serve(move |_, request| {
@@ -281,7 +371,8 @@ async fn from_a_silent_bucket(opened: &Arc<AtomicBool>) -> (Lone, S3Stub) {
     })
     .await;
     let host = Lone::start(&format!("s3_endpoint_override: {}\n", bucket.endpoint)).await;
-    let mut specification = codedeploy_tests::stub::lone::specification("web", "d-1", &host.path("unused"));
+    let mut specification =
+        codedeploy_tests::stub::lone::specification("web", "d-1", &host.path("unused"));
     specification["Revision"] = json!({"RevisionType": "S3",
         "S3Revision": {"Bucket": "bucket", "Key": "app.tar", "BundleType": "tar"}});
     host.stub.specify("d-1", &specification);
@@ -309,8 +400,15 @@ async fn a_download_that_was_interrupted_is_begun_again_without_the_service_aski
     let completion = host.stub.taken(&command).await;
     succeeded(&completion);
     assert_eq!(completion.message, "Succeeded: BundleSource=downloaded");
-    assert_eq!(host.stub.requests(SPECIFICATION).len(), specifications, "the agent kept it");
-    assert!(host.path("root/web/d-1/deployment-archive/appspec.yml").exists());
+    assert_eq!(
+        host.stub.requests(SPECIFICATION).len(),
+        specifications,
+        "the agent kept it"
+    );
+    assert!(
+        host.path("root/web/d-1/deployment-archive/appspec.yml")
+            .exists()
+    );
 }
 
 #[tokio::test]
@@ -322,8 +420,17 @@ async fn a_download_in_which_the_agent_dies_three_times_is_given_up() {
         host.kill_and_restart().await;
     }
     let given_up = host.stub.taken(&command).await;
-    assert_eq!((given_up.status.as_str(), given_up.error_code), ("Failed", 5));
-    assert!(given_up.message.contains("ended unexpectedly each of the 3 times"), "{}", given_up.message);
+    assert_eq!(
+        (given_up.status.as_str(), given_up.error_code),
+        ("Failed", 5)
+    );
+    assert!(
+        given_up
+            .message
+            .contains("ended unexpectedly each of the 3 times"),
+        "{}",
+        given_up.message
+    );
     assert_eq!(bucket.requests().len(), 3);
     succeeded(&{
         known(&host, "d-2", "");
@@ -353,16 +460,25 @@ async fn an_agent_that_is_stopped_before_the_service_answers_is_no_crash() {
 /// Waits until the agent has recorded that the service accepted the outcome.
 async fn until_remembered(host: &Lone, command: &str) {
     let told = host.record("told", command);
-    wait::until("it is noted", async || told.exists().then_some(()).ok_or(())).await;
+    wait::until("it is noted", async || {
+        told.exists().then_some(()).ok_or(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
     let mut host = Lone::start("").await;
     let target = host.path("target");
-    let appspec =
-        format!("version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\n", target.display());
-    host.deployment("web", "d-1", &[("appspec.yml", &appspec), ("page", "hello")]);
+    let appspec = format!(
+        "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\n",
+        target.display()
+    );
+    host.deployment(
+        "web",
+        "d-1",
+        &[("appspec.yml", &appspec), ("page", "hello")],
+    );
     succeeded(&host.perform("d-1", "DownloadBundle").await);
     succeeded(&host.perform("d-1", "Install").await);
     let inode = || fs::metadata(target.join("page")).unwrap().ino();
@@ -380,7 +496,12 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
             "application": "shop", "specification": {"Format": "PKCS7/JSON", "Payload": "not what was signed"}
         });
         fs::remove_file(host.record("told", "d-1/Install")).unwrap();
-        write_record(&host, "in-progress", "d-1/Install", record.to_string().as_bytes());
+        write_record(
+            &host,
+            "in-progress",
+            "d-1/Install",
+            record.to_string().as_bytes(),
+        );
         let told = host.stub.accepted("d-1/Install").len();
         host.restart();
         succeeded(&host.stub.completed("d-1/Install", told + 1).await);
@@ -388,7 +509,10 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
         until_remembered(&host, "d-1/Install").await;
         host.agent.kill().await;
     }
-    assert!(host.log().contains("the specification on record is not usable; it is fetched again"));
+    assert!(
+        host.log()
+            .contains("the specification on record is not usable; it is fetched again")
+    );
 }
 
 #[tokio::test]
@@ -407,8 +531,15 @@ async fn an_outcome_that_the_disk_does_not_take_is_told_all_the_same() {
     assert_eq!(lines(&runs), 1, "the agent remembers it while it lives");
     host.kill_and_restart().await;
     counting(&host, "d-2").await;
-    assert_eq!(host.stub.completions(&again).len(), 2, "what was told is not in progress any more");
-    assert!(host.path("root/deployment-commands/outbox.damaged").exists());
+    assert_eq!(
+        host.stub.completions(&again).len(),
+        2,
+        "what was told is not in progress any more"
+    );
+    assert!(
+        host.path("root/deployment-commands/outbox.damaged")
+            .exists()
+    );
     assert_eq!(host.records("told").len(), 1);
 }
 
@@ -418,8 +549,15 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
     let runs = counting(&host, "d-1").await;
     host.agent.kill().await;
     let noise = vec![b'x'; 10 << 20];
-    let contents: [&[u8]; 7] =
-        [b"", b"{\"version\":1,", b"[]", b"7", b"{\"version\":99}", b"\xff\xfe\0", &noise];
+    let contents: [&[u8]; 7] = [
+        b"",
+        b"{\"version\":1,",
+        b"[]",
+        b"7",
+        b"{\"version\":99}",
+        b"\xff\xfe\0",
+        &noise,
+    ];
     let mut count = 0;
     for folder in ["in-progress", "outbox", "told"] {
         for (number, content) in contents.iter().enumerate() {
@@ -429,7 +567,11 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
         fs::create_dir_all(at("folder").join("full")).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink("/proc/self/mem", at("link")).unwrap();
-        fs::write(at("x").with_file_name(".codedeploy-0123456789abcdef-0"), "half").unwrap();
+        fs::write(
+            at("x").with_file_name(".codedeploy-0123456789abcdef-0"),
+            "half",
+        )
+        .unwrap();
         fs::write(at("x").with_file_name("notes.txt"), "somebody's").unwrap();
         count += contents.len() + 3;
     }
@@ -440,14 +582,29 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
     assert_eq!(lines(&runs), 1);
     let damaged = |folder: &str| {
         let paths = host.records(folder);
-        let count = paths.iter().filter(|path| path.to_string_lossy().ends_with(".json.damaged")).count();
-        assert!(paths.iter().any(|path| path.ends_with("notes.txt")), "{paths:?}");
-        assert!(!paths.iter().any(|path| path.to_string_lossy().contains(".codedeploy-")), "{paths:?}");
+        let count = paths
+            .iter()
+            .filter(|path| path.to_string_lossy().ends_with(".json.damaged"))
+            .count();
+        assert!(
+            paths.iter().any(|path| path.ends_with("notes.txt")),
+            "{paths:?}"
+        );
+        assert!(
+            !paths
+                .iter()
+                .any(|path| path.to_string_lossy().contains(".codedeploy-")),
+            "{paths:?}"
+        );
         count
     };
-    assert_eq!((damaged("in-progress"), damaged("outbox")), (count / 3, count / 3));
+    assert_eq!(
+        (damaged("in-progress"), damaged("outbox")),
+        (count / 3, count / 3)
+    );
     // Old records are read when they are needed.
-    host.stub.deliver(codedeploy_tests::stub::lone::command("told 1", "d-1", HOOK));
+    host.stub
+        .deliver(codedeploy_tests::stub::lone::command("told 1", "d-1", HOOK));
     succeeded(&host.stub.taken("told 1").await);
     assert_eq!(damaged("told"), 1);
     assert_eq!(lines(&runs), 2);

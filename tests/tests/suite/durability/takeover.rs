@@ -14,7 +14,14 @@ const HOOK: &str = "BeforeInstall";
 /// Makes a deployment known whose only script is this, and has the host download it.
 async fn downloaded(host: &Lone, group: &str, id: &str, script: &str) {
     let appspec = format!("version: 0.0\nos: linux\nhooks:\n  {HOOK}:\n    - location: hook.sh\n");
-    host.deployment(group, id, &[("appspec.yml", &appspec), ("hook.sh", &format!("#!/bin/sh\n{script}"))]);
+    host.deployment(
+        group,
+        id,
+        &[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &format!("#!/bin/sh\n{script}")),
+        ],
+    );
     succeeded(&host.perform(id, "DownloadBundle").await);
 }
 
@@ -22,15 +29,25 @@ async fn downloaded(host: &Lone, group: &str, id: &str, script: &str) {
 async fn in_progress(host: &Lone, group: &str, id: &str) -> String {
     let runs = host.path(&format!("runs-{id}"));
     // The script ends when the agent that reads its output does.
-    let script = format!("echo run >> {}\nwhile echo; do sleep 0.05; done\n", runs.display());
+    let script = format!(
+        "echo run >> {}\nwhile echo; do sleep 0.05; done\n",
+        runs.display()
+    );
     downloaded(host, group, id, &script).await;
     let command = host.command(id, HOOK);
-    wait::until("the script runs", async || runs.exists().then_some(()).ok_or_else(|| host.log())).await;
+    wait::until("the script runs", async || {
+        runs.exists().then_some(()).ok_or_else(|| host.log())
+    })
+    .await;
     command
 }
 
 fn succeeded(completion: &Completion) {
-    assert_eq!((completion.status.as_str(), completion.error_code), ("Succeeded", 0), "{completion:?}");
+    assert_eq!(
+        (completion.status.as_str(), completion.error_code),
+        ("Succeeded", 0),
+        "{completion:?}"
+    );
 }
 
 fn notes(host: &Lone) -> Vec<PathBuf> {
@@ -42,9 +59,14 @@ fn notes(host: &Lone) -> Vec<PathBuf> {
 /// command.
 fn aws_agent_starts(host: &Lone) -> String {
     let time = |path: &PathBuf| fs::metadata(path).unwrap().modified().unwrap();
-    let newest = notes(host).into_iter().max_by_key(time).expect("a command in progress");
+    let newest = notes(host)
+        .into_iter()
+        .max_by_key(time)
+        .expect("a command in progress");
     let reported = fs::read_to_string(newest).unwrap();
-    notes(host).iter().for_each(|note: &PathBuf| fs::remove_file(note).unwrap());
+    notes(host)
+        .iter()
+        .for_each(|note: &PathBuf| fs::remove_file(note).unwrap());
     reported
 }
 
@@ -55,11 +77,18 @@ async fn works(host: &Lone, id: &str) {
 
 fn status_of(status: &Value, id: &str) -> Value {
     let deployments = status["agent"]["deployments"].as_array().unwrap();
-    deployments.iter().find(|known| known["deployment_id"] == id).cloned().unwrap_or_default()
+    deployments
+        .iter()
+        .find(|known| known["deployment_id"] == id)
+        .cloned()
+        .unwrap_or_default()
 }
 
 async fn until_gone(path: &Path) {
-    wait::until("the record is gone", async || if path.exists() { Err(()) } else { Ok(()) }).await;
+    wait::until("the record is gone", async || {
+        if path.exists() { Err(()) } else { Ok(()) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -70,10 +99,19 @@ async fn a_script_that_awss_agent_reported_as_lost_is_not_reported_again() {
     assert_eq!(aws_agent_starts(&host), command);
     host.restart();
     works(&host, "d-2").await;
-    assert!(host.stub.completions(&command).is_empty(), "{:?}", host.stub.completions(&command));
-    assert!(host.log().contains("another agent took over meanwhile"), "{}", host.log());
+    assert!(
+        host.stub.completions(&command).is_empty(),
+        "{:?}",
+        host.stub.completions(&command)
+    );
+    assert!(
+        host.log().contains("another agent took over meanwhile"),
+        "{}",
+        host.log()
+    );
     assert!(!host.record("in-progress", &command).exists());
-    let status: Value = serde_json::from_slice(&host.ask(&["status", "--json"]).await.stdout).unwrap();
+    let status: Value =
+        serde_json::from_slice(&host.ask(&["status", "--json"]).await.stdout).unwrap();
     assert_eq!(status_of(&status, "d-1")["outcome"], "failed", "{status:#}");
     host.kill_and_restart().await;
     works(&host, "d-3").await;
@@ -84,7 +122,8 @@ async fn a_script_that_awss_agent_reported_as_lost_is_not_reported_again() {
 async fn an_outcome_that_awss_agent_replaced_by_its_own_is_not_reported_any_more() {
     let mut host = Lone::start("").await;
     downloaded(&host, "web", "d-1", "").await;
-    host.stub.fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
+    host.stub
+        .fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
     let command = host.command("d-1", HOOK);
     host.stub.completed(&command, 1).await;
     host.agent.kill().await;
@@ -94,7 +133,12 @@ async fn an_outcome_that_awss_agent_replaced_by_its_own_is_not_reported_any_more
     host.restart();
     works(&host, "d-2").await;
     assert_eq!(host.stub.completions(&command).len(), told);
-    assert!(host.log().contains("another agent took over and has reported the command"), "{}", host.log());
+    assert!(
+        host.log()
+            .contains("another agent took over and has reported the command"),
+        "{}",
+        host.log()
+    );
     assert_eq!(host.records("outbox").len(), 0);
 }
 
@@ -136,10 +180,14 @@ async fn a_note_that_was_written_before_its_command_began_does_not_outlive_it() 
     let record = json!({"version": 1, "command": command(&id, "d-1", HOOK), "received_at": "2026-11-23T00:00:00Z", "starts": 1});
     fs::write(host.record("in-progress", &id), record.to_string()).unwrap();
     fs::write(host.path("root/ongoing-deployment/d-1"), &id).unwrap();
-    host.stub.acknowledge(&id, json!({"CommandStatus": "Failed"}));
+    host.stub
+        .acknowledge(&id, json!({"CommandStatus": "Failed"}));
     host.restart();
     until_gone(&host.record("in-progress", &id)).await;
     host.kill_and_restart().await;
     works(&host, "d-2").await;
-    assert!(host.stub.completions(&id).is_empty(), "nothing was done, and the service has ended it");
+    assert!(
+        host.stub.completions(&id).is_empty(),
+        "nothing was done, and the service has ended it"
+    );
 }

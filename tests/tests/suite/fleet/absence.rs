@@ -7,14 +7,30 @@ use std::time::Duration;
 use codedeploy_tests::fleet::Fleet;
 use codedeploy_tests::wait;
 
-const HOOKS: [&str; 4] = ["BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
+const HOOKS: [&str; 4] = [
+    "BeforeInstall",
+    "AfterInstall",
+    "ApplicationStart",
+    "ValidateService",
+];
 
 /// A revision whose hooks record their runs in `runs`. It installs nothing, because the hosts of a test share the
 /// machine.
 fn revision(runs: &Path) -> [(&'static str, String); 2] {
-    let hooks = HOOKS.map(|hook| format!("  {hook}:\n    - location: hook.sh\n")).concat();
-    let script = format!("#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n", runs.display());
-    [("appspec.yml", format!("version: 0.0\nos: linux\nhooks:\n{hooks}")), ("hook.sh", script)]
+    let hooks = HOOKS
+        .map(|hook| format!("  {hook}:\n    - location: hook.sh\n"))
+        .concat();
+    let script = format!(
+        "#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n",
+        runs.display()
+    );
+    [
+        (
+            "appspec.yml",
+            format!("version: 0.0\nos: linux\nhooks:\n{hooks}"),
+        ),
+        ("hook.sh", script),
+    ]
 }
 
 fn lines(path: &Path) -> usize {
@@ -40,17 +56,39 @@ async fn deploy_without_controller(mut fleet: Fleet, begun: usize, absence: Dura
     // Many hosts are slow on a small machine, so the test waits for each quarter of them.
     for quarter in 1..=4 {
         wait::until("hosts end their deployment", async || {
-            let overview = fleet.service.deployment(&id).await.deployment_overview.unwrap();
-            let ended = usize::try_from(overview.succeeded + overview.failed + overview.skipped).unwrap();
-            if ended >= hosts * quarter / 4 { Ok(()) } else { Err(overview) }
+            let overview = fleet
+                .service
+                .deployment(&id)
+                .await
+                .deployment_overview
+                .unwrap();
+            let ended =
+                usize::try_from(overview.succeeded + overview.failed + overview.skipped).unwrap();
+            if ended >= hosts * quarter / 4 {
+                Ok(())
+            } else {
+                Err(overview)
+            }
         })
         .await;
     }
     let info = fleet.service.deployment(&id).await;
     let overview = info.deployment_overview.unwrap();
-    let ended = (usize::try_from(overview.succeeded).unwrap(), overview.failed, overview.skipped);
-    assert_eq!(ended, (hosts, 0, 0), "away for {absence:?} after {begun} scripts");
-    assert_eq!(lines(&runs), hosts * HOOKS.len(), "each script ran once on each host");
+    let ended = (
+        usize::try_from(overview.succeeded).unwrap(),
+        overview.failed,
+        overview.skipped,
+    );
+    assert_eq!(
+        ended,
+        (hosts, 0, 0),
+        "away for {absence:?} after {begun} scripts"
+    );
+    assert_eq!(
+        lines(&runs),
+        hosts * HOOKS.len(),
+        "each script ran once on each host"
+    );
     fleet
 }
 

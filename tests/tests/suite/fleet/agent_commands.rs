@@ -12,7 +12,10 @@ use serde_json::Value;
 async fn agent(fleet: &Fleet, words: &[&str]) -> Output {
     let configuration = fleet.hosts[0].folder.join("codedeployagent.yml");
     let words = words.iter().map(|word| (*word).to_owned());
-    let all = words.chain(["--config-file".to_owned(), configuration.display().to_string()]);
+    let all = words.chain([
+        "--config-file".to_owned(),
+        configuration.display().to_string(),
+    ]);
     Programs::built().agent.output(all).await
 }
 
@@ -37,7 +40,10 @@ impl Drop for EndsWithTest {
 /// A revision whose ApplicationStart lasts until `gate` exists.
 fn held_by(gate: &std::path::Path) -> [(&'static str, String); 2] {
     let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: hook.sh\n";
-    let script = format!("#!/bin/sh\nwhile ! [ -e {} ]; do sleep 0.05; done\n", gate.display());
+    let script = format!(
+        "#!/bin/sh\nwhile ! [ -e {} ]; do sleep 0.05; done\n",
+        gate.display()
+    );
     [("appspec.yml", appspec.to_owned()), ("hook.sh", script)]
 }
 
@@ -46,7 +52,10 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let fleet = Fleet::start(1, "").await;
     let gate = fleet.path("gate");
     let files = held_by(&gate);
-    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
     let id = fleet.create(fleet.push(&files).await).await;
     let during = wait::until("ApplicationStart runs", async || {
         let told = status(&fleet).await;
@@ -73,14 +82,25 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     assert_eq!(status(&fleet).await["state"], "running");
 
     let forced = tokio::spawn({
-        let configuration = fleet.hosts[0].folder.join("codedeployagent.yml").display().to_string();
+        let configuration = fleet.hosts[0]
+            .folder
+            .join("codedeployagent.yml")
+            .display()
+            .to_string();
         async move {
-            Programs::built().agent.output(["stop", "--force", "--config-file", configuration.as_str()]).await
+            Programs::built()
+                .agent
+                .output(["stop", "--force", "--config-file", configuration.as_str()])
+                .await
         }
     });
     wait::until("the agent is stopping", async || {
         let told = status(&fleet).await;
-        if told["agent"]["activity"] == "stopping" { Ok(()) } else { Err(told) }
+        if told["agent"]["activity"] == "stopping" {
+            Ok(())
+        } else {
+            Err(told)
+        }
     })
     .await;
     std::fs::write(&gate, "").unwrap();
@@ -101,8 +121,15 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let deployed = fleet.outcome(&id).await;
     assert_eq!(deployed.status(), "Succeeded");
     let again = status(&fleet).await;
-    assert_eq!(again["agent"]["deployments"][0]["deployment_id"], id.as_str());
-    assert_eq!(again["agent"]["deployments"].as_array().unwrap().len(), 1, "{again:#}");
+    assert_eq!(
+        again["agent"]["deployments"][0]["deployment_id"],
+        id.as_str()
+    );
+    assert_eq!(
+        again["agent"]["deployments"].as_array().unwrap().len(),
+        1,
+        "{again:#}"
+    );
 
     // A restart that could not start a new agent does not stop the present one.
     let identity = fleet.hosts[0].folder.join("codedeploy.onpremises.yml");
@@ -110,7 +137,11 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let pid = &status(&fleet).await["pid"];
     let refused = agent(&fleet, &["restart"]).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(String::from_utf8(refused.stderr).unwrap().contains(&identity.display().to_string()));
+    assert!(
+        String::from_utf8(refused.stderr)
+            .unwrap()
+            .contains(&identity.display().to_string())
+    );
     assert_eq!(status(&fleet).await["pid"], *pid);
     assert!(agent(&fleet, &["stop"]).await.status.success());
 }
@@ -122,7 +153,10 @@ async fn the_controller_accepts_what_doctor_asks_and_names_a_wrong_secret() {
         let output = agent(&fleet, &["doctor", "--json"]).await;
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let checks = report["checks"].as_array().unwrap().clone();
-        checks.into_iter().find(|check| check["name"] == "service").unwrap()
+        checks
+            .into_iter()
+            .find(|check| check["name"] == "service")
+            .unwrap()
     };
     let accepted = service().await;
     assert_eq!(accepted["verdict"], "ok", "{accepted}");
@@ -138,6 +172,12 @@ async fn the_controller_accepts_what_doctor_asks_and_names_a_wrong_secret() {
     std::fs::write(&identity, wrong.join("\n")).unwrap();
     let refused = service().await;
     assert_eq!(refused["verdict"], "problem", "{refused}");
-    assert!(refused["advice"].as_str().unwrap().contains("secret access key is wrong"), "{refused}");
+    assert!(
+        refused["advice"]
+            .as_str()
+            .unwrap()
+            .contains("secret access key is wrong"),
+        "{refused}"
+    );
     fleet.stop().await;
 }

@@ -23,13 +23,18 @@ struct Answer {
 impl Answer {
     fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
     /// Expects this exception.
     fn refused(&self, exception: &str) {
         assert_eq!(self.code, Some(255), "{}{}", self.stdout, self.stderr);
-        assert!(self.stderr.contains(&format!("({exception})")), "{}", self.stderr);
+        assert!(
+            self.stderr.contains(&format!("({exception})")),
+            "{}",
+            self.stderr
+        );
     }
 }
 
@@ -51,30 +56,54 @@ impl Aws<'_> {
             .await
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Answer { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Answer {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     async fn deploy(&self, arguments: &str) -> Answer {
-        self.run(&[&["deploy"], &arguments.split_whitespace().collect::<Vec<_>>()[..]].concat()).await
+        self.run(
+            &[
+                &["deploy"],
+                &arguments.split_whitespace().collect::<Vec<_>>()[..],
+            ]
+            .concat(),
+        )
+        .await
     }
 }
 
 #[tokio::test]
 async fn an_operator_deploys_with_nothing_but_the_aws_cli() {
     let fleet = Fleet::start(1, "").await;
-    let aws = Aws { fleet: &fleet, keys: fleet.service.operator.clone() };
+    let aws = Aws {
+        fleet: &fleet,
+        keys: fleet.service.operator.clone(),
+    };
 
-    let created =
-        aws.deploy("create-application --application-name site --compute-platform Server").await.json();
+    let created = aws
+        .deploy("create-application --application-name site --compute-platform Server")
+        .await
+        .json();
     assert_eq!(created["applicationId"].as_str().unwrap().len(), 36);
     aws.deploy("create-application --application-name site")
         .await
         .refused("ApplicationAlreadyExistsException");
-    aws.deploy("get-application --application-name none").await.refused("ApplicationDoesNotExistException");
-    let shown = aws.deploy("get-application --application-name site").await.json();
+    aws.deploy("get-application --application-name none")
+        .await
+        .refused("ApplicationDoesNotExistException");
+    let shown = aws
+        .deploy("get-application --application-name site")
+        .await
+        .json();
     assert_eq!(shown["application"]["computePlatform"], "Server");
 
-    aws.deploy("add-tags-to-on-premises-instances --instance-names box1 --tags Key=tier,Value=front").await;
+    aws.deploy(
+        "add-tags-to-on-premises-instances --instance-names box1 --tags Key=tier,Value=front",
+    )
+    .await;
     let found = aws
         .deploy("list-on-premises-instances --tag-filters Key=tier,Value=front,Type=KEY_AND_VALUE")
         .await
@@ -83,9 +112,14 @@ async fn an_operator_deploys_with_nothing_but_the_aws_cli() {
     let group = "create-deployment-group --application-name site --deployment-group-name front \
         --service-role-arn arn:aws:iam::123456789012:role/cd --deployment-config-name CodeDeployDefault.AllAtOnce \
         --on-premises-instance-tag-filters Key=tier,Value=front,Type=KEY_AND_VALUE";
-    let id = aws.deploy(group).await.json()["deploymentGroupId"].as_str().unwrap().to_owned();
-    let shown =
-        aws.deploy("get-deployment-group --application-name site --deployment-group-name front").await.json();
+    let id = aws.deploy(group).await.json()["deploymentGroupId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let shown = aws
+        .deploy("get-deployment-group --application-name site --deployment-group-name front")
+        .await
+        .json();
     let info = &shown["deploymentGroupInfo"];
     assert_eq!(info["deploymentGroupId"], id.as_str());
     assert_eq!(info["deploymentStyle"]["deploymentType"], "IN_PLACE");
@@ -98,51 +132,100 @@ async fn an_operator_deploys_with_nothing_but_the_aws_cli() {
         "version: 0.0\nos: linux\nfiles:\n  - source: index.html\n    destination: {}\nhooks:\n  AfterInstall:\n    - location: wait.sh\n",
         fleet.path("www").display()
     );
-    let script = format!("#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.05; done\n", go.display());
-    bundle::write(&source, &[("appspec.yml", &appspec), ("wait.sh", &script), ("index.html", "pushed\n")]);
+    let script = format!(
+        "#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.05; done\n",
+        go.display()
+    );
+    bundle::write(
+        &source,
+        &[
+            ("appspec.yml", &appspec),
+            ("wait.sh", &script),
+            ("index.html", "pushed\n"),
+        ],
+    );
     let push = format!(
         "push --application-name site --s3-location s3://revisions/site.zip --source {}",
         source.display()
     );
     let pushed = aws.deploy(&push).await;
     assert_eq!(pushed.code, Some(0), "{}", pushed.stderr);
-    let location =
-        pushed.stdout.split_whitespace().skip_while(|word| *word != "--s3-location").nth(1).unwrap();
-    assert!(location.contains("eTag=") && location.contains("version="), "{}", pushed.stdout);
-    let revisions = aws.deploy("list-application-revisions --application-name site").await.json();
+    let location = pushed
+        .stdout
+        .split_whitespace()
+        .skip_while(|word| *word != "--s3-location")
+        .nth(1)
+        .unwrap();
+    assert!(
+        location.contains("eTag=") && location.contains("version="),
+        "{}",
+        pushed.stdout
+    );
+    let revisions = aws
+        .deploy("list-application-revisions --application-name site")
+        .await
+        .json();
     assert_eq!(revisions["revisions"][0]["s3Location"]["key"], "site.zip");
 
     let create = format!(
         "create-deployment --application-name site --deployment-group-name front --s3-location {location}"
     );
-    let id = aws.deploy(&create).await.json()["deploymentId"].as_str().unwrap().to_owned();
+    let id = aws.deploy(&create).await.json()["deploymentId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let target = format!("get-deployment-target --deployment-id {id} --target-id box1");
     wait::until("the hook runs", async || {
         let answer = aws.deploy(&target).await;
-        if answer.stdout.contains("\"InProgress\"") { Ok(()) } else { Err(answer.stderr) }
+        if answer.stdout.contains("\"InProgress\"") {
+            Ok(())
+        } else {
+            Err(answer.stderr)
+        }
     })
     .await;
     let again = aws.deploy(&create).await;
     again.refused("DeploymentLimitExceededException");
-    assert!(again.stderr.contains(&format!("already has an active Deployment '{id}'")), "{}", again.stderr);
+    assert!(
+        again
+            .stderr
+            .contains(&format!("already has an active Deployment '{id}'")),
+        "{}",
+        again.stderr
+    );
     fs::write(&go, "").unwrap();
-    wait::until("the page is installed", async || fs::read_to_string(fleet.path("www/index.html"))).await;
+    wait::until("the page is installed", async || {
+        fs::read_to_string(fleet.path("www/index.html"))
+    })
+    .await;
     fleet.outcome(&id).await;
-    let waited = aws.deploy(&format!("wait deployment-successful --deployment-id {id}")).await;
+    let waited = aws
+        .deploy(&format!("wait deployment-successful --deployment-id {id}"))
+        .await;
     assert_eq!(waited.code, Some(0), "{}", waited.stderr);
 
     let shown = aws.deploy(&target).await.json();
-    let events = shown["deploymentTarget"]["instanceTarget"]["lifecycleEvents"].as_array().unwrap().clone();
+    let events = shown["deploymentTarget"]["instanceTarget"]["lifecycleEvents"]
+        .as_array()
+        .unwrap()
+        .clone();
     assert_eq!(events.len(), 7);
     assert!(
-        events
-            .iter()
-            .all(|event| event["status"] == "Succeeded" && event["diagnostics"]["errorCode"] == "Success")
+        events.iter().all(|event| event["status"] == "Succeeded"
+            && event["diagnostics"]["errorCode"] == "Success")
     );
-    let shown = aws.deploy(&format!("get-deployment --deployment-id {id}")).await.json();
-    assert_eq!(shown["deploymentInfo"]["deploymentOverview"]["Succeeded"], 1);
-    let listed =
-        aws.deploy("list-deployments --application-name site --deployment-group-name front").await.json();
+    let shown = aws
+        .deploy(&format!("get-deployment --deployment-id {id}"))
+        .await
+        .json();
+    assert_eq!(
+        shown["deploymentInfo"]["deploymentOverview"]["Succeeded"],
+        1
+    );
+    let listed = aws
+        .deploy("list-deployments --application-name site --deployment-group-name front")
+        .await
+        .json();
     assert_eq!(listed["deployments"], serde_json::json!([id]));
     aws.deploy(&format!("stop-deployment --deployment-id {id}"))
         .await
@@ -153,11 +236,17 @@ async fn an_operator_deploys_with_nothing_but_the_aws_cli() {
 #[tokio::test]
 async fn a_host_is_registered_and_deregistered_as_with_aws() {
     let fleet = Fleet::start(0, "").await;
-    let aws = Aws { fleet: &fleet, keys: fleet.service.operator.clone() };
+    let aws = Aws {
+        fleet: &fleet,
+        keys: fleet.service.operator.clone(),
+    };
     let arn = "arn:aws:iam::123456789012:user/AWS/CodeDeploy/rack7";
-    let register = format!("register-on-premises-instance --instance-name rack7 --iam-user-arn {arn}");
+    let register =
+        format!("register-on-premises-instance --instance-name rack7 --iam-user-arn {arn}");
     assert_eq!(aws.deploy(&register).await.code, Some(0));
-    aws.deploy(&register).await.refused("InstanceNameAlreadyRegisteredException");
+    aws.deploy(&register)
+        .await
+        .refused("InstanceNameAlreadyRegisteredException");
     aws.deploy("register-on-premises-instance --instance-name rack8")
         .await
         .refused("IamArnRequiredException");
@@ -171,17 +260,31 @@ async fn a_host_is_registered_and_deregistered_as_with_aws() {
         helper.stdout,
         helper.stderr
     );
-    let shown = aws.deploy("get-on-premises-instance --instance-name rack9").await.json();
-    assert_eq!(shown["instanceInfo"]["tags"], serde_json::json!([{"Key": "env", "Value": "prod"}]));
-    let helper = aws.deploy("deregister --instance-name rack9 --no-delete-iam-user --region us-east-1").await;
+    let shown = aws
+        .deploy("get-on-premises-instance --instance-name rack9")
+        .await
+        .json();
+    assert_eq!(
+        shown["instanceInfo"]["tags"],
+        serde_json::json!([{"Key": "env", "Value": "prod"}])
+    );
+    let helper = aws
+        .deploy("deregister --instance-name rack9 --no-delete-iam-user --region us-east-1")
+        .await;
     assert!(
         !helper.stdout.contains("ERROR") && !helper.stderr.contains("ERROR"),
         "{}{}",
         helper.stdout,
         helper.stderr
     );
-    let shown = aws.deploy("get-on-premises-instance --instance-name rack9").await.json();
-    assert!(!shown["instanceInfo"]["deregisterTime"].is_null(), "{shown}");
+    let shown = aws
+        .deploy("get-on-premises-instance --instance-name rack9")
+        .await
+        .json();
+    assert!(
+        !shown["instanceInfo"]["deregisterTime"].is_null(),
+        "{shown}"
+    );
     fleet.stop().await;
 }
 
@@ -190,10 +293,20 @@ async fn a_wrong_secret_and_an_unknown_key_are_refused() {
     let fleet = Fleet::start(0, "").await;
     let mut keys = fleet.service.operator.clone();
     keys.secret_access_key = "wrong".into();
-    let aws = Aws { fleet: &fleet, keys: keys.clone() };
-    aws.deploy("list-applications").await.refused("InvalidSignatureException");
+    let aws = Aws {
+        fleet: &fleet,
+        keys: keys.clone(),
+    };
+    aws.deploy("list-applications")
+        .await
+        .refused("InvalidSignatureException");
     keys.access_key_id = "AKIANOBODYKNOWSTHIS".into();
-    let aws = Aws { fleet: &fleet, keys };
-    aws.deploy("list-applications").await.refused("UnrecognizedClientException");
+    let aws = Aws {
+        fleet: &fleet,
+        keys,
+    };
+    aws.deploy("list-applications")
+        .await
+        .refused("UnrecognizedClientException");
     fleet.stop().await;
 }

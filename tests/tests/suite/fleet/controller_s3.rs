@@ -24,10 +24,17 @@ impl Place {
         fs::create_dir(&data).unwrap();
         fs::write(data.join(SETTINGS), settings("")).unwrap();
         let service = Service::start(&Programs::built(), &data).await;
-        assert!(service.endpoint.starts_with("https://127.0.0.1:"), "{}", service.endpoint);
+        assert!(
+            service.endpoint.starts_with("https://127.0.0.1:"),
+            "{}",
+            service.endpoint
+        );
         let place = Self { folder, service };
-        let authority =
-            Programs::built().controller.command(["certificate", "--data-dir"]).arg(&data).output();
+        let authority = Programs::built()
+            .controller
+            .command(["certificate", "--data-dir"])
+            .arg(&data)
+            .output();
         fs::write(place.path("authority.pem"), authority.await.unwrap().stdout).unwrap();
         place
     }
@@ -35,25 +42,48 @@ impl Place {
     /// Starts the controller again with other settings of its folder.
     async fn restarted(self, s3: &str) -> Self {
         fs::write(self.service.data.join(SETTINGS), settings(s3)).unwrap();
-        Self { service: self.service.kill_and_restart().await, ..self }
+        Self {
+            service: self.service.kill_and_restart().await,
+            ..self
+        }
     }
 
     /// The ids of the versions whose keys have this prefix, the newest of each first; delete markers have a minus.
     async fn versions(&self, prefix: &str) -> Vec<String> {
-        let list = ["s3api", "list-object-versions", "--bucket", "revisions", "--prefix", prefix];
+        let list = [
+            "s3api",
+            "list-object-versions",
+            "--bucket",
+            "revisions",
+            "--prefix",
+            prefix,
+        ];
         let listed = self.aws(&list).await;
-        let listed = if listed.is_empty() { Value::Null } else { json(&listed) };
+        let listed = if listed.is_empty() {
+            Value::Null
+        } else {
+            json(&listed)
+        };
         let ids = |member: &str, sign: &str| -> Vec<String> {
             let found = listed[member].as_array().cloned().unwrap_or_default();
-            found.iter().map(|version| format!("{sign}{}", version["VersionId"].as_str().unwrap())).collect()
+            found
+                .iter()
+                .map(|version| format!("{sign}{}", version["VersionId"].as_str().unwrap()))
+                .collect()
         };
         [ids("DeleteMarkers", "-"), ids("Versions", "")].concat()
     }
 
     /// Runs a Python script with boto3 as the operator; returns its output.
     async fn python(&self, script: &str) -> String {
-        let ran = self.run("python3", &self.service.operator, &["-c", script]).await;
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let ran = self
+            .run("python3", &self.service.operator, &["-c", script])
+            .await;
+        assert!(
+            ran.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
         String::from_utf8(ran.stdout).unwrap()
     }
 
@@ -64,12 +94,17 @@ impl Place {
     /// Runs a Python program with the service and keys in its environment, as operators set them.
     async fn run(&self, program: &str, keys: &Keys, arguments: &[&str]) -> Output {
         let mut command = Program::at(python_tool(program)).command(arguments);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.path("nobody"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.path("nobody"));
         command.env("AWS_ENDPOINT_URL", &self.service.endpoint);
         command.env("AWS_CA_BUNDLE", self.path("authority.pem"));
         command.env("AWS_ACCESS_KEY_ID", &keys.access_key_id);
         command.env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key);
-        command.env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_EC2_METADATA_DISABLED", "true");
+        command
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
         command.env("AWS_PAGER", "").env("AWS_MAX_ATTEMPTS", "1");
         command.output().await.unwrap()
     }
@@ -108,8 +143,13 @@ fn start_agent(conf: &Path, log: &Path) -> Running {
     let script = "mount -t tmpfs none /opt && mount -t tmpfs none /var/log && exec \"$@\"";
     Program::at("unshare").start(
         |command| {
-            command.args(namespace).args(["sh", "-c", script, "agent"]).arg(agent.as_std().get_program());
-            command.args(["run", "--config-file"]).arg(conf.join("codedeployagent.yml"));
+            command
+                .args(namespace)
+                .args(["sh", "-c", script, "agent"])
+                .arg(agent.as_std().get_program());
+            command
+                .args(["run", "--config-file"])
+                .arg(conf.join("codedeployagent.yml"));
         },
         log,
     )
@@ -121,11 +161,24 @@ async fn a_new_host_deploys_from_the_controller_with_nothing_but_the_files_of_ho
     let place = Place::new().await;
     let conf = place.path("conf");
     let text = conf.to_str().unwrap();
-    let add = ["host", "add", "box1", "--tag", "env=prod", "--output", text, "--conf-dir", text, "--json"];
+    let add = [
+        "host",
+        "add",
+        "box1",
+        "--tag",
+        "env=prod",
+        "--output",
+        text,
+        "--conf-dir",
+        text,
+        "--json",
+    ];
     place.service.administer(&add).await;
     let agent = start_agent(&conf, &place.path("agent.out"));
 
-    place.aws_line("deploy create-application --application-name site").await;
+    place
+        .aws_line("deploy create-application --application-name site")
+        .await;
     place
         .aws_line(
             "deploy create-deployment-group --application-name site --deployment-group-name web \
@@ -135,37 +188,79 @@ async fn a_new_host_deploys_from_the_controller_with_nothing_but_the_files_of_ho
         .await;
     let source = place.path("source");
     let www = place.path("www");
-    let appspec =
-        format!("version: 0.0\nos: linux\nfiles:\n  - source: /\n    destination: {}\n", www.display());
+    let appspec = format!(
+        "version: 0.0\nos: linux\nfiles:\n  - source: /\n    destination: {}\n",
+        www.display()
+    );
     // Large enough for a multipart upload, and for a download of several ranges.
     let numbers = (0..1_500_000u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let noise: String = numbers.map(|number| format!("{number:x}")).collect();
-    bundle::write(&source, &[("appspec.yml", &appspec), ("page", "one\n"), ("noise", &noise)]);
+    bundle::write(
+        &source,
+        &[
+            ("appspec.yml", &appspec),
+            ("page", "one\n"),
+            ("noise", &noise),
+        ],
+    );
     let push = format!(
         "deploy push --application-name site --s3-location s3://revisions/site.zip --source {}",
         source.display()
     );
     let pushed = place.aws_line(&push).await;
-    let location = pushed.split_whitespace().skip_while(|word| *word != "--s3-location").nth(1).unwrap();
-    assert!(location.contains("eTag=") && location.contains("version="), "{pushed}");
-    let etag = location.split(',').find_map(|member| member.strip_prefix("eTag=")).unwrap();
-    assert!(etag.contains('-'), "it was not uploaded in parts: {location}");
+    let location = pushed
+        .split_whitespace()
+        .skip_while(|word| *word != "--s3-location")
+        .nth(1)
+        .unwrap();
+    assert!(
+        location.contains("eTag=") && location.contains("version="),
+        "{pushed}"
+    );
+    let etag = location
+        .split(',')
+        .find_map(|member| member.strip_prefix("eTag="))
+        .unwrap();
+    assert!(
+        etag.contains('-'),
+        "it was not uploaded in parts: {location}"
+    );
 
     // A newer version under the same key is not the deployed one.
     let other = place.path("other");
     fs::write(&other, "not a zip").unwrap();
-    place.aws(&["s3", "cp", other.to_str().unwrap(), "s3://revisions/site.zip"]).await;
+    place
+        .aws(&[
+            "s3",
+            "cp",
+            other.to_str().unwrap(),
+            "s3://revisions/site.zip",
+        ])
+        .await;
     let create = format!(
         "deploy create-deployment --application-name site --deployment-group-name web --s3-location {location}"
     );
-    let id = json(&place.aws_line(&create).await)["deploymentId"].as_str().unwrap().to_owned();
+    let id = json(&place.aws_line(&create).await)["deploymentId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let shown = wait::until("the deployment ends", async || {
-        let shown = json(&place.aws(&["deploy", "get-deployment", "--deployment-id", &id]).await);
-        let ended = ["Succeeded", "Failed"].contains(&shown["deploymentInfo"]["status"].as_str().unwrap());
+        let shown = json(
+            &place
+                .aws(&["deploy", "get-deployment", "--deployment-id", &id])
+                .await,
+        );
+        let ended =
+            ["Succeeded", "Failed"].contains(&shown["deploymentInfo"]["status"].as_str().unwrap());
         if ended { Ok(shown) } else { Err(shown) }
     })
     .await;
-    assert_eq!(shown["deploymentInfo"]["status"], "Succeeded", "{}{shown}", agent.output());
+    assert_eq!(
+        shown["deploymentInfo"]["status"],
+        "Succeeded",
+        "{}{shown}",
+        agent.output()
+    );
     assert_eq!(fs::read_to_string(www.join("page")).unwrap(), "one\n");
     assert_eq!(fs::read_to_string(www.join("noise")).unwrap(), noise);
     agent.stop().await;
@@ -179,18 +274,43 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     fs::write(&small, "one\n").unwrap();
     let small = small.to_str().unwrap();
     place.aws(&["s3", "mb", "s3://more"]).await;
-    place.aws(&["s3", "cp", small, "s3://more/a b/small.txt"]).await;
+    place
+        .aws(&["s3", "cp", small, "s3://more/a b/small.txt"])
+        .await;
     fs::write(small, "two\n").unwrap();
-    place.aws(&["s3", "cp", small, "s3://more/a b/small.txt"]).await;
+    place
+        .aws(&["s3", "cp", small, "s3://more/a b/small.txt"])
+        .await;
     place.aws(&["s3", "cp", small, "s3://more/top"]).await;
-    assert_eq!(place.aws(&["s3", "cp", "s3://more/a b/small.txt", "-"]).await, "two\n");
+    assert_eq!(
+        place
+            .aws(&["s3", "cp", "s3://more/a b/small.txt", "-"])
+            .await,
+        "two\n"
+    );
     let listed = place.aws(&["s3", "ls", "s3://more/"]).await;
-    assert!(listed.contains("PRE a b/") && listed.contains(" 4 top"), "{listed}");
-    let versions =
-        json(&place.aws(&["s3api", "list-object-versions", "--bucket", "more", "--prefix", "a b/"]).await);
+    assert!(
+        listed.contains("PRE a b/") && listed.contains(" 4 top"),
+        "{listed}"
+    );
+    let versions = json(
+        &place
+            .aws(&[
+                "s3api",
+                "list-object-versions",
+                "--bucket",
+                "more",
+                "--prefix",
+                "a b/",
+            ])
+            .await,
+    );
     let versions = versions["Versions"].as_array().unwrap().clone();
     assert_eq!(versions.len(), 2);
-    assert_eq!((&versions[0]["IsLatest"], &versions[1]["IsLatest"]), (&true.into(), &false.into()));
+    assert_eq!(
+        (&versions[0]["IsLatest"], &versions[1]["IsLatest"]),
+        (&true.into(), &false.into())
+    );
     let first = versions[1]["VersionId"].as_str().unwrap();
     let etag = versions[1]["ETag"].as_str().unwrap();
     let out = place.path("out");
@@ -209,21 +329,46 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     ];
     place.aws(&[&get[..], &[out]].concat()).await;
     assert_eq!(fs::read_to_string(out).unwrap(), "one\n");
-    place.aws(&[&get[..], &["--range", "bytes=1-2", out]].concat()).await;
+    place
+        .aws(&[&get[..], &["--range", "bytes=1-2", out]].concat())
+        .await;
     assert_eq!(fs::read_to_string(out).unwrap(), "ne");
-    let newest =
-        ["s3api", "get-object", "--bucket", "more", "--key", "a b/small.txt", "--if-match", etag, out];
-    assert!(place.refused(&place.service.operator, &newest).await.contains("PreconditionFailed"));
-    let status = place.aws(&["s3api", "get-bucket-versioning", "--bucket", "more"]).await;
+    let newest = [
+        "s3api",
+        "get-object",
+        "--bucket",
+        "more",
+        "--key",
+        "a b/small.txt",
+        "--if-match",
+        etag,
+        out,
+    ];
+    assert!(
+        place
+            .refused(&place.service.operator, &newest)
+            .await
+            .contains("PreconditionFailed")
+    );
+    let status = place
+        .aws(&["s3api", "get-bucket-versioning", "--bucket", "more"])
+        .await;
     assert_eq!(json(&status)["Status"], "Enabled");
 
     // A multipart upload and its download.
     let large = place.path("large");
-    let noise: Vec<u8> =
-        (0..20 * 1024 * 1024u64).map(|number| (number.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..20 * 1024 * 1024u64)
+        .map(|number| (number.wrapping_mul(0x9e37_79b9) >> 13) as u8)
+        .collect();
     fs::write(&large, &noise).unwrap();
-    place.aws(&["s3", "cp", large.to_str().unwrap(), "s3://more/large"]).await;
-    let head = json(&place.aws(&["s3api", "head-object", "--bucket", "more", "--key", "large"]).await);
+    place
+        .aws(&["s3", "cp", large.to_str().unwrap(), "s3://more/large"])
+        .await;
+    let head = json(
+        &place
+            .aws(&["s3api", "head-object", "--bucket", "more", "--key", "large"])
+            .await,
+    );
     assert!(head["ETag"].as_str().unwrap().ends_with("-3\""), "{head}");
     place.aws(&["s3", "cp", "s3://more/large", out]).await;
     assert!(fs::read(out).unwrap() == noise);
@@ -247,10 +392,16 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     place.aws(&["s3", "rm", "--recursive", "s3://more/"]).await;
     assert_eq!(place.aws(&["s3", "ls", "s3://more/"]).await, "");
     assert!(
-        place.refused(&place.service.operator, &["s3", "rb", "s3://more"]).await.contains("BucketNotEmpty")
+        place
+            .refused(&place.service.operator, &["s3", "rb", "s3://more"])
+            .await
+            .contains("BucketNotEmpty")
     );
     assert!(
-        place.refused(&place.service.operator, &["s3", "ls", "s3://none"]).await.contains("NoSuchBucket")
+        place
+            .refused(&place.service.operator, &["s3", "ls", "s3://none"])
+            .await
+            .contains("NoSuchBucket")
     );
     place.service.stop().await;
 }
@@ -281,25 +432,64 @@ async fn hosts_read_and_strangers_do_nothing() {
     fs::write(&small, "one\n").unwrap();
     let small = small.to_str().unwrap();
     place.aws(&["s3", "cp", small, "s3://revisions/one"]).await;
-    let host = keys(&place.service.administer(&["host", "add", "box1", "--json"]).await);
-    let reader =
-        keys(&place.service.administer(&["credentials", "create", "--role", "read-only", "--json"]).await);
+    let host = keys(
+        &place
+            .service
+            .administer(&["host", "add", "box1", "--json"])
+            .await,
+    );
+    let reader = keys(
+        &place
+            .service
+            .administer(&["credentials", "create", "--role", "read-only", "--json"])
+            .await,
+    );
     for keys in [&host, &reader] {
-        let read = place.run("aws", keys, &["s3", "cp", "s3://revisions/one", "-"]).await;
-        assert_eq!(read.stdout, b"one\n", "{}", String::from_utf8_lossy(&read.stderr));
-        assert!(
-            place.refused(keys, &["s3", "cp", small, "s3://revisions/one"]).await.contains("AccessDenied")
+        let read = place
+            .run("aws", keys, &["s3", "cp", "s3://revisions/one", "-"])
+            .await;
+        assert_eq!(
+            read.stdout,
+            b"one\n",
+            "{}",
+            String::from_utf8_lossy(&read.stderr)
         );
-        assert!(place.refused(keys, &["s3", "rm", "s3://revisions/one"]).await.contains("AccessDenied"));
+        assert!(
+            place
+                .refused(keys, &["s3", "cp", small, "s3://revisions/one"])
+                .await
+                .contains("AccessDenied")
+        );
+        assert!(
+            place
+                .refused(keys, &["s3", "rm", "s3://revisions/one"])
+                .await
+                .contains("AccessDenied")
+        );
     }
     let mut wrong = place.service.operator.clone();
     wrong.secret_access_key = "wrong".into();
     let list = ["s3", "ls", "s3://revisions"];
-    assert!(place.refused(&wrong, &list).await.contains("SignatureDoesNotMatch"));
+    assert!(
+        place
+            .refused(&wrong, &list)
+            .await
+            .contains("SignatureDoesNotMatch")
+    );
     wrong.access_key_id = "AKIANOBODY".into();
-    assert!(place.refused(&wrong, &list).await.contains("InvalidAccessKeyId"));
+    assert!(
+        place
+            .refused(&wrong, &list)
+            .await
+            .contains("InvalidAccessKeyId")
+    );
     let anonymous = [&list[..], &["--no-sign-request"]].concat();
-    assert!(place.refused(&wrong, &anonymous).await.contains("AccessDenied"));
+    assert!(
+        place
+            .refused(&wrong, &anonymous)
+            .await
+            .contains("AccessDenied")
+    );
     let presigned = place.aws(&["s3", "presign", "s3://revisions/one"]).await;
     let script = "import sys, ssl, urllib.request, urllib.error\n\
         context = ssl.create_default_context(cafile=sys.argv[1])\n\
@@ -309,18 +499,30 @@ async fn hosts_read_and_strangers_do_nothing() {
     let run = ["-c", script, authority.to_str().unwrap(), presigned.trim()];
     let fetched = place.run("python3", &wrong, &run).await;
     let fetched = String::from_utf8(fetched.stdout).unwrap();
-    assert!(fetched.starts_with("403 ") && fetched.contains("Authorization header"), "{fetched}");
+    assert!(
+        fetched.starts_with("403 ") && fetched.contains("Authorization header"),
+        "{fetched}"
+    );
 
     // boto3 trusts the authority too, with all checks of Python.
     let script = "import boto3\n\
         body = boto3.client('s3').get_object(Bucket='revisions', Key='one')['Body'].read()\n\
         print(boto3.client('codedeploy').list_applications()['applications'], body)";
-    let ran = place.run("python3", &place.service.operator, &["-c", script]).await;
+    let ran = place
+        .run("python3", &place.service.operator, &["-c", script])
+        .await;
     let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert_eq!(printed, "[] b'one\\n'\n", "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(
+        printed,
+        "[] b'one\\n'\n",
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
 
     // An incomplete upload is not stored.
-    let cut = place.run("python3", &place.service.operator, &["-c", CUT_UPLOAD]).await;
+    let cut = place
+        .run("python3", &place.service.operator, &["-c", CUT_UPLOAD])
+        .await;
     let printed = String::from_utf8_lossy(&cut.stdout).into_owned();
     assert!(
         printed.starts_with("400 ") && printed.contains("IncompleteBody"),
@@ -330,9 +532,17 @@ async fn hosts_read_and_strangers_do_nothing() {
 
     // A removed host can no longer read anything.
     let data = place.service.data.display().to_string();
-    let removed = Programs::built().controller.output(["host", "remove", "box1", "--data-dir", &data]).await;
+    let removed = Programs::built()
+        .controller
+        .output(["host", "remove", "box1", "--data-dir", &data])
+        .await;
     assert!(removed.status.success());
-    assert!(place.refused(&host, &list).await.contains("InvalidAccessKeyId"));
+    assert!(
+        place
+            .refused(&host, &list)
+            .await
+            .contains("InvalidAccessKeyId")
+    );
     place.service.stop().await;
 }
 
@@ -343,26 +553,83 @@ async fn objects_are_copied_without_leaving_the_service() {
     let (one, out) = (small.to_str().unwrap(), out.to_str().unwrap());
     fs::write(&small, "one\n").unwrap();
     place.aws(&["s3", "mb", "s3://more"]).await;
-    place.aws(&["s3", "cp", one, "s3://revisions/a b+c", "--metadata", "team=web"]).await;
-    place.aws(&["s3", "cp", "s3://revisions/a b+c", "s3://more/copy"]).await;
-    assert_eq!(place.aws(&["s3", "cp", "s3://more/copy", "-"]).await, "one\n");
-    let head =
-        async |key: &str| json(&place.aws(&["s3api", "head-object", "--bucket", "more", "--key", key]).await);
+    place
+        .aws(&[
+            "s3",
+            "cp",
+            one,
+            "s3://revisions/a b+c",
+            "--metadata",
+            "team=web",
+        ])
+        .await;
+    place
+        .aws(&["s3", "cp", "s3://revisions/a b+c", "s3://more/copy"])
+        .await;
+    assert_eq!(
+        place.aws(&["s3", "cp", "s3://more/copy", "-"]).await,
+        "one\n"
+    );
+    let head = async |key: &str| {
+        json(
+            &place
+                .aws(&["s3api", "head-object", "--bucket", "more", "--key", key])
+                .await,
+        )
+    };
     assert_eq!(head("copy").await["Metadata"]["team"], "web");
-    let replace = ["--metadata-directive", "REPLACE", "--metadata", "team=ops", "--content-type", "text/x"];
-    place.aws(&[&["s3", "cp", "s3://more/copy", "s3://more/copy"][..], &replace].concat()).await;
+    let replace = [
+        "--metadata-directive",
+        "REPLACE",
+        "--metadata",
+        "team=ops",
+        "--content-type",
+        "text/x",
+    ];
+    place
+        .aws(
+            &[
+                &["s3", "cp", "s3://more/copy", "s3://more/copy"][..],
+                &replace,
+            ]
+            .concat(),
+        )
+        .await;
     let replaced = head("copy").await;
-    assert_eq!((&replaced["Metadata"]["team"], &replaced["ContentType"]), (&"ops".into(), &"text/x".into()));
-    place.aws(&["s3", "mv", "s3://more/copy", "s3://more/moved"]).await;
-    assert!(place.aws(&["s3", "ls", "s3://more/"]).await.trim_end().ends_with(" 4 moved"));
+    assert_eq!(
+        (&replaced["Metadata"]["team"], &replaced["ContentType"]),
+        (&"ops".into(), &"text/x".into())
+    );
+    place
+        .aws(&["s3", "mv", "s3://more/copy", "s3://more/moved"])
+        .await;
+    assert!(
+        place
+            .aws(&["s3", "ls", "s3://more/"])
+            .await
+            .trim_end()
+            .ends_with(" 4 moved")
+    );
 
     // A multipart copy, as the aws CLI copies large objects.
-    let noise: Vec<u8> =
-        (0..20 * 1024 * 1024u64).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..20 * 1024 * 1024u64)
+        .map(|n| (n.wrapping_mul(0x9e37_79b9) >> 13) as u8)
+        .collect();
     fs::write(&large, &noise).unwrap();
-    place.aws(&["s3", "cp", large.to_str().unwrap(), "s3://revisions/large"]).await;
-    place.aws(&["s3", "cp", "s3://revisions/large", "s3://more/large"]).await;
-    assert_eq!(head("large").await["ETag"].as_str().unwrap().split('-').nth(1), Some("3\""));
+    place
+        .aws(&["s3", "cp", large.to_str().unwrap(), "s3://revisions/large"])
+        .await;
+    place
+        .aws(&["s3", "cp", "s3://revisions/large", "s3://more/large"])
+        .await;
+    assert_eq!(
+        head("large").await["ETag"]
+            .as_str()
+            .unwrap()
+            .split('-')
+            .nth(1),
+        Some("3\"")
+    );
     place.aws(&["s3", "cp", "s3://more/large", out]).await;
     assert!(fs::read(out).unwrap() == noise);
 
@@ -386,12 +653,27 @@ async fn objects_are_copied_without_leaving_the_service() {
     let said = place.python(&script).await;
     let mut lines = said.lines();
     let sum = "LIsI2lzmA5jh8Zrw5dzMdE3ydLgmq+WF6rpoxSVDSAY=";
-    assert_eq!(lines.next(), Some(format!("True False b'one\\n' {sum}").as_str()));
+    assert_eq!(
+        lines.next(),
+        Some(format!("True False b'one\\n' {sum}").as_str())
+    );
     let refusals: Vec<_> = lines.collect();
-    assert_eq!(refusals, ["InvalidRequest", "PreconditionFailed", "NoSuchBucket", "NoSuchKey"]);
+    assert_eq!(
+        refusals,
+        [
+            "InvalidRequest",
+            "PreconditionFailed",
+            "NoSuchBucket",
+            "NoSuchKey"
+        ]
+    );
 
-    let reader =
-        keys(&place.service.administer(&["credentials", "create", "--role", "read-only", "--json"]).await);
+    let reader = keys(
+        &place
+            .service
+            .administer(&["credentials", "create", "--role", "read-only", "--json"])
+            .await,
+    );
     let copy = ["s3", "cp", "s3://revisions/large", "s3://revisions/other"];
     assert!(place.refused(&reader, &copy).await.contains("AccessDenied"));
 
@@ -420,14 +702,23 @@ async fn old_versions_are_deleted_but_none_that_a_deployment_may_come_back_to() 
              s3.delete_object(Bucket='revisions', Key='gone.zip')",
         )
         .await;
-    let [fifth, fourth, _, _, first] = <[String; 5]>::try_from(place.versions("shop.zip").await).unwrap();
-    place.aws_line("deploy create-application --application-name shop").await;
+    let [fifth, fourth, _, _, first] =
+        <[String; 5]>::try_from(place.versions("shop.zip").await).unwrap();
+    place
+        .aws_line("deploy create-application --application-name shop")
+        .await;
     let group = "--application-name shop --deployment-group-name web";
     let role = "--service-role-arn arn:aws:iam::123456789012:role/cd";
-    place.aws_line(&format!("deploy create-deployment-group {group} {role}")).await;
+    place
+        .aws_line(&format!("deploy create-deployment-group {group} {role}"))
+        .await;
     let location = format!("bucket=revisions,key=shop.zip,bundleType=zip,version={first}");
     // It fails because there are no hosts, but it sets the group's target revision.
-    place.aws_line(&format!("deploy create-deployment {group} --s3-location {location}")).await;
+    place
+        .aws_line(&format!(
+            "deploy create-deployment {group} --s3-location {location}"
+        ))
+        .await;
 
     place = place.restarted("keep_versions: 2").await;
     let expected = [fifth.clone(), fourth, first.clone()];
@@ -445,14 +736,26 @@ async fn old_versions_are_deleted_but_none_that_a_deployment_may_come_back_to() 
     wait::until("the oldest makes room", async || {
         let left = place.versions("shop.zip").await;
         sixth = left.first().cloned().unwrap_or_default();
-        if left == [sixth.clone(), fifth.clone(), first.clone()] { Ok(()) } else { Err(left) }
+        if left == [sixth.clone(), fifth.clone(), first.clone()] {
+            Ok(())
+        } else {
+            Err(left)
+        }
     })
     .await;
 
     place = place.restarted("keep_days: 0.000001").await;
     wait::until("all that can go is gone", async || {
-        let left = [place.versions("shop.zip").await, place.versions("gone.zip").await].concat();
-        if left == [sixth.clone(), first.clone()] { Ok(()) } else { Err(left) }
+        let left = [
+            place.versions("shop.zip").await,
+            place.versions("gone.zip").await,
+        ]
+        .concat();
+        if left == [sixth.clone(), first.clone()] {
+            Ok(())
+        } else {
+            Err(left)
+        }
     })
     .await;
     let bucket = place.service.data.join("s3/revisions");

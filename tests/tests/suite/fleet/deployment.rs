@@ -31,15 +31,27 @@ fn appspec(app: &Path, hooks: &[(&str, &str)]) -> String {
 }
 
 fn succeeded(deployed: &Deployed) {
-    let expected: Vec<String> = SEVEN.iter().map(|event| format!("{event} Succeeded")).collect();
-    assert_eq!(deployed.event_statuses(), expected, "{:#?}", deployed.events);
+    let expected: Vec<String> = SEVEN
+        .iter()
+        .map(|event| format!("{event} Succeeded"))
+        .collect();
+    assert_eq!(
+        deployed.event_statuses(),
+        expected,
+        "{:#?}",
+        deployed.events
+    );
     assert_eq!(deployed.status(), "Succeeded");
 }
 
 /// The details of the failed event: code, script, message, log.
 fn failure(deployed: &Deployed) -> (LifecycleErrorCode, String, String, String) {
     assert_eq!(deployed.status(), "Failed");
-    let diagnostics = deployed.failed_event().diagnostics.clone().expect("a failure is explained");
+    let diagnostics = deployed
+        .failed_event()
+        .diagnostics
+        .clone()
+        .expect("a failure is explained");
     (
         diagnostics.error_code.unwrap(),
         diagnostics.script_name.unwrap_or_default(),
@@ -62,7 +74,13 @@ impl Held {
             "#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n",
             started.display()
         );
-        let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
+        let revision = fleet
+            .push(&[
+                ("appspec.yml", &appspec),
+                ("hook.sh", &script),
+                ("page", "x"),
+            ])
+            .await;
         let id = fleet.create(revision).await;
         wait::until("the script runs", async || fs::read_to_string(&started)).await;
         Self { id, started }
@@ -88,10 +106,22 @@ async fn a_revision_reaches_the_host_and_the_next_one_replaces_it() {
         fleet.path("events").display()
     );
     let appspec = appspec(&app, &[("ApplicationStop", ""), ("ApplicationStart", "")]);
-    let first = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &note), ("page", "one\n")]).await;
+    let first = fleet
+        .deploy(&[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &note),
+            ("page", "one\n"),
+        ])
+        .await;
     succeeded(&first);
     assert_eq!(fs::read_to_string(app.join("page")).unwrap(), "one\n");
-    let second = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &note), ("page", "two\n")]).await;
+    let second = fleet
+        .deploy(&[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &note),
+            ("page", "two\n"),
+        ])
+        .await;
     succeeded(&second);
     assert_eq!(fs::read_to_string(app.join("page")).unwrap(), "two\n");
 
@@ -101,7 +131,11 @@ async fn a_revision_reaches_the_host_and_the_next_one_replaces_it() {
         "one: ApplicationStop of shop to web from revisions/app.zip",
         "two: ApplicationStart of shop to web from revisions/app.zip",
     ];
-    assert_eq!(events.lines().collect::<Vec<_>>(), expected, "a revision is stopped by its own scripts");
+    assert_eq!(
+        events.lines().collect::<Vec<_>>(),
+        expected,
+        "a revision is stopped by its own scripts"
+    );
     fleet.stop().await;
 }
 
@@ -109,9 +143,14 @@ async fn a_revision_reaches_the_host_and_the_next_one_replaces_it() {
 async fn a_failing_script_is_reported_with_its_name_and_last_lines() {
     let fleet = Fleet::start(1, "").await;
     let appspec = appspec(&fleet.path("app"), &[("AfterInstall", "")]);
-    let script =
-        "#!/bin/sh\necho working\nprintf 'caf\\351 \\033[31mred\\033[0m \"quoted\"\\n' >&2\nexit 3\n";
-    let deployed = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", script), ("page", "x")]).await;
+    let script = "#!/bin/sh\necho working\nprintf 'caf\\351 \\033[31mred\\033[0m \"quoted\"\\n' >&2\nexit 3\n";
+    let deployed = fleet
+        .deploy(&[
+            ("appspec.yml", &appspec),
+            ("hook.sh", script),
+            ("page", "x"),
+        ])
+        .await;
     let (code, name, message, log) = failure(&deployed);
     assert_eq!(code, LifecycleErrorCode::ScriptFailed);
     assert_eq!(name, "hook.sh");
@@ -129,7 +168,11 @@ async fn a_failing_script_is_reported_with_its_name_and_last_lines() {
     let statuses = deployed.event_statuses();
     assert_eq!(
         &statuses[4..],
-        ["AfterInstall Failed", "ApplicationStart Skipped", "ValidateService Skipped"]
+        [
+            "AfterInstall Failed",
+            "ApplicationStart Skipped",
+            "ValidateService Skipped"
+        ]
     );
     fleet.stop().await;
 }
@@ -143,13 +186,18 @@ async fn an_object_that_was_replaced_since_is_not_deployed() {
     let location = revision.s3_location.as_mut().unwrap();
     let etag = location.e_tag.clone().unwrap();
     location.version = None;
-    fleet.push(&[("appspec.yml", appspec.as_str()), ("page", "two")]).await;
+    fleet
+        .push(&[("appspec.yml", appspec.as_str()), ("page", "two")])
+        .await;
     let id = fleet.create(revision.clone()).await;
     let deployed = fleet.outcome(&id).await;
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(deployed.failed_event().name, "DownloadBundle");
     assert_eq!(code, LifecycleErrorCode::UnknownError);
-    assert!(message.contains(&etag) && message.contains("deploy the revision that is there"), "{message}");
+    assert!(
+        message.contains(&etag) && message.contains("deploy the revision that is there"),
+        "{message}"
+    );
     fleet.stop().await;
 }
 
@@ -164,7 +212,10 @@ async fn a_command_that_the_agent_lost_is_failed_and_its_script_does_not_run_aga
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(deployed.failed_event().name, "BeforeInstall");
     assert_eq!(code, LifecycleErrorCode::UnknownError);
-    assert!(message.contains("restarted while this lifecycle event was in progress"), "{message}");
+    assert!(
+        message.contains("restarted while this lifecycle event was in progress"),
+        "{message}"
+    );
     assert_eq!(held.starts(), 1);
     fleet.stop().await;
 }
@@ -188,7 +239,11 @@ async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
     agent.signal("TERM").await;
     wait::until("the agent says that it stops", async || {
         let log = fs::read_to_string(fleet.hosts[0].agent_log()).unwrap();
-        if log.contains("stopping: no new commands") { Ok(()) } else { Err(log) }
+        if log.contains("stopping: no new commands") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     })
     .await;
     held.let_go();
@@ -196,7 +251,10 @@ async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
     wait::until("the event is reported", async || {
         let events = fleet.service.events(&held.id, "box1").await;
         let reported = events.iter().find(|event| event.name == "BeforeInstall");
-        reported.filter(|event| event.status.as_str() == "Succeeded").map(|_| ()).ok_or(events.len())
+        reported
+            .filter(|event| event.status.as_str() == "Succeeded")
+            .map(|_| ())
+            .ok_or(events.len())
     })
     .await;
     fleet.agents.push(fleet.hosts[0].start_agent());
@@ -208,20 +266,42 @@ async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
 async fn a_specification_that_somebody_else_signed_is_not_performed() {
     let fleet = Fleet::start(1, "").await;
     let appspec = appspec(&fleet.path("app"), &[]);
-    succeeded(&fleet.deploy(&[("appspec.yml", &appspec), ("page", "x")]).await);
+    succeeded(
+        &fleet
+            .deploy(&[("appspec.yml", &appspec), ("page", "x")])
+            .await,
+    );
     // Another service with the same state would sign with the same key; this one has lost its key.
     let data = fleet.service.data.display().to_string();
-    let Fleet { service, bucket, hosts, agents, .. } = fleet;
+    let Fleet {
+        service,
+        bucket,
+        hosts,
+        agents,
+        ..
+    } = fleet;
     let service = service.kill().await;
     let replace = ["replace-key", "signer", "--data-dir", data.as_str()];
-    assert!(Programs::built().controller.output(replace).await.status.success());
+    assert!(
+        Programs::built()
+            .controller
+            .output(replace)
+            .await
+            .status
+            .success()
+    );
     let service = service.restart().await;
     let put = bucket.object("app.zip").await;
-    let location =
-        codedeploy_tests::service::revision(&bucket, &put, aws_sdk_codedeploy::types::BundleType::Zip);
+    let location = codedeploy_tests::service::revision(
+        &bucket,
+        &put,
+        aws_sdk_codedeploy::types::BundleType::Zip,
+    );
     let id = service.deploy("shop", "web", location).await;
     let mut events = Vec::new();
-    let info = service.follow(&id, "box1", |event| events.push(event.clone())).await;
+    let info = service
+        .follow(&id, "box1", |event| events.push(event.clone()))
+        .await;
     let deployed = Deployed { id, info, events };
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(code, LifecycleErrorCode::UnknownError);
@@ -245,10 +325,15 @@ async fn every_host_of_the_group_gets_the_revision_at_once() {
         "#!/bin/sh\ncase $0 in */box*/*) echo \"$0\" | sed 's,.*/\\(box[0-9]\\)/.*,\\1,' >> {} ;; esac\n",
         hosts.display()
     );
-    let deployed = fleet.deploy(&[("appspec.yml", appspec), ("hook.sh", &script)]).await;
+    let deployed = fleet
+        .deploy(&[("appspec.yml", appspec), ("hook.sh", &script)])
+        .await;
     succeeded(&deployed);
     let overview = deployed.info.deployment_overview.unwrap();
-    assert_eq!((overview.succeeded, overview.failed, overview.pending), (3, 0, 0));
+    assert_eq!(
+        (overview.succeeded, overview.failed, overview.pending),
+        (3, 0, 0)
+    );
     let text = fs::read_to_string(&hosts).unwrap();
     let mut seen: Vec<&str> = text.lines().collect();
     seen.sort_unstable();
@@ -266,8 +351,14 @@ async fn an_agent_that_cannot_start_says_what_to_do() {
     fs::write(folder.path().join("host.yml"), "region: us-east-1\n").unwrap();
     let folders = format!("root_dir: {place}/root\nlog_dir: {place}/log\npid_dir: {place}/run\n");
     let cases = [
-        (format!("{folders}max_revisions: 0\n"), "line 4: max_revisions: found 0"),
-        (format!("{folders}on_premises_config_file: {place}/host.yml\n"), "iam_user_arn: is missing"),
+        (
+            format!("{folders}max_revisions: 0\n"),
+            "line 4: max_revisions: found 0",
+        ),
+        (
+            format!("{folders}on_premises_config_file: {place}/host.yml\n"),
+            "iam_user_arn: is missing",
+        ),
     ];
     let missing = programs.agent.output(arguments).await;
     assert!(
@@ -281,21 +372,42 @@ async fn an_agent_that_cannot_start_says_what_to_do() {
         let stderr = String::from_utf8_lossy(&ran.stderr);
         assert!(stderr.contains(expected), "{stderr}");
     }
-    assert!(!folder.path().join("root").exists(), "nothing is half-configured");
+    assert!(
+        !folder.path().join("root").exists(),
+        "nothing is half-configured"
+    );
 }
 
 #[tokio::test]
 async fn the_service_is_told_of_hooks_that_never_run() {
     let fleet = Fleet::start(1, "").await;
-    let appspec = appspec(&fleet.path("app"), &[("applicationStart", ""), ("After Install", "")]);
+    let appspec = appspec(
+        &fleet.path("app"),
+        &[("applicationStart", ""), ("After Install", "")],
+    );
     let script = format!("#!/bin/sh\ntouch {}\n", fleet.path("ran").display());
-    let deployed = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
+    let deployed = fleet
+        .deploy(&[
+            ("appspec.yml", &appspec),
+            ("hook.sh", &script),
+            ("page", "x"),
+        ])
+        .await;
     succeeded(&deployed);
     assert!(!fleet.path("ran").exists());
-    let install = deployed.events.iter().find(|event| event.name == "Install").unwrap();
-    let message = install.diagnostics.as_ref().unwrap().message.clone().unwrap();
-    let expected =
-        "applicationStart (did you mean ApplicationStart?), After Install (did you mean AfterInstall?)";
+    let install = deployed
+        .events
+        .iter()
+        .find(|event| event.name == "Install")
+        .unwrap();
+    let message = install
+        .diagnostics
+        .as_ref()
+        .unwrap()
+        .message
+        .clone()
+        .unwrap();
+    let expected = "applicationStart (did you mean ApplicationStart?), After Install (did you mean AfterInstall?)";
     assert!(message.contains(expected), "{message}");
     fleet.stop().await;
 }

@@ -7,11 +7,20 @@ use serde_json::Value;
 /// Expects this verdict about the signing key; returns the finding and the advice.
 async fn signer(fleet: &Fleet, verdict: &str) -> (String, String) {
     let configuration = fleet.hosts[0].folder.join("codedeployagent.yml");
-    let arguments = ["doctor", "--json", "--config-file", configuration.to_str().unwrap()];
+    let arguments = [
+        "doctor",
+        "--json",
+        "--config-file",
+        configuration.to_str().unwrap(),
+    ];
     let output = Programs::built().agent.output(arguments).await;
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     let checks = report["checks"].as_array().unwrap();
-    let check = checks.iter().find(|check| check["name"] == "signer").unwrap_or_else(|| panic!("{report:#}"));
+    let check = checks
+        .iter()
+        .find(|check| check["name"] == "signer")
+        .unwrap_or_else(|| panic!("{report:#}"));
     let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
     assert_eq!(text("verdict"), verdict, "{report:#}");
     (text("text"), text("advice"))
@@ -22,16 +31,32 @@ async fn a_pin_that_does_not_fit_the_controllers_key_is_found_before_a_deploymen
     let mut fleet = Fleet::start(1, "").await;
     let (text, _) = signer(&fleet, "ok").await;
     assert!(text.ends_with("signs, and is pinned"), "{text}");
-    let key = text.split_whitespace().find(|word| word.len() == 64).unwrap().to_owned();
+    let key = text
+        .split_whitespace()
+        .find(|word| word.len() == 64)
+        .unwrap()
+        .to_owned();
 
-    fleet.hosts[0].configure(&fleet.bucket, &format!("deployment_signer_pin: {}\n", "0".repeat(64)));
+    fleet.hosts[0].configure(
+        &fleet.bucket,
+        &format!("deployment_signer_pin: {}\n", "0".repeat(64)),
+    );
     let (text, advice) = signer(&fleet, "problem").await;
-    assert!(text.contains(&key) && advice.contains("codedeploy-controller signer"), "{text}: {advice}");
+    assert!(
+        text.contains(&key) && advice.contains("codedeploy-controller signer"),
+        "{text}: {advice}"
+    );
 
     // The next key is announced; hosts are to accept it before it signs.
     fleet.hosts[0].configure(&fleet.bucket, "");
     let data = fleet.service.data.display().to_string();
-    let announce = ["replace-key", "signer", "--next", "--data-dir", data.as_str()];
+    let announce = [
+        "replace-key",
+        "signer",
+        "--next",
+        "--data-dir",
+        data.as_str(),
+    ];
     let announced = Programs::built().controller.output(announce).await;
     assert!(announced.status.success(), "{announced:?}");
     fleet.service = fleet.service.kill_and_restart().await;
@@ -41,7 +66,10 @@ async fn a_pin_that_does_not_fit_the_controllers_key_is_found_before_a_deploymen
 
     // As the advice says: the line with both keys goes into the hosts' configuration.
     let said = String::from_utf8(announced.stdout).unwrap();
-    let pins = said.lines().find(|line| line.starts_with("deployment_signer_pin: ")).expect(&said);
+    let pins = said
+        .lines()
+        .find(|line| line.starts_with("deployment_signer_pin: "))
+        .expect(&said);
     fleet.hosts[0].configure(&fleet.bucket, &format!("{pins}\n"));
     signer(&fleet, "ok").await;
     fleet.stop().await;

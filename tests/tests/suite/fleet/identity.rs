@@ -13,11 +13,23 @@ use codedeploy_tests::programs::{Programs, Running};
 use codedeploy_tests::proxy::Proxy;
 use codedeploy_tests::wait;
 
-const EVENTS: [&str; 6] =
-    ["ApplicationStop", "DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart"];
+const EVENTS: [&str; 6] = [
+    "ApplicationStop",
+    "DownloadBundle",
+    "BeforeInstall",
+    "Install",
+    "AfterInstall",
+    "ApplicationStart",
+];
 
-const STEADY: KeyRing = KeyRing { rotation: Duration::from_secs(86_400), overlap: Duration::from_secs(3600) };
-const RESTLESS: KeyRing = KeyRing { rotation: Duration::from_secs(1), overlap: Duration::from_secs(2) };
+const STEADY: KeyRing = KeyRing {
+    rotation: Duration::from_secs(86_400),
+    overlap: Duration::from_secs(3600),
+};
+const RESTLESS: KeyRing = KeyRing {
+    rotation: Duration::from_secs(1),
+    overlap: Duration::from_secs(2),
+};
 
 /// An EC2 instance: a folder, and the address of its metadata.
 struct Instance {
@@ -27,7 +39,10 @@ struct Instance {
 
 impl Instance {
     fn new(metadata: &MetadataServer) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), metadata: metadata.endpoint.clone() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            metadata: metadata.endpoint.clone(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -42,7 +57,10 @@ impl Instance {
             folder = self.folder.path().display()
         );
         if !lines.contains("on_premises_config_file") {
-            text += &format!("on_premises_config_file: {}\n", self.path("none.yml").display());
+            text += &format!(
+                "on_premises_config_file: {}\n",
+                self.path("none.yml").display()
+            );
         }
         fs::write(&file, text).unwrap();
         file
@@ -51,14 +69,25 @@ impl Instance {
     fn start(&self, lines: &str, variables: &[(&str, &str)]) -> Running {
         let configuration = self.configuration(lines);
         let arguments = |command: &mut tokio::process::Command| {
-            command.args(["run", "--config-file"]).arg(configuration).env_clear();
+            command
+                .args(["run", "--config-file"])
+                .arg(configuration)
+                .env_clear();
             command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &self.metadata);
             // A stray variable must change neither the agent's identity nor its connection.
-            command.env("AWS_ACCESS_KEY_ID", "AKIASTRAY").env("AWS_SECRET_ACCESS_KEY", "stray");
-            command.env("HTTP_PROXY", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9");
-            command.env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
+            command
+                .env("AWS_ACCESS_KEY_ID", "AKIASTRAY")
+                .env("AWS_SECRET_ACCESS_KEY", "stray");
+            command
+                .env("HTTP_PROXY", "http://127.0.0.1:9")
+                .env("HTTPS_PROXY", "http://127.0.0.1:9");
+            command
+                .env("PATH", "/usr/bin:/bin")
+                .envs(variables.iter().copied());
         };
-        Programs::built().agent.start(arguments, &self.path("agent.out"))
+        Programs::built()
+            .agent
+            .start(arguments, &self.path("agent.out"))
     }
 
     fn log(&self) -> String {
@@ -77,7 +106,11 @@ impl Instance {
         );
         bundle::write(
             &self.path("revision"),
-            &[("appspec.yml", &appspec), ("wait.sh", &script), ("page", "one\n")],
+            &[
+                ("appspec.yml", &appspec),
+                ("wait.sh", &script),
+                ("page", "one\n"),
+            ],
         );
         bundle::zip(&self.path("revision"))
     }
@@ -114,22 +147,40 @@ async fn keys_of_an_instance_rotate_under_a_deployment_without_a_refused_request
     let agent = instance.start(&endpoints("http", &cloud.address.to_string()), &[]);
     wait::until("four generations of keys are used", async || {
         let seen = cloud.keys_seen();
-        if seen >= 4 { Ok(()) } else { Err((seen, cloud.refusals(), instance.log())) }
+        if seen >= 4 {
+            Ok(())
+        } else {
+            Err((seen, cloud.refusals(), instance.log()))
+        }
     })
     .await;
     metadata.forget_tokens();
     let before = cloud.keys_seen();
     wait::until("keys are fetched with a new session token", async || {
-        if cloud.keys_seen() > before { Ok(()) } else { Err(instance.log()) }
+        if cloud.keys_seen() > before {
+            Ok(())
+        } else {
+            Err(instance.log())
+        }
     })
     .await;
     fs::write(&go, "").unwrap();
     completes(&cloud, &instance).await;
     assert_eq!(cloud.refusals(), Vec::<String>::new());
-    assert_eq!(metadata.tokens(), 2, "a session token is used until it is refused");
-    assert_eq!(fs::read_to_string(instance.path("app/page")).unwrap(), "one\n");
+    assert_eq!(
+        metadata.tokens(),
+        2,
+        "a session token is used until it is refused"
+    );
+    assert_eq!(
+        fs::read_to_string(instance.path("app/page")).unwrap(),
+        "one\n"
+    );
     let log = instance.log();
-    assert!(log.contains("instance profile") && log.contains(HOST_IDENTIFIER), "{log}");
+    assert!(
+        log.contains("instance profile") && log.contains(HOST_IDENTIFIER),
+        "{log}"
+    );
     for secret in ["secret-", "session-", "AKIASTRAY"] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
@@ -143,16 +194,32 @@ async fn metadata_that_is_late_or_stumbles_is_waited_for() {
     let cloud = Cloud::start(&instance.path("cloud"), STEADY, None).await;
     metadata.fail(Fault::Status(500), 5);
     let agent = instance.start(&endpoints("http", &cloud.address.to_string()), &[]);
-    wait::until("the agent polls", async || if cloud.polls() > 0 { Ok(()) } else { Err(instance.log()) })
-        .await;
-    assert!(instance.log().contains("waiting for EC2 instance metadata"), "{}", instance.log());
+    wait::until("the agent polls", async || {
+        if cloud.polls() > 0 {
+            Ok(())
+        } else {
+            Err(instance.log())
+        }
+    })
+    .await;
+    assert!(
+        instance.log().contains("waiting for EC2 instance metadata"),
+        "{}",
+        instance.log()
+    );
     assert!(agent.stop().await.success());
 
     metadata.fail(Fault::Silence, 1);
     let polls = cloud.polls();
     let agent = instance.start(&endpoints("http", &cloud.address.to_string()), &[]);
-    wait::until("the agent polls", async || if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) })
-        .await;
+    wait::until("the agent polls", async || {
+        if cloud.polls() > polls {
+            Ok(())
+        } else {
+            Err(instance.log())
+        }
+    })
+    .await;
     assert!(agent.stop().await.success());
 }
 
@@ -179,7 +246,11 @@ async fn an_instance_without_a_role_says_so_and_works_when_it_has_keys() {
     let agent = instance.start(&endpoints("http", &cloud.address.to_string()), &[]);
     wait::until("the log says what is missing", async || {
         let log = instance.log();
-        if log.contains("attach an instance profile") { Ok(()) } else { Err(log) }
+        if log.contains("attach an instance profile") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     })
     .await;
     assert!(agent.stop().await.success());
@@ -190,10 +261,19 @@ async fn an_instance_without_a_role_says_so_and_works_when_it_has_keys() {
         ("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key),
         ("AWS_SESSION_TOKEN", &keys.session_token),
     ];
-    let lines = format!("{}codedeploy_test_profile: beta\n", endpoints("http", &cloud.address.to_string()));
+    let lines = format!(
+        "{}codedeploy_test_profile: beta\n",
+        endpoints("http", &cloud.address.to_string())
+    );
     let agent = instance.start(&lines, &variables);
-    wait::until("the agent polls", async || if cloud.polls() > 0 { Ok(()) } else { Err(instance.log()) })
-        .await;
+    wait::until("the agent polls", async || {
+        if cloud.polls() > 0 {
+            Ok(())
+        } else {
+            Err(instance.log())
+        }
+    })
+    .await;
     assert!(agent.stop().await.success());
 }
 
@@ -227,21 +307,40 @@ async fn a_file_of_temporary_keys_is_followed_through_its_replacement() {
     wait::until("four generations of keys are used", async || {
         write();
         let seen = cloud.keys_seen();
-        if seen >= 4 { Ok(()) } else { Err((seen, cloud.refusals(), instance.log())) }
+        if seen >= 4 {
+            Ok(())
+        } else {
+            Err((seen, cloud.refusals(), instance.log()))
+        }
     })
     .await;
     assert_eq!(cloud.refusals(), Vec::<String>::new());
-    assert_eq!(metadata.requests(), Vec::<String>::new(), "an on-premises host asks no metadata service");
+    assert_eq!(
+        metadata.requests(),
+        Vec::<String>::new(),
+        "an on-premises host asks no metadata service"
+    );
 
-    wait::until("old keys are refused while nobody replaces them", async || {
-        if cloud.refusals().is_empty() { Err(cloud.keys_seen()) } else { Ok(()) }
-    })
+    wait::until(
+        "old keys are refused while nobody replaces them",
+        async || {
+            if cloud.refusals().is_empty() {
+                Err(cloud.keys_seen())
+            } else {
+                Ok(())
+            }
+        },
+    )
     .await;
     write();
     let polls = cloud.polls();
     wait::until("the agent goes on with new ones", async || {
         write();
-        if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) }
+        if cloud.polls() > polls {
+            Ok(())
+        } else {
+            Err(instance.log())
+        }
     })
     .await;
     assert!(agent.stop().await.success());
@@ -256,8 +355,10 @@ fn authority(name: &str) -> (String, Arc<rustls::ServerConfig>) {
     let authority = params.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate = CertificateParams::new(vec![name.to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -282,14 +383,21 @@ async fn a_private_authority_is_trusted_by_key_or_variable_for_commands_and_bund
     let agent = instance.start(&lines, &[]);
     wait::until("a stranger's certificate is refused", async || {
         let log = instance.log();
-        if log.contains("UnknownIssuer") { Ok(()) } else { Err(log) }
+        if log.contains("UnknownIssuer") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     })
     .await;
     assert_eq!(cloud.polls(), 0);
     assert!(agent.stop().await.success());
 
     let pem = instance.path("authorities/ca.pem");
-    bundle::write(&instance.path("authorities"), &[("ca.pem", &certificate), ("README", "no certificate")]);
+    bundle::write(
+        &instance.path("authorities"),
+        &[("ca.pem", &certificate), ("README", "no certificate")],
+    );
     let folder = instance.path("authorities");
     let (file, folder) = (pem.to_str().unwrap(), folder.to_str().unwrap());
     let key = format!("{lines}ssl_ca_bundle: {file}\n");
@@ -303,10 +411,13 @@ async fn a_private_authority_is_trusted_by_key_or_variable_for_commands_and_bund
     for (lines, variables) in ways {
         let polls = cloud.polls();
         let agent = instance.start(lines, variables);
-        wait::until(
-            "the agent polls",
-            async || if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) },
-        )
+        wait::until("the agent polls", async || {
+            if cloud.polls() > polls {
+                Ok(())
+            } else {
+                Err(instance.log())
+            }
+        })
         .await;
         assert!(agent.stop().await.success());
     }
@@ -326,7 +437,12 @@ async fn a_proxy_with_a_password_is_used_for_everything_but_metadata() {
     for scheme in ["http", "https"] {
         let instance = Instance::new(&metadata);
         let (certificate, tls) = authority("cloud.invalid");
-        let cloud = Cloud::start(&instance.path("cloud"), STEADY, (scheme == "https").then_some(tls)).await;
+        let cloud = Cloud::start(
+            &instance.path("cloud"),
+            STEADY,
+            (scheme == "https").then_some(tls),
+        )
+        .await;
         let proxy = Proxy::start("me", "p@ss", cloud.address).await;
         fs::write(instance.path("ca.pem"), certificate).unwrap();
         let go = instance.path("go");
@@ -341,11 +457,22 @@ async fn a_proxy_with_a_password_is_used_for_everything_but_metadata() {
         let agent = instance.start(&lines, &[]);
         completes(&cloud, &instance).await;
         assert_eq!(cloud.downloads(), 1);
-        let form = if scheme == "https" { "CONNECT cloud.invalid:443 " } else { " http://cloud.invalid/" };
-        assert!(proxy.lines().iter().all(|line| line.contains(form)), "{:?}", proxy.lines());
+        let form = if scheme == "https" {
+            "CONNECT cloud.invalid:443 "
+        } else {
+            " http://cloud.invalid/"
+        };
+        assert!(
+            proxy.lines().iter().all(|line| line.contains(form)),
+            "{:?}",
+            proxy.lines()
+        );
         assert!(agent.stop().await.success());
         let log = instance.log();
-        assert!(!log.contains("p%40ss") && !log.contains("p@ss") && !log.contains("bWU6cEBzcw"), "{log}");
+        assert!(
+            !log.contains("p%40ss") && !log.contains("p@ss") && !log.contains("bWU6cEBzcw"),
+            "{log}"
+        );
     }
 }
 
@@ -357,14 +484,20 @@ async fn the_wire_is_logged_without_secrets_bundles_and_the_output_of_scripts() 
     let go = instance.path("go");
     fs::write(&go, "").unwrap();
     cloud.deploy(HOST_IDENTIFIER, instance.bundle(&go), &EVENTS);
-    let lines =
-        format!("{}log_aws_wire: true\nverbose: true\n", endpoints("http", &cloud.address.to_string()));
+    let lines = format!(
+        "{}log_aws_wire: true\nverbose: true\n",
+        endpoints("http", &cloud.address.to_string())
+    );
     let agent = instance.start(&lines, &[]);
     completes(&cloud, &instance).await;
     assert!(agent.stop().await.success());
     let log = instance.log();
-    for part in ["PutHostCommandComplete", "/revisions/app.zip", "authorization: (hidden)", "command-Install"]
-    {
+    for part in [
+        "PutHostCommandComplete",
+        "/revisions/app.zip",
+        "authorization: (hidden)",
+        "command-Install",
+    ] {
         assert!(log.contains(part), "{part} not in {log}");
     }
     let keys = STEADY.current();
@@ -393,18 +526,30 @@ async fn files_that_are_none_end_the_start_with_their_name() {
     .unwrap();
     type Make = fn(&Path);
     let places: [(&str, Make); 7] = [
-        ("fifo", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+        ("fifo", |path| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()
+        }),
         ("folder", |path| fs::create_dir(path).unwrap()),
         ("empty", |path| fs::write(path, "").unwrap()),
-        ("cut", |path| fs::write(path, "iam_user_arn: arn:aws:iam::123456789012:us").unwrap()),
-        ("noise", |path| fs::write(path, vec![b'{'; 10 << 20]).unwrap()),
+        ("cut", |path| {
+            fs::write(path, "iam_user_arn: arn:aws:iam::123456789012:us").unwrap()
+        }),
+        ("noise", |path| {
+            fs::write(path, vec![b'{'; 10 << 20]).unwrap()
+        }),
         ("binary", |path| fs::write(path, [0xff, 0xfe, 0]).unwrap()),
-        ("dangling", |path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap()),
+        ("dangling", |path| {
+            std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap()
+        }),
     ];
     for (name, make) in places {
         let path = instance.path(name);
         make(&path);
-        for key in ["on_premises_config_file", "deployment_signer_ca", "ssl_ca_bundle"] {
+        for key in [
+            "on_premises_config_file",
+            "deployment_signer_ca",
+            "ssl_ca_bundle",
+        ] {
             let mut lines = format!("{key}: {}\n", path.display());
             if key != "on_premises_config_file" {
                 lines += &format!("on_premises_config_file: {}\n", good.display());
@@ -413,13 +558,20 @@ async fn files_that_are_none_end_the_start_with_their_name() {
             let what = format!("{key}: {name}: the agent gives up");
             let status = wait::until(&what, async || agent.ended().ok_or(name)).await;
             assert_eq!(status.code(), Some(1), "{key}: {name}");
-            assert!(agent.output().contains(path.to_str().unwrap()), "{key}: {}", agent.output());
+            assert!(
+                agent.output().contains(path.to_str().unwrap()),
+                "{key}: {}",
+                agent.output()
+            );
         }
         if ["empty", "cut"].contains(&name) {
             // In the agent's configuration, these are no mistakes, or are reported elsewhere.
             continue;
         }
-        let shown = Programs::built().agent.output(["config", "--config-file", path.to_str().unwrap()]).await;
+        let shown = Programs::built()
+            .agent
+            .output(["config", "--config-file", path.to_str().unwrap()])
+            .await;
         assert_eq!(shown.status.code(), Some(1), "{name}");
         assert!(String::from_utf8_lossy(&shown.stderr).contains(path.to_str().unwrap()));
     }

@@ -30,17 +30,31 @@ async fn github_token(fleet: &Fleet, arguments: &[&str], input: &str) {
     let file = fleet.path("input");
     std::fs::write(&file, input).unwrap();
     let mut command = Programs::built().controller.command(["github-token"]);
-    command.args(arguments).arg("--data-dir").arg(&fleet.service.data);
-    let output = command.stdin(std::fs::File::open(&file).unwrap()).output().await.unwrap();
+    command
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(&fleet.service.data);
+    let output = command
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .await
+        .unwrap();
     std::fs::remove_file(&file).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]
 async fn it_is_deployed_where_the_application_is_linked_to_a_token_and_the_token_is_left_nowhere() {
     let source = tempfile::tempdir().unwrap();
     let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: env.sh\n";
-    bundle::write(source.path(), &[("appspec.yml", appspec), ("env.sh", "#!/bin/sh\nenv\n")]);
+    bundle::write(
+        source.path(),
+        &[("appspec.yml", appspec), ("env.sh", "#!/bin/sh\nenv\n")],
+    );
     let archive = bundle::tgz(source.path());
     // GitHub reports a private repository as missing to callers without access.
     let github = S3Stub::serve(move |_, request| match request.header("authorization") {
@@ -48,10 +62,15 @@ async fn it_is_deployed_where_the_application_is_linked_to_a_token_and_the_token
         _ => Reply::error(404, "NotFound"),
     })
     .await;
-    let lines = format!("verbose: true\nlog_aws_wire: true\ngithub_endpoint: {}\n", github.endpoint);
+    let lines = format!(
+        "verbose: true\nlog_aws_wire: true\ngithub_endpoint: {}\n",
+        github.endpoint
+    );
     let fleet = Fleet::start(1, &lines).await;
-    let location =
-        GitHubLocation::builder().repository("octo/shop").commit_id("0123456789".repeat(4)).build();
+    let location = GitHubLocation::builder()
+        .repository("octo/shop")
+        .commit_id("0123456789".repeat(4))
+        .build();
     let revision = RevisionLocation::builder()
         .revision_type(RevisionLocationType::GitHub)
         .git_hub_location(location)
@@ -61,11 +80,31 @@ async fn it_is_deployed_where_the_application_is_linked_to_a_token_and_the_token
     assert_eq!(anonymous.status(), "Failed");
     let diagnostics = anonymous.failed_event().diagnostics.clone().unwrap();
     let told = diagnostics.message.unwrap();
-    assert!(told.contains("a private repository needs a token, and there was none"), "{told}");
+    assert!(
+        told.contains("a private repository needs a token, and there was none"),
+        "{told}"
+    );
 
-    github_token(&fleet, &["add", "deploy", "--account", "octo", "--application", APPLICATION], SECRET).await;
+    github_token(
+        &fleet,
+        &[
+            "add",
+            "deploy",
+            "--account",
+            "octo",
+            "--application",
+            APPLICATION,
+        ],
+        SECRET,
+    )
+    .await;
     let deployed = fleet.outcome(&fleet.create(revision).await).await;
-    assert_eq!(deployed.status(), "Succeeded", "{:#?}", deployed.event_statuses());
+    assert_eq!(
+        deployed.status(),
+        "Succeeded",
+        "{:#?}",
+        deployed.event_statuses()
+    );
     let path = format!("/repos/octo/shop/tarball/{}", "0123456789".repeat(4));
     assert_eq!(github.requests().last().unwrap().path, path);
     assert!(!format!("{deployed:?}").contains(SECRET));
@@ -76,7 +115,9 @@ async fn it_is_deployed_where_the_application_is_linked_to_a_token_and_the_token
     assert!(files.contains(&log) && files.contains(&fleet.hosts[0].agent_log()));
     for file in files {
         let content = std::fs::read(&file).unwrap();
-        let found = content.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
+        let found = content
+            .windows(SECRET.len())
+            .any(|part| part == SECRET.as_bytes());
         assert!(!found, "the token is in {}", file.display());
     }
     fleet.stop().await;

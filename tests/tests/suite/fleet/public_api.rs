@@ -31,13 +31,24 @@ async fn run(script: &str, arguments: &[&str], settings: &str) {
         .env("AWS_DEFAULT_REGION", "us-east-1")
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("AWS_PAGER", "")
-        .env("CONTROLLER", programs.controller.command::<&str>([]).as_std().get_program())
+        .env(
+            "CONTROLLER",
+            programs
+                .controller
+                .command::<&str>([])
+                .as_std()
+                .get_program(),
+        )
         .env("CONTROLLER_DATA", &service.data)
         .output()
         .await
         .unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{script} {arguments:?}:\n{}", String::from_utf8_lossy(&said));
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?}:\n{}",
+        String::from_utf8_lossy(&said)
+    );
     service.stop().await;
 }
 
@@ -48,7 +59,14 @@ async fn what_operators_declare_with_the_aws_cli() {
 
 #[tokio::test]
 async fn deployments_with_the_aws_cli() {
-    let cases = ["one_host", "nobody", "two_hosts", "rollback", "every_form_of_filter", "ten_hosts"];
+    let cases = [
+        "one_host",
+        "nobody",
+        "two_hosts",
+        "rollback",
+        "every_form_of_filter",
+        "ten_hosts",
+    ];
     run("deployed.py", &cases, "").await;
 }
 

@@ -27,10 +27,26 @@ impl Place {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let service = Service::start(&Programs::built(), &folder.path().join("controller")).await;
-        let create = ["credentials", "create", "--role", "host", "--user-arn", ARN, "--json"];
+        let create = [
+            "credentials",
+            "create",
+            "--role",
+            "host",
+            "--user-arn",
+            ARN,
+            "--json",
+        ];
         let host = keys(&service.administer(&create).await);
-        fs::write(folder.path().join("secret"), format!("{}\n", host.secret_access_key)).unwrap();
-        Self { folder, service, host }
+        fs::write(
+            folder.path().join("secret"),
+            format!("{}\n", host.secret_access_key),
+        )
+        .unwrap();
+        Self {
+            folder,
+            service,
+            host,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -45,13 +61,25 @@ impl Place {
     async fn run(&self, arguments: &[&str]) -> Ran {
         let file = self.file();
         let mut command = Programs::built().agent.command(arguments);
-        command.args(["--endpoint-url", &self.service.endpoint, "--region", REGION, "--on-premises-file"]);
+        command.args([
+            "--endpoint-url",
+            &self.service.endpoint,
+            "--region",
+            REGION,
+            "--on-premises-file",
+        ]);
         command.arg(file).env_clear();
         command.env("AWS_ACCESS_KEY_ID", &self.service.operator.access_key_id);
-        command.env("AWS_SECRET_ACCESS_KEY", &self.service.operator.secret_access_key);
+        command.env(
+            "AWS_SECRET_ACCESS_KEY",
+            &self.service.operator.secret_access_key,
+        );
         let output = command.output().await.unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(!text.contains(&self.host.secret_access_key), "the secret was printed: {text}");
+        assert!(
+            !text.contains(&self.host.secret_access_key),
+            "the secret was printed: {text}"
+        );
         let text = text.replace(&self.folder.path().display().to_string(), "");
         Ran {
             code: output.status.code().unwrap(),
@@ -62,17 +90,35 @@ impl Place {
     async fn register(&self, more: &[&str]) -> Ran {
         let secret = self.path("secret").display().to_string();
         let key = self.host.access_key_id.as_str();
-        let user = ["register", "--instance-name", "box1", "--iam-user-arn", ARN, "--access-key-id", key];
-        self.run(&[&user[..], &["--secret-access-key-file", &secret], more].concat()).await
+        let user = [
+            "register",
+            "--instance-name",
+            "box1",
+            "--iam-user-arn",
+            ARN,
+            "--access-key-id",
+            key,
+        ];
+        self.run(&[&user[..], &["--secret-access-key-file", &secret], more].concat())
+            .await
     }
 
     /// Whether the instance is registered, and its tags as `key=value`; `None` if there was never one.
     async fn instance(&self, name: &str) -> Option<(bool, Vec<String>)> {
-        let answer = self.service.client.get_on_premises_instance().instance_name(name).send().await.ok()?;
+        let answer = self
+            .service
+            .client
+            .get_on_premises_instance()
+            .instance_name(name)
+            .send()
+            .await
+            .ok()?;
         let info = answer.instance_info.unwrap();
         let tags = info.tags.unwrap_or_default();
-        let mut tags: Vec<String> =
-            tags.iter().map(|tag| format!("{}={}", tag.key().unwrap(), tag.value().unwrap())).collect();
+        let mut tags: Vec<String> = tags
+            .iter()
+            .map(|tag| format!("{}={}", tag.key().unwrap(), tag.value().unwrap()))
+            .collect();
         tags.sort();
         Some((info.deregister_time.is_none(), tags))
     }
@@ -92,12 +138,18 @@ For deployments from http://controller, set deploy_control_endpoint in the agent
 box1 is registered; (re)start the agent: systemctl restart codedeploy-agent
 ";
     assert_eq!(ran.text, expected);
-    assert_eq!(place.instance("box1").await, Some((true, vec!["env=prod".into(), "rack=a=1".into()])));
+    assert_eq!(
+        place.instance("box1").await,
+        Some((true, vec!["env=prod".into(), "rack=a=1".into()]))
+    );
     let file = fs::metadata(place.file()).unwrap();
     assert_eq!(file.permissions().mode() & 0o7777, 0o600);
     let text = fs::read_to_string(place.file()).unwrap();
     let (key, secret) = (&place.host.access_key_id, &place.host.secret_access_key);
-    let values: Vec<_> = text.lines().map(|line| line.replace(['\'', '"'], "")).collect();
+    let values: Vec<_> = text
+        .lines()
+        .map(|line| line.replace(['\'', '"'], ""))
+        .collect();
     let expected = [
         "---".to_owned(),
         format!("region: {REGION}"),
@@ -109,7 +161,11 @@ box1 is registered; (re)start the agent: systemctl restart codedeploy-agent
 
     let again = place.register(&tags).await;
     assert_eq!(again.code, 0, "{}", again.text);
-    assert!(again.text.starts_with("box1 is registered already"), "{}", again.text);
+    assert!(
+        again.text.starts_with("box1 is registered already"),
+        "{}",
+        again.text
+    );
     assert_eq!(fs::read_to_string(place.file()).unwrap(), text);
 
     let gone = place.run(&["deregister", "--instance-name", "box1"]).await;
@@ -124,9 +180,16 @@ box1 is deregistered; if its agent runs here, stop it: systemctl stop codedeploy
     assert!(!place.file().exists());
     let again = place.run(&["deregister", "--instance-name", "box1"]).await;
     assert_eq!(again.code, 0, "{}", again.text);
-    assert!(again.text.starts_with("box1 is deregistered already"), "{}", again.text);
+    assert!(
+        again.text.starts_with("box1 is deregistered already"),
+        "{}",
+        again.text
+    );
     let never = place.run(&["deregister", "--instance-name", "box9"]).await;
-    assert_eq!((never.code, never.text.as_str()), (0, "box9 was never registered; nothing to do\n"));
+    assert_eq!(
+        (never.code, never.text.as_str()),
+        (0, "box9 was never registered; nothing to do\n")
+    );
     place.service.stop().await;
 }
 
@@ -137,7 +200,12 @@ async fn a_registration_whose_file_cannot_be_written_is_taken_back() {
     fs::write(place.path("conf"), "").unwrap();
     let ran = place.register(&["--tag", "env=prod", "--force"]).await;
     assert_eq!(ran.code, 1, "{}", ran.text);
-    assert!(ran.text.contains("Taking the registration of box1 back... DONE"), "{}", ran.text);
+    assert!(
+        ran.text
+            .contains("Taking the registration of box1 back... DONE"),
+        "{}",
+        ran.text
+    );
     assert!(ran.text.contains("/conf"), "{}", ran.text);
     assert_eq!(place.instance("box1").await, Some((false, vec![])));
     fs::remove_file(place.path("conf")).unwrap();
@@ -155,7 +223,8 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
     let ran = place.register(&[]).await;
     assert_eq!(ran.code, 1, "{}", ran.text);
     assert!(
-        ran.text.contains("is for arn:aws:iam::123456789012:user/other; --force replaces it"),
+        ran.text
+            .contains("is for arn:aws:iam::123456789012:user/other; --force replaces it"),
         "{}",
         ran.text
     );
@@ -164,13 +233,23 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
     fs::write(place.file(), other).unwrap();
     let gone = place.run(&["deregister", "--instance-name", "box1"]).await;
     assert_eq!(gone.code, 0, "{}", gone.text);
-    assert!(gone.text.contains("is kept: it is for arn:aws:iam::123456789012:user/other"), "{}", gone.text);
+    assert!(
+        gone.text
+            .contains("is kept: it is for arn:aws:iam::123456789012:user/other"),
+        "{}",
+        gone.text
+    );
     assert_eq!(fs::read_to_string(place.file()).unwrap(), other);
 
     fs::remove_file(place.file()).unwrap();
     nix::unistd::mkfifo(&place.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let ran = place.register(&[]).await;
-    assert!(ran.code == 1 && ran.text.contains("expected a regular file"), "{}: {}", ran.code, ran.text);
+    assert!(
+        ran.code == 1 && ran.text.contains("expected a regular file"),
+        "{}: {}",
+        ran.code,
+        ran.text
+    );
     place.service.stop().await;
 }
 
@@ -179,11 +258,17 @@ async fn what_an_interrupted_registration_began_to_write_is_removed_by_the_next(
     let place = Place::new().await;
     fs::create_dir(place.path("conf")).unwrap();
     let half = place.path("conf/.codedeploy-0123456789abcdef-0");
-    fs::write(&half, format!("aws_secret_access_key: {}", place.host.secret_access_key)).unwrap();
+    fs::write(
+        &half,
+        format!("aws_secret_access_key: {}", place.host.secret_access_key),
+    )
+    .unwrap();
     let ran = place.register(&[]).await;
     assert_eq!(ran.code, 0, "{}", ran.text);
-    let names: Vec<_> =
-        fs::read_dir(place.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(place.path("conf"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["codedeploy.onpremises.yml"]);
     place.service.stop().await;
 }
@@ -205,13 +290,27 @@ async fn a_session_is_registered_with_the_file_that_keeps_its_keys() {
     let text = fs::read_to_string(place.file()).unwrap();
     assert_eq!(
         text,
-        format!("---\nregion: {REGION}\niam_session_arn: {SESSION_ARN}\naws_credentials_file: /etc/keys\n")
+        format!(
+            "---\nregion: {REGION}\niam_session_arn: {SESSION_ARN}\naws_credentials_file: /etc/keys\n"
+        )
     );
-    let other =
-        ["register", "--instance-name", "box2", "--iam-session-arn", &SESSION_ARN.replace("box2", "x")];
-    let ran = place.run(&[&other[..], &["--credentials-file", "/etc/keys", "--force"]].concat()).await;
+    let other = [
+        "register",
+        "--instance-name",
+        "box2",
+        "--iam-session-arn",
+        &SESSION_ARN.replace("box2", "x"),
+    ];
+    let ran = place
+        .run(&[&other[..], &["--credentials-file", "/etc/keys", "--force"]].concat())
+        .await;
     assert_eq!(ran.code, 1, "{}", ran.text);
-    assert!(ran.text.contains(&format!("box2 is registered already, as {SESSION_ARN}")), "{}", ran.text);
+    assert!(
+        ran.text
+            .contains(&format!("box2 is registered already, as {SESSION_ARN}")),
+        "{}",
+        ran.text
+    );
     place.service.stop().await;
 }
 
@@ -222,17 +321,50 @@ async fn what_the_service_would_refuse_is_refused_before_it_is_asked() {
     let cases: [(&[&str], i32, &str); 6] = [
         (&["--instance-name", "i-123"], 1, "begins with i-"),
         (&["--instance-name", "a/b"], 1, "--instance-name"),
-        (&["--instance-name", "box1", "--tag", "novalue"], 2, "expected KEY=VALUE"),
-        (&["--instance-name", "box1", "--tag", "a=1", "--tag", "a=2"], 1, "the key a is given twice"),
-        (&["--instance-name", "box1"], 1, "CODEDEPLOY_HOST_SECRET_ACCESS_KEY"),
-        (&["--instance-name", "box1", "--secret-access-key-file", "/nowhere"], 1, "cannot read /nowhere"),
+        (
+            &["--instance-name", "box1", "--tag", "novalue"],
+            2,
+            "expected KEY=VALUE",
+        ),
+        (
+            &["--instance-name", "box1", "--tag", "a=1", "--tag", "a=2"],
+            1,
+            "the key a is given twice",
+        ),
+        (
+            &["--instance-name", "box1"],
+            1,
+            "CODEDEPLOY_HOST_SECRET_ACCESS_KEY",
+        ),
+        (
+            &[
+                "--instance-name",
+                "box1",
+                "--secret-access-key-file",
+                "/nowhere",
+            ],
+            1,
+            "cannot read /nowhere",
+        ),
     ];
     for (arguments, code, expected) in cases {
-        let ran = place.run(&[&["register"][..], &user, arguments].concat()).await;
-        assert!(ran.code == code && ran.text.contains(expected), "{arguments:?}: {}: {}", ran.code, ran.text);
+        let ran = place
+            .run(&[&["register"][..], &user, arguments].concat())
+            .await;
+        assert!(
+            ran.code == code && ran.text.contains(expected),
+            "{arguments:?}: {}: {}",
+            ran.code,
+            ran.text
+        );
     }
     let none = place.run(&["register", "--instance-name", "box1"]).await;
-    assert!(none.code == 2 && none.text.contains("--iam-user-arn"), "{}: {}", none.code, none.text);
+    assert!(
+        none.code == 2 && none.text.contains("--iam-user-arn"),
+        "{}: {}",
+        none.code,
+        none.text
+    );
     assert_eq!(place.instance("box1").await, None);
     assert!(!place.path("conf").exists());
     place.service.stop().await;

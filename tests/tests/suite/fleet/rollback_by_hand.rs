@@ -18,14 +18,32 @@ async fn succeeds(fleet: &Fleet, id: &str) {
 /// Takes the last deployment back on `box1`, and waits until the controller has heard of it.
 async fn take_back_on_box1(fleet: &Fleet, id: &str) {
     let host = &fleet.hosts[0];
-    let configuration = host.folder.join("codedeployagent.yml").display().to_string();
-    let words = ["rollback", "--deployment-group", GROUP, "--config-file", &configuration];
+    let configuration = host
+        .folder
+        .join("codedeployagent.yml")
+        .display()
+        .to_string();
+    let words = [
+        "rollback",
+        "--deployment-group",
+        GROUP,
+        "--config-file",
+        &configuration,
+    ];
     let output = Programs::built().agent.output(words).await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     wait::until("the controller knows of the rollback", async || {
         let log = std::fs::read_to_string(fleet.service.log()).unwrap();
         let heard = |line: &str| line.contains("this host was rolled back") && line.contains(id);
-        if log.lines().any(heard) { Ok(()) } else { Err(log) }
+        if log.lines().any(heard) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     })
     .await;
 }
@@ -33,20 +51,38 @@ async fn take_back_on_box1(fleet: &Fleet, id: &str) {
 /// The hosts that a deployment of a revision to the outdated ones has.
 async fn outdated(fleet: &Fleet, revision: &RevisionLocation) -> Vec<String> {
     let client = &fleet.service.client;
-    let created = client.create_deployment().application_name(APPLICATION).deployment_group_name(GROUP);
-    let created =
-        created.revision(revision.clone()).update_outdated_instances_only(true).send().await.unwrap();
+    let created = client
+        .create_deployment()
+        .application_name(APPLICATION)
+        .deployment_group_name(GROUP);
+    let created = created
+        .revision(revision.clone())
+        .update_outdated_instances_only(true)
+        .send()
+        .await
+        .unwrap();
     let id = created.deployment_id.unwrap();
     wait::until("the deployment ends", async || {
         let info = fleet.service.deployment(&id).await;
-        if info.status.as_ref().is_some_and(|status| status.as_str() == "Succeeded") {
+        if info
+            .status
+            .as_ref()
+            .is_some_and(|status| status.as_str() == "Succeeded")
+        {
             Ok(())
         } else {
             Err(info)
         }
     })
     .await;
-    client.list_deployment_targets().deployment_id(&id).send().await.unwrap().target_ids.unwrap_or_default()
+    client
+        .list_deployment_targets()
+        .deployment_id(&id)
+        .send()
+        .await
+        .unwrap()
+        .target_ids
+        .unwrap_or_default()
 }
 
 #[tokio::test]
@@ -72,7 +108,11 @@ async fn a_host_stays_outdated_when_its_deployment_was_taken_back_before_it_ende
     held.runs(&id).await;
     wait::until("box1 is done", async || {
         let events = fleet.service.events(&id, "box1").await;
-        if events.iter().any(|event| event.name == "ValidateService") { Ok(()) } else { Err(events) }
+        if events.iter().any(|event| event.name == "ValidateService") {
+            Ok(())
+        } else {
+            Err(events)
+        }
     })
     .await;
     take_back_on_box1(&fleet, &id).await;

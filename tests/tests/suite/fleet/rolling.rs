@@ -21,7 +21,11 @@ async fn deploy(fleet: &Fleet, config: &str) -> String {
     let start = note("+") + &format!("while [ ! -e {go} ]; do sleep 0.05; done\n");
     let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: start.sh\n  ValidateService:\n    - \
                    location: validate.sh\n";
-    let files = [("appspec.yml", appspec), ("start.sh", &start), ("validate.sh", &note("-"))];
+    let files = [
+        ("appspec.yml", appspec),
+        ("start.sh", &start),
+        ("validate.sh", &note("-")),
+    ];
     let revision = fleet.push(&files).await;
     let created = fleet
         .service
@@ -56,7 +60,11 @@ fn out_of_service(fleet: &Fleet) -> (usize, usize) {
 
 fn outcome(info: &DeploymentInfo) -> (&str, i64, i64) {
     let overview = info.deployment_overview.as_ref().unwrap();
-    (info.status.as_ref().unwrap().as_str(), overview.succeeded, overview.failed)
+    (
+        info.status.as_ref().unwrap().as_str(),
+        overview.succeeded,
+        overview.failed,
+    )
 }
 
 #[tokio::test]
@@ -74,8 +82,14 @@ async fn one_host_after_the_other() {
 async fn half_of_the_hosts_at_a_time() {
     let fleet = Fleet::start(4, "").await;
     let id = deploy(&fleet, "CodeDeployDefault.HalfAtATime").await;
-    wait::until("two hosts", async || if notes(&fleet).len() == 2 { Ok(()) } else { Err(notes(&fleet)) })
-        .await;
+    wait::until("two hosts", async || {
+        if notes(&fleet).len() == 2 {
+            Ok(())
+        } else {
+            Err(notes(&fleet))
+        }
+    })
+    .await;
     fs::write(fleet.path("go"), "").unwrap();
     let info = fleet.outcome(&id).await.info;
     assert_eq!(outcome(&info), ("Succeeded", 4, 0));
@@ -88,16 +102,28 @@ async fn a_host_that_dies_in_the_middle_costs_its_own_success_only() {
     let timers = "timers: {lease: 2, pick_up: 5, run: 5}\n";
     let mut fleet = Fleet::start_with(4, "", |_| timers.into()).await;
     let id = deploy(&fleet, "CodeDeployDefault.HalfAtATime").await;
-    let note =
-        wait::until("a host", async || notes(&fleet).into_iter().next().ok_or_else(|| notes(&fleet))).await;
-    let index = fleet.hosts.iter().position(|host| note == format!("+{}", host.name)).unwrap();
+    let note = wait::until("a host", async || {
+        notes(&fleet)
+            .into_iter()
+            .next()
+            .ok_or_else(|| notes(&fleet))
+    })
+    .await;
+    let index = fleet
+        .hosts
+        .iter()
+        .position(|host| note == format!("+{}", host.name))
+        .unwrap();
     let (mut agent, host) = (fleet.agents.remove(index), fleet.hosts.remove(index));
     agent.kill().await;
     fs::write(fleet.path("go"), "").unwrap();
 
     let info = fleet.outcome(&id).await.info;
     assert_eq!(outcome(&info), ("Succeeded", 3, 1));
-    let back: BTreeSet<_> = notes(&fleet).into_iter().filter(|note| note.starts_with('-')).collect();
+    let back: BTreeSet<_> = notes(&fleet)
+        .into_iter()
+        .filter(|note| note.starts_with('-'))
+        .collect();
     assert_eq!(back.len(), 3, "{back:?}");
     assert!(!back.contains(&format!("-{}", host.name)));
 
@@ -106,9 +132,15 @@ async fn a_host_that_dies_in_the_middle_costs_its_own_success_only() {
     fleet.agents.push(agent);
     fleet.hosts.push(host);
     let next = deploy(&fleet, "CodeDeployDefault.AllAtOnce").await;
-    assert_eq!(outcome(&fleet.outcome(&next).await.info), ("Succeeded", 4, 0));
+    assert_eq!(
+        outcome(&fleet.outcome(&next).await.info),
+        ("Succeeded", 4, 0)
+    );
     let host = &fleet.hosts[3].name;
-    let out = notes(&fleet).into_iter().filter(|note| *note == format!("+{host}")).count();
+    let out = notes(&fleet)
+        .into_iter()
+        .filter(|note| *note == format!("+{host}"))
+        .count();
     assert_eq!(out, 2, "once in each deployment");
     fleet.stop().await;
 }

@@ -21,16 +21,24 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let machine = Self { folder: tempfile::tempdir().unwrap() };
+        let machine = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         fs::set_permissions(machine.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         fs::create_dir(machine.path("state")).unwrap();
-        fs::write(machine.path("conf.yml"), format!("root_dir: {}\n", machine.path("state/root").display()))
-            .unwrap();
+        fs::write(
+            machine.path("conf.yml"),
+            format!("root_dir: {}\n", machine.path("state/root").display()),
+        )
+        .unwrap();
         let appspec = format!(
             "version: 0.0\nos: linux\nfiles: [{{source: f, destination: {}}}]\n",
             machine.path("state/app").display()
         );
-        bundle::write(&machine.path("bundle"), &[("appspec.yml", &appspec), ("f", "x")]);
+        bundle::write(
+            &machine.path("bundle"),
+            &[("appspec.yml", &appspec), ("f", "x")],
+        );
         machine
     }
 
@@ -44,10 +52,18 @@ impl Machine {
             chown(self.path("state"), Some(NOBODY), Some(NOBODY)).unwrap();
             let local = self.path("codedeploy-local");
             if !local.exists() {
-                let built = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
+                let built = Programs::built()
+                    .local
+                    .command::<&str>([])
+                    .as_std()
+                    .get_program()
+                    .to_owned();
                 // In a process of its own: a child of another test that starts meanwhile would inherit the file open
                 // for writing, and nobody could execute it.
-                let copied = Program::at("cp").command([built.as_os_str(), local.as_os_str()]).status().await;
+                let copied = Program::at("cp")
+                    .command([built.as_os_str(), local.as_os_str()])
+                    .status()
+                    .await;
                 assert!(copied.unwrap().success());
             }
             let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -59,21 +75,33 @@ impl Machine {
         };
         command.args(arguments).current_dir("/").kill_on_drop(true);
         let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{what}: no answer")).unwrap();
-        let told = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        let output = output
+            .unwrap_or_else(|_| panic!("{what}: no answer"))
+            .unwrap();
+        let told =
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{what}: {told}");
-        assert!(told.len() < 4000 && !told.contains('\u{1b}'), "{what}: {told}");
+        assert!(
+            told.len() < 4000 && !told.contains('\u{1b}'),
+            "{what}: {told}"
+        );
         assert!(!self.path("state/app").exists(), "{what}: {told}");
         told
     }
 }
 
 fn noise(length: usize) -> Vec<u8> {
-    (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+    (0..length as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8)
+        .collect()
 }
 
 fn fifo(path: &Path) {
-    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU | nix::sys::stat::Mode::S_IROTH).unwrap();
+    nix::unistd::mkfifo(
+        path,
+        nix::sys::stat::Mode::S_IRWXU | nix::sys::stat::Mode::S_IROTH,
+    )
+    .unwrap();
 }
 
 fn closed(path: &Path) {
@@ -85,17 +113,72 @@ fn closed(path: &Path) {
 async fn bundles_that_are_none() {
     type Make = fn(&Machine, &Path);
     let bundles: [(&str, &str, Make, &str); 14] = [
-        ("zip", "noise", |_, path| fs::write(path, noise(10 << 20)).unwrap(), "cannot be read as zip"),
-        ("tar", "noise", |_, path| fs::write(path, noise(10 << 20)).unwrap(), "cannot be read as tar"),
-        ("tgz", "noise", |_, path| fs::write(path, noise(10 << 20)).unwrap(), "cannot be read as tgz"),
-        ("zip", "empty", |_, path| fs::write(path, "").unwrap(), "cannot be read as zip"),
-        ("tar", "empty", |_, path| fs::write(path, "").unwrap(), "it is empty"),
-        ("tgz", "empty", |_, path| fs::write(path, "").unwrap(), "cannot be read as tgz"),
-        ("zip", "a FIFO", |_, path| fifo(path), "is not a regular file"),
-        ("tgz", "a FIFO", |_, path| fifo(path), "is not a regular file"),
-        ("tar", "a device", |_, path| symlink("/dev/zero", path).unwrap(), "is not a regular file"),
-        ("tgz", "a dangling link", |_, path| symlink("/nowhere", path).unwrap(), "cannot be found"),
-        ("zip", "a folder", |_, path| fs::create_dir(path).unwrap(), "is a folder, but --type is zip"),
+        (
+            "zip",
+            "noise",
+            |_, path| fs::write(path, noise(10 << 20)).unwrap(),
+            "cannot be read as zip",
+        ),
+        (
+            "tar",
+            "noise",
+            |_, path| fs::write(path, noise(10 << 20)).unwrap(),
+            "cannot be read as tar",
+        ),
+        (
+            "tgz",
+            "noise",
+            |_, path| fs::write(path, noise(10 << 20)).unwrap(),
+            "cannot be read as tgz",
+        ),
+        (
+            "zip",
+            "empty",
+            |_, path| fs::write(path, "").unwrap(),
+            "cannot be read as zip",
+        ),
+        (
+            "tar",
+            "empty",
+            |_, path| fs::write(path, "").unwrap(),
+            "it is empty",
+        ),
+        (
+            "tgz",
+            "empty",
+            |_, path| fs::write(path, "").unwrap(),
+            "cannot be read as tgz",
+        ),
+        (
+            "zip",
+            "a FIFO",
+            |_, path| fifo(path),
+            "is not a regular file",
+        ),
+        (
+            "tgz",
+            "a FIFO",
+            |_, path| fifo(path),
+            "is not a regular file",
+        ),
+        (
+            "tar",
+            "a device",
+            |_, path| symlink("/dev/zero", path).unwrap(),
+            "is not a regular file",
+        ),
+        (
+            "tgz",
+            "a dangling link",
+            |_, path| symlink("/nowhere", path).unwrap(),
+            "cannot be found",
+        ),
+        (
+            "zip",
+            "a folder",
+            |_, path| fs::create_dir(path).unwrap(),
+            "is a folder, but --type is zip",
+        ),
         (
             "tgz",
             "a zip",
@@ -121,14 +204,23 @@ async fn bundles_that_are_none() {
             "Permission denied",
         ),
     ];
-    let cases = bundles.into_iter().map(|(kind, what, make, expected)| async move {
-        let machine = Machine::new();
-        let (path, configuration) = (machine.path("it"), machine.path("conf.yml"));
-        make(&machine, &path);
-        let arguments = ["-t", kind, "-l", path.to_str().unwrap(), "-c", configuration.to_str().unwrap()];
-        let told = machine.refused(&arguments, what).await;
-        assert!(told.contains(expected), "{kind}, {what}: {told}");
-    });
+    let cases = bundles
+        .into_iter()
+        .map(|(kind, what, make, expected)| async move {
+            let machine = Machine::new();
+            let (path, configuration) = (machine.path("it"), machine.path("conf.yml"));
+            make(&machine, &path);
+            let arguments = [
+                "-t",
+                kind,
+                "-l",
+                path.to_str().unwrap(),
+                "-c",
+                configuration.to_str().unwrap(),
+            ];
+            let told = machine.refused(&arguments, what).await;
+            assert!(told.contains(expected), "{kind}, {what}: {told}");
+        });
     side_by_side(cases.collect()).await;
 }
 
@@ -142,7 +234,11 @@ async fn appspec_files_that_are_none() {
             |path| fs::write(path.with_file_name("AppSpec.yml"), "").unwrap(),
             r#"this bundle has "AppSpec.yml": rename it to appspec.yml"#,
         ),
-        ("empty", |path| fs::write(path, "").unwrap(), "line 1, column 1: the file is empty"),
+        (
+            "empty",
+            |path| fs::write(path, "").unwrap(),
+            "line 1, column 1: the file is empty",
+        ),
         (
             "a path that cannot be",
             |path| {
@@ -152,15 +248,31 @@ async fn appspec_files_that_are_none() {
             },
             "line 3, column 34: files[0].destination: found \"/x/x",
         ),
-        ("noise", |path| fs::write(path, noise(10 << 20)).unwrap(), "must not have more than 1048576"),
-        ("a little noise", |path| fs::write(path, noise(5000)).unwrap(), "appspec.yml is not valid"),
-        ("no UTF-8", |path| fs::write(path, b"version: 0.0\nos: l\xffnux\n").unwrap(), "line 2"),
+        (
+            "noise",
+            |path| fs::write(path, noise(10 << 20)).unwrap(),
+            "must not have more than 1048576",
+        ),
+        (
+            "a little noise",
+            |path| fs::write(path, noise(5000)).unwrap(),
+            "appspec.yml is not valid",
+        ),
+        (
+            "no UTF-8",
+            |path| fs::write(path, b"version: 0.0\nos: l\xffnux\n").unwrap(),
+            "line 2",
+        ),
         (
             "truncated",
             |path| fs::write(path, "version: 0.0\nos: linux\nfiles: [{sou").unwrap(),
             "not valid YAML",
         ),
-        ("a folder", |path| fs::create_dir(path).unwrap(), "found a folder; expected a file"),
+        (
+            "a folder",
+            |path| fs::create_dir(path).unwrap(),
+            "found a folder; expected a file",
+        ),
         ("a FIFO", fifo, "appspec.yml is a FIFO"),
         (
             "a link out",
@@ -182,7 +294,12 @@ async fn appspec_files_that_are_none() {
         fs::remove_file(&appspec).unwrap();
         make(&appspec);
         let (folder, configuration) = (machine.path("bundle"), machine.path("conf.yml"));
-        let arguments = ["-l", folder.to_str().unwrap(), "-c", configuration.to_str().unwrap()];
+        let arguments = [
+            "-l",
+            folder.to_str().unwrap(),
+            "-c",
+            configuration.to_str().unwrap(),
+        ];
         let told = machine.refused(&arguments, what).await;
         assert!(told.contains(expected), "{what}: {told}");
     });
@@ -193,10 +310,26 @@ async fn appspec_files_that_are_none() {
 async fn configurations_and_folders_that_are_none() {
     type Make = fn(&Machine);
     let cases: [(&str, Make, &str); 8] = [
-        ("missing", |machine| fs::remove_file(machine.path("conf.yml")).unwrap(), "No such file"),
-        ("noise", |machine| fs::write(machine.path("conf.yml"), noise(10 << 20)).unwrap(), "conf.yml"),
-        ("a little noise", |machine| fs::write(machine.path("conf.yml"), noise(5000)).unwrap(), "conf.yml"),
-        ("closed", |machine| closed(&machine.path("conf.yml")), "Permission denied"),
+        (
+            "missing",
+            |machine| fs::remove_file(machine.path("conf.yml")).unwrap(),
+            "No such file",
+        ),
+        (
+            "noise",
+            |machine| fs::write(machine.path("conf.yml"), noise(10 << 20)).unwrap(),
+            "conf.yml",
+        ),
+        (
+            "a little noise",
+            |machine| fs::write(machine.path("conf.yml"), noise(5000)).unwrap(),
+            "conf.yml",
+        ),
+        (
+            "closed",
+            |machine| closed(&machine.path("conf.yml")),
+            "Permission denied",
+        ),
         (
             "a FIFO",
             |machine| {
@@ -215,13 +348,22 @@ async fn configurations_and_folders_that_are_none() {
             |machine| fs::write(machine.path("state/root"), "").unwrap(),
             "state/root",
         ),
-        ("a closed bundle", |machine| closed(&machine.path("bundle")), "cannot look into the folder"),
+        (
+            "a closed bundle",
+            |machine| closed(&machine.path("bundle")),
+            "cannot look into the folder",
+        ),
     ];
     let cases = cases.into_iter().map(|(what, make, expected)| async move {
         let machine = Machine::new();
         make(&machine);
         let (folder, configuration) = (machine.path("bundle"), machine.path("conf.yml"));
-        let arguments = ["-l", folder.to_str().unwrap(), "-c", configuration.to_str().unwrap()];
+        let arguments = [
+            "-l",
+            folder.to_str().unwrap(),
+            "-c",
+            configuration.to_str().unwrap(),
+        ];
         let told = machine.refused(&arguments, what).await;
         fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
         assert!(told.contains(expected), "{what}: {told}");

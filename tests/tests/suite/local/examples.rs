@@ -21,14 +21,22 @@ use crate::pages;
 fn deployed_twice(world: &mut World, example: &str) -> (String, [Deployment; 2]) {
     let bundle = world.bring(&readme::folder().join(example), example);
     let steps = readme::steps(example);
-    let first_steps: Vec<_> = steps.iter().filter(|step| step.event != "ApplicationStop").cloned().collect();
+    let first_steps: Vec<_> = steps
+        .iter()
+        .filter(|step| step.event != "ApplicationStop")
+        .cloned()
+        .collect();
 
     let first = deploy(world, &bundle, "");
     first.went_as(&first_steps);
     let zip = zipped(world, &bundle);
     let second = deploy(world, &zip, "");
     second.went_as(&steps);
-    assert_eq!(world.say("ls -A /tmp"), "", "scripts left something in /tmp");
+    assert_eq!(
+        world.say("ls -A /tmp"),
+        "",
+        "scripts left something in /tmp"
+    );
     (bundle, [first, second])
 }
 
@@ -38,10 +46,17 @@ fn the_host_does_not_notice_a_world_as_root() {
     let mut world = World::of_root();
     world.say("touch /etc/from-a-world /opt/from-a-world /tmp/from-a-world");
     for folder in ["/etc", "/opt", "/tmp"] {
-        assert!(!std::path::Path::new(folder).join("from-a-world").exists(), "{folder} is the host's");
+        assert!(
+            !std::path::Path::new(folder).join("from-a-world").exists(),
+            "{folder} is the host's"
+        );
     }
     let elsewhere = world.run("touch /usr/from-a-world");
-    assert!(elsewhere.output.contains("Read-only file system"), "{}", elsewhere.output);
+    assert!(
+        elsewhere.output.contains("Read-only file system"),
+        "{}",
+        elsewhere.output
+    );
 }
 
 /// A home with the results of the README's installation lines; root needs no `sudo`.
@@ -70,23 +85,37 @@ fn at_home(shell: &str) -> String {
 fn the_walk_of_the_readme_works_as_it_stands_as_root() {
     let mut world = World::of_root();
     world.say(HOME);
-    let here = pages::without_installations(&pages::recipes("README.md", "## Deploying on this machine"));
+    let here =
+        pages::without_installations(&pages::recipes("README.md", "## Deploying on this machine"));
     let deployed = world.say(&at_home(&here));
-    assert!(deployed.ends_with("Local deployment successful"), "{deployed}");
+    assert!(
+        deployed.ends_with("Local deployment successful"),
+        "{deployed}"
+    );
 
-    let service = pages::without_installations(&pages::recipes("README.md", "## A service and its hosts"));
+    let service =
+        pages::without_installations(&pages::recipes("README.md", "## A service and its hosts"));
     let said = world.say(&at_home(&service));
-    let page = std::fs::read_to_string(readme::folder().join("static-site/site/index.html")).unwrap();
+    let page =
+        std::fs::read_to_string(readme::folder().join("static-site/site/index.html")).unwrap();
     assert!(said.ends_with(page.trim_end()), "{said}");
 
     // The recipes for both logs, applied to the present logs.
     let logs = pages::recipes("docs/logs.md", "## Fields");
     let agents = world.say(&at_home(&logs));
-    assert!(agents.lines().any(|line| line.parse::<u64>().is_ok_and(|bytes| bytes > 0)), "{agents}");
+    assert!(
+        agents
+            .lines()
+            .any(|line| line.parse::<u64>().is_ok_and(|bytes| bytes > 0)),
+        "{agents}"
+    );
     world.say(JOURNALCTL);
     let recipes = pages::recipes("docs/logs.md", "## The controller");
     let controllers = world.say(&at_home(&format!("cd /tmp/home\n{recipes}")));
-    assert!(controllers.contains("CreateDeploymentGroup"), "{controllers}");
+    assert!(
+        controllers.contains("CreateDeploymentGroup"),
+        "{controllers}"
+    );
 }
 
 #[test]
@@ -96,7 +125,10 @@ fn every_readme_says_how_to_deploy() {
     assert!(examples.len() >= 5, "{examples:?}");
     for example in examples {
         let text = readme::text(&example);
-        assert!(index.contains(&format!("]({example})")), "the index does not link to {example}");
+        assert!(
+            index.contains(&format!("]({example})")),
+            "the index does not link to {example}"
+        );
         for line in [
             format!("codedeploy-local --bundle-location appspec-examples/{example}\n"),
             "aws deploy push --application-name ".to_owned(),
@@ -105,7 +137,10 @@ fn every_readme_says_how_to_deploy() {
             "\n## What happens, in order\n".to_owned(),
             "\n## What to change first\n".to_owned(),
         ] {
-            assert!(text.contains(&line), "the README of {example} has no {line:?}");
+            assert!(
+                text.contains(&line),
+                "the README of {example} has no {line:?}"
+            );
         }
         readme::steps(&example);
     }
@@ -115,13 +150,26 @@ fn every_readme_says_how_to_deploy() {
 fn every_script_of_a_hook_can_run_and_stops_at_its_first_error() {
     for example in readme::examples() {
         let folder = readme::folder().join(&example);
-        for location in readme::steps(&example).into_iter().filter_map(|step| step.script) {
+        for location in readme::steps(&example)
+            .into_iter()
+            .filter_map(|step| step.script)
+        {
             let path = folder.join(&location);
             let text = std::fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("#!/bin/sh\n# "), "{example}/{location} does not say what it does");
-            assert!(text.contains("\nset -eu\n"), "{example}/{location} goes on after an error");
+            assert!(
+                text.starts_with("#!/bin/sh\n# "),
+                "{example}/{location} does not say what it does"
+            );
+            assert!(
+                text.contains("\nset -eu\n"),
+                "{example}/{location} goes on after an error"
+            );
             let mode = path.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o111, 0o111, "{example}/{location} is not executable");
+            assert_eq!(
+                mode & 0o111,
+                0o111,
+                "{example}/{location} is not executable"
+            );
         }
     }
 }
@@ -142,9 +190,15 @@ fn static_site_is_served_as_bundled_as_root() {
     );
     world.say(&format!("diff -r {bundle}/site /var/www/static-site"));
 
-    world.say(&format!("rm {bundle}/site/404.html && sed -i s/0644/0600/ {bundle}/appspec.yml"));
+    world.say(&format!(
+        "rm {bundle}/site/404.html && sed -i s/0644/0600/ {bundle}/appspec.yml"
+    ));
     let unreadable = deploy(&mut world, &bundle, "");
-    unreadable.failed_in("ValidateService", "scripts/validate_service.sh", "has mode 600, expected 644");
+    unreadable.failed_in(
+        "ValidateService",
+        "scripts/validate_service.sh",
+        "has mode 600, expected 644",
+    );
     assert_eq!(
         world.run("test -e /var/www/static-site/404.html").status,
         1,
@@ -159,9 +213,15 @@ fn web_service_serves_the_newest_version_as_root() {
     let (bundle, _) = deployed_twice(&mut world, "web-service");
     let health = "http://127.0.0.1:8080/health";
     let server = "/opt/web-service/server.py";
-    assert_eq!(get(&mut world, health), json!({"status": "ok", "version": "1.0.0"}));
+    assert_eq!(
+        get(&mut world, health),
+        json!({"status": "ok", "version": "1.0.0"})
+    );
     assert_eq!(running(&mut world, server), ["web-service"]);
-    assert_eq!(listing(&mut world, "/opt/web-service"), ["644 root root VERSION", "644 root root server.py"]);
+    assert_eq!(
+        listing(&mut world, "/opt/web-service"),
+        ["644 root root VERSION", "644 root root server.py"]
+    );
     let unit = world.say("stat -c '%a %U %G' /etc/systemd/system/web-service.service");
     assert_eq!(unit, "644 root root");
     let user = world
@@ -173,12 +233,20 @@ fn web_service_serves_the_newest_version_as_root() {
     assert!(deploy(&mut world, &bundle, "").succeeded);
     assert_eq!(get(&mut world, health)["version"], "2.0.0");
 
-    world.say(&format!("sed -i 's/\"ok\"/\"ill\"/' {bundle}/app/server.py"));
+    world.say(&format!(
+        "sed -i 's/\"ok\"/\"ill\"/' {bundle}/app/server.py"
+    ));
     let ill = deploy(&mut world, &bundle, "VALIDATE_SECONDS=1");
-    ill.failed_in("ValidateService", "scripts/validate_service.sh", "not healthy after 1 s");
+    ill.failed_in(
+        "ValidateService",
+        "scripts/validate_service.sh",
+        "not healthy after 1 s",
+    );
     assert_eq!(get(&mut world, health)["status"], "ill");
 
-    world.say(&format!("sed -i 's/\"ill\"/\"ok\"/' {bundle}/app/server.py"));
+    world.say(&format!(
+        "sed -i 's/\"ill\"/\"ok\"/' {bundle}/app/server.py"
+    ));
     assert!(deploy(&mut world, &bundle, "").succeeded);
     assert_eq!(get(&mut world, health)["status"], "ok");
     assert_eq!(running(&mut world, server), ["web-service"]);
@@ -189,9 +257,15 @@ fn web_service_serves_the_newest_version_as_root() {
 fn web_service_that_does_not_listen_fails_its_deployment_as_root() {
     let mut world = World::of_root();
     let bundle = world.bring(&readme::folder().join("web-service"), "web-service");
-    world.say(&format!("echo 'import time; time.sleep(3600)' > {bundle}/app/server.py"));
+    world.say(&format!(
+        "echo 'import time; time.sleep(3600)' > {bundle}/app/server.py"
+    ));
     let broken = deploy(&mut world, &bundle, "VALIDATE_SECONDS=1");
-    broken.failed_in("ValidateService", "scripts/validate_service.sh", "Connection refused");
+    broken.failed_in(
+        "ValidateService",
+        "scripts/validate_service.sh",
+        "Connection refused",
+    );
 
     // The host recovers with the next good revision.
     world.say(&format!("rm -r {bundle}"));
@@ -211,19 +285,34 @@ fn multiple_scripts_keep_and_migrate_the_database_as_root() {
     world.say(&format!("rm {bundle}/app/migrations/002_*"));
     let before = deploy(&mut world, &bundle, "");
     assert!(before.succeeded, "{}", before.output);
-    world
-        .say(&format!("setpriv --reuid inventory --regid inventory --clear-groups {inventory} add bolts 12"));
+    world.say(&format!(
+        "setpriv --reuid inventory --regid inventory --clear-groups {inventory} add bolts 12"
+    ));
     assert_eq!(world.say(&format!("{inventory} version")), "001_items");
 
-    let bundle = world.bring(&readme::folder().join("multiple-scripts"), "multiple-scripts");
+    let bundle = world.bring(
+        &readme::folder().join("multiple-scripts"),
+        "multiple-scripts",
+    );
     let zip = zipped(&mut world, &bundle);
     deploy(&mut world, &bundle, "").went_as(&readme::steps("multiple-scripts"));
     assert_eq!(world.say(&format!("{inventory} count bolts")), "12");
-    assert_eq!(world.say(&format!("{inventory} version")), "002_pieces_are_not_negative");
-    assert_ne!(world.run(&format!("{inventory} add bolts -13")).status, 0, "the migration has no effect");
+    assert_eq!(
+        world.say(&format!("{inventory} version")),
+        "002_pieces_are_not_negative"
+    );
+    assert_ne!(
+        world.run(&format!("{inventory} add bolts -13")).status,
+        0,
+        "the migration has no effect"
+    );
     assert_eq!(world.say("ls -A /var/lib/inventory/backups | wc -l"), "1");
     let data = listing(&mut world, "/var/lib/inventory");
-    assert!(data.iter().all(|line| line.contains(" inventory inventory ")), "{data:#?}");
+    assert!(
+        data.iter()
+            .all(|line| line.contains(" inventory inventory ")),
+        "{data:#?}"
+    );
     assert_eq!(world.say("stat -c %a /opt/inventory/inventory.py"), "755");
 
     world.say(&format!(
@@ -231,13 +320,24 @@ fn multiple_scripts_keep_and_migrate_the_database_as_root() {
     ));
     let failed = deploy(&mut world, &bundle, "");
     let script = "scripts/after_install/30_migrate_database.sh";
-    failed.failed_in("AfterInstall", script, "003_wrong.sql: near \"NONSENSE\": syntax error");
-    assert_eq!(world.say(&format!("{inventory} version")), "002_pieces_are_not_negative");
+    failed.failed_in(
+        "AfterInstall",
+        script,
+        "003_wrong.sql: near \"NONSENSE\": syntax error",
+    );
+    assert_eq!(
+        world.say(&format!("{inventory} version")),
+        "002_pieces_are_not_negative"
+    );
 
     for _ in 0..3 {
         deploy(&mut world, &zip, "").went_as(&readme::steps("multiple-scripts"));
     }
-    assert_eq!(world.say("ls -A /var/lib/inventory/backups | wc -l"), "3", "only three backups are kept");
+    assert_eq!(
+        world.say("ls -A /var/lib/inventory/backups | wc -l"),
+        "3",
+        "only three backups are kept"
+    );
 }
 
 #[test]
@@ -259,10 +359,16 @@ fn permissions_acl_are_set_as_root() {
         ]
     );
     let env = acl(&mut world, "/srv/team-data/service.env");
-    assert_eq!(env, "user::rw-\nuser:team-reader:r--\ngroup::r--\nmask::r--\nother::---");
+    assert_eq!(
+        env,
+        "user::rw-\nuser:team-reader:r--\ngroup::r--\nmask::r--\nother::---"
+    );
     let shared = acl(&mut world, "/srv/team-data/shared");
     let access = "user::rwx\ngroup::rwx\ngroup:team-auditors:r-x\nmask::rwx\nother::---";
-    let default = access.lines().map(|entry| format!("\ndefault:{entry}")).collect::<String>();
+    let default = access
+        .lines()
+        .map(|entry| format!("\ndefault:{entry}"))
+        .collect::<String>();
     assert_eq!(shared, format!("{access}{default}"));
 
     // The team's own files survive a deployment, in a folder that keeps its permissions.
@@ -272,9 +378,15 @@ fn permissions_acl_are_set_as_root() {
     assert_eq!(world.say("cat /srv/team-data/shared/ours.txt"), "ours");
     assert_eq!(acl(&mut world, "/srv/team-data/shared"), shared);
 
-    world.say(&format!("sed -i 's/u:team-reader:r/u:team-member:r/' {bundle}/appspec.yml"));
+    world.say(&format!(
+        "sed -i 's/u:team-reader:r/u:team-member:r/' {bundle}/appspec.yml"
+    ));
     let wrong = deploy(&mut world, &bundle, "");
-    wrong.failed_in("ValidateService", "scripts/validate_service/as_member.sh", "can read service.env");
+    wrong.failed_in(
+        "ValidateService",
+        "scripts/validate_service/as_member.sh",
+        "can read service.env",
+    );
 }
 
 #[test]
@@ -282,17 +394,36 @@ fn permissions_acl_are_set_as_root() {
 fn model_server_predicts_what_was_measured_as_root() {
     let mut world = World::of_root();
     let (bundle, [first, second]) = deployed_twice(&mut world, "model-server");
-    assert!(second.output.contains("accuracy 0.983 on 60 held-out rows"), "{}", second.output);
+    assert!(
+        second.output.contains("accuracy 0.983 on 60 held-out rows"),
+        "{}",
+        second.output
+    );
     let health = "http://127.0.0.1:8090/health";
     let server = "/opt/model-server/server.py";
-    assert_eq!(get(&mut world, health), json!({"status": "ok", "model": second.id}));
+    assert_eq!(
+        get(&mut world, health),
+        json!({"status": "ok", "model": second.id})
+    );
     assert_eq!(running(&mut world, server), ["model-server"]);
     let predict = "http://127.0.0.1:8090/predict";
     let rivet = json!({"instances": [{"length_mm": 18.98, "diameter_mm": 6.26, "mass_g": 3.41}]});
-    assert_eq!(post(&mut world, predict, &rivet)["predictions"][0]["kind"], "rivet");
-    let nonsense = post(&mut world, predict, &json!({"instances": [{"length_mm": "long"}]}));
-    assert_eq!(nonsense["error"], "each instance needs the numbers length_mm, diameter_mm, mass_g");
-    let link = |world: &mut World, name: &str| world.say(&format!("readlink /var/lib/model-server/{name}"));
+    assert_eq!(
+        post(&mut world, predict, &rivet)["predictions"][0]["kind"],
+        "rivet"
+    );
+    let nonsense = post(
+        &mut world,
+        predict,
+        &json!({"instances": [{"length_mm": "long"}]}),
+    );
+    assert_eq!(
+        nonsense["error"],
+        "each instance needs the numbers length_mm, diameter_mm, mass_g"
+    );
+    let link = |world: &mut World, name: &str| {
+        world.say(&format!("readlink /var/lib/model-server/{name}"))
+    };
     assert_eq!(link(&mut world, "previous"), format!("models/{}", first.id));
 
     // A third release: the first model is two releases old and is removed.
@@ -300,19 +431,35 @@ fn model_server_predicts_what_was_measured_as_root() {
     assert!(third.succeeded, "{}", third.output);
     let mut kept = [second.id.as_str(), third.id.as_str()];
     kept.sort_unstable();
-    assert_eq!(world.say("ls /var/lib/model-server/models"), kept.join("\n"));
+    assert_eq!(
+        world.say("ls /var/lib/model-server/models"),
+        kept.join("\n")
+    );
 
     // A model whose predictions differ from the measured ones never stays in service.
     world.say(&format!(
         "sed -i '/\"labels\"/,/]/ {{ s/bolt/x/; s/rivet/bolt/; s/x/rivet/ }}' {bundle}/app/model.json"
     ));
     let wrong = deploy(&mut world, &bundle, "");
-    wrong.failed_in("ValidateService", "scripts/validate_service.sh", "training predicted");
-    assert!(wrong.output.contains(&format!("the previous model, {}, is in service again", third.id)));
+    wrong.failed_in(
+        "ValidateService",
+        "scripts/validate_service.sh",
+        "training predicted",
+    );
+    assert!(wrong.output.contains(&format!(
+        "the previous model, {}, is in service again",
+        third.id
+    )));
     assert_eq!(get(&mut world, health)["model"], third.id.as_str());
-    assert_eq!(post(&mut world, predict, &rivet)["predictions"][0]["kind"], "rivet");
+    assert_eq!(
+        post(&mut world, predict, &rivet)["predictions"][0]["kind"],
+        "rivet"
+    );
     assert_eq!(running(&mut world, server), ["model-server"]);
-    assert_eq!(world.say("ls /var/lib/model-server/models"), kept.join("\n"));
+    assert_eq!(
+        world.say("ls /var/lib/model-server/models"),
+        kept.join("\n")
+    );
 }
 
 #[test]
@@ -320,7 +467,9 @@ fn model_server_predicts_what_was_measured_as_root() {
 fn model_server_without_a_good_model_serves_none_as_root() {
     let mut world = World::of_root();
     let bundle = world.bring(&readme::folder().join("model-server"), "model-server");
-    world.say(&format!("sed -i 's/\"accuracy\": .*/\"accuracy\": 0.5,/' {bundle}/app/metrics.json"));
+    world.say(&format!(
+        "sed -i 's/\"accuracy\": .*/\"accuracy\": 0.5,/' {bundle}/app/metrics.json"
+    ));
     let wrong = deploy(&mut world, &bundle, "");
     let cause = "accuracy is 0.983 on the held-out rows, training measured 0.500";
     wrong.failed_in("ValidateService", "scripts/validate_service.sh", cause);
@@ -335,13 +484,25 @@ fn model_server_without_a_good_model_serves_none_as_root() {
 fn the_model_is_what_training_on_the_data_gives() {
     let app = readme::folder().join("model-server/app");
     let python = |script: &str, argument: &std::ffi::OsStr| {
-        let output = Command::new("python3").arg("-B").arg(app.join(script)).arg(argument).output().unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("python3")
+            .arg("-B")
+            .arg(app.join(script))
+            .arg(argument)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{script}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
     python("train.py", "--check".as_ref());
 
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("measurements.csv");
     python("generate_data.py", data.as_os_str());
-    assert_eq!(std::fs::read(data).unwrap(), std::fs::read(app.join("measurements.csv")).unwrap());
+    assert_eq!(
+        std::fs::read(data).unwrap(),
+        std::fs::read(app.join("measurements.csv")).unwrap()
+    );
 }

@@ -35,11 +35,17 @@ pub(crate) const DEFAULT_ORDER: [&str; 11] = [
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        let machine = Self { folder: tempfile::tempdir().unwrap() };
+        let machine = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         // Hooks of other users must be able to reach the deployed folder.
         fs::set_permissions(machine.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = machine.path("root");
-        fs::write(machine.path("conf.yml"), format!("root_dir: {}\n", root.display())).unwrap();
+        fs::write(
+            machine.path("conf.yml"),
+            format!("root_dir: {}\n", root.display()),
+        )
+        .unwrap();
         machine
     }
 
@@ -55,12 +61,17 @@ impl Machine {
     pub(crate) fn revision(&self, page: &str) -> PathBuf {
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);
-        let note = format!("#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n", self.path("events").display());
+        let note = format!(
+            "#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n",
+            self.path("events").display()
+        );
         let mut appspec = format!(
             "version: 0.0\nos: linux\nfiles:\n  - source: site\n    destination: {}\nhooks:\n",
             self.app()
         );
-        for event in DEFAULT_ORDER.into_iter().filter(|event| !["DownloadBundle", "Install"].contains(event))
+        for event in DEFAULT_ORDER
+            .into_iter()
+            .filter(|event| !["DownloadBundle", "Install"].contains(event))
         {
             appspec += &format!("  {event}:\n    - location: note.sh\n");
         }
@@ -79,18 +90,26 @@ impl Machine {
     pub(crate) async fn deploy(&self, arguments: &[&str]) -> Ran {
         let configuration = self.path("conf.yml");
         let configuration = ["-c", configuration.to_str().unwrap()];
-        ran(Programs::built().local.output(arguments.iter().chain(&configuration)).await)
+        ran(Programs::built()
+            .local
+            .output(arguments.iter().chain(&configuration))
+            .await)
     }
 }
 
 pub(crate) fn ran(output: Output) -> Ran {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { succeeded: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Ran {
+        succeeded: output.status.success(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 impl Ran {
     pub(crate) fn events(&self) -> Vec<&str> {
-        let line = |line: &'_ str| line.contains(" succeeded in ") || line.contains(" failed after ");
+        let line =
+            |line: &'_ str| line.contains(" succeeded in ") || line.contains(" failed after ");
         self.stdout
             .lines()
             .filter(|text| line(text))

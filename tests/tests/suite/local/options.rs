@@ -21,21 +21,39 @@ fn revision(machine: &Machine, hooks: &[&str]) -> String {
         appspec += &format!("  {hook}:\n    - location: note.sh\n");
     }
     let folder = machine.path("b");
-    bundle::write(&folder, &[("appspec.yml", &appspec), ("note.sh", &note), ("page", "one")]);
+    bundle::write(
+        &folder,
+        &[
+            ("appspec.yml", &appspec),
+            ("note.sh", &note),
+            ("page", "one"),
+        ],
+    );
     folder.to_str().unwrap().to_owned()
 }
 
 fn noted(machine: &Machine) -> Vec<String> {
     let text = fs::read_to_string(machine.path("events")).unwrap_or_default();
     let _ = fs::remove_file(machine.path("events"));
-    text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    text.lines()
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
 async fn an_empty_value_counts_as_not_given() {
     let machine = Machine::new();
     let folder = revision(&machine, &["ApplicationStart"]);
-    for option in ["-b", "-A", "-e", "-a", "-d", "--github-token", "--appspec-filename", "--events"] {
+    for option in [
+        "-b",
+        "-A",
+        "-e",
+        "-a",
+        "-d",
+        "--github-token",
+        "--appspec-filename",
+        "--events",
+    ] {
         let ran = machine.deploy(&["-l", &folder, option, ""]).await;
         assert!(ran.succeeded, "{option} '': {}", ran.everything());
         assert_eq!(ran.events(), DEFAULT_ORDER, "{option} ''");
@@ -49,7 +67,11 @@ async fn an_empty_value_counts_as_not_given() {
     assert_eq!(ran.events(), DEFAULT_ORDER, "{}", ran.everything());
     for option in ["-l", "-t", "-g"] {
         let ran = machine.deploy(&["-l", &folder, option, ""]).await;
-        assert!(!ran.succeeded && ran.stdout.is_empty(), "{option} '': {}", ran.everything());
+        assert!(
+            !ran.succeeded && ran.stdout.is_empty(),
+            "{option} '': {}",
+            ran.everything()
+        );
     }
 }
 
@@ -69,8 +91,10 @@ async fn the_beginning_of_an_option_stands_for_it_and_one_that_fits_several_is_t
         ("--appspec", "appspec.yml"),
         ("--git", "x"),
     ] {
-        for arguments in [vec![beginning.to_owned(), value.to_owned()], vec![format!("{beginning}={value}")]]
-        {
+        for arguments in [
+            vec![beginning.to_owned(), value.to_owned()],
+            vec![format!("{beginning}={value}")],
+        ] {
             let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             if beginning != "--bundle" {
                 arguments.extend(["-l", &folder]);
@@ -82,17 +106,34 @@ async fn the_beginning_of_an_option_stands_for_it_and_one_that_fits_several_is_t
     let configuration = machine.path("conf.yml");
     let output = Programs::built()
         .local
-        .output(["--agent", configuration.to_str().unwrap(), "-l", &folder, "--dry", "--j"])
+        .output([
+            "--agent",
+            configuration.to_str().unwrap(),
+            "-l",
+            &folder,
+            "--dry",
+            "--j",
+        ])
         .await;
     assert!(ran(output).stdout.contains(r#""can_start":true"#));
 
     for (beginning, fitting) in [
-        ("--deployment", "--deployment-group or --deployment-group-name"),
-        ("--a=x", "--application-name or --agent-configuration-file or --appspec-filename"),
+        (
+            "--deployment",
+            "--deployment-group or --deployment-group-name",
+        ),
+        (
+            "--a=x",
+            "--application-name or --agent-configuration-file or --appspec-filename",
+        ),
     ] {
         let ran = machine.deploy(&["-l", &folder, beginning, "x"]).await;
         let words = format!("could be {fitting};");
-        assert!(!ran.succeeded && ran.stderr.contains(&words), "{beginning}: {}", ran.everything());
+        assert!(
+            !ran.succeeded && ran.stderr.contains(&words),
+            "{beginning}: {}",
+            ran.everything()
+        );
     }
     let ran = machine.deploy(&["validate", "--f", "json"]).await;
     assert!(!ran.succeeded, "{}", ran.everything());
@@ -104,7 +145,9 @@ async fn the_application_is_named_after_the_location_as_it_was_typed() {
     revision(&machine, &["ApplicationStart"]);
     for typed in ["b", "./b", "b/"] {
         let mut command = Programs::built().local.command(["-l", typed, "-c"]);
-        command.arg(machine.path("conf.yml")).current_dir(machine.folder.path());
+        command
+            .arg(machine.path("conf.yml"))
+            .current_dir(machine.folder.path());
         let ran = ran(command.output().await.unwrap());
         assert!(ran.succeeded, "{typed}: {}", ran.everything());
         assert_eq!(
@@ -120,7 +163,10 @@ async fn a_custom_event_may_come_before_install() {
     let machine = Machine::new();
     let folder = revision(&machine, &["PreCheck", "ApplicationStart"]);
     for (named, performed) in [
-        ("DownloadBundle,PreCheck,Install", vec!["DownloadBundle", "PreCheck", "Install"]),
+        (
+            "DownloadBundle,PreCheck,Install",
+            vec!["DownloadBundle", "PreCheck", "Install"],
+        ),
         (
             "PreCheck,Install,ApplicationStart",
             vec!["DownloadBundle", "PreCheck", "Install", "ApplicationStart"],
@@ -131,8 +177,15 @@ async fn a_custom_event_may_come_before_install() {
         assert!(ran.succeeded, "{named}: {}", ran.everything());
         assert_eq!(ran.events(), performed);
     }
-    let ran = machine.deploy(&["-l", &folder, "-e", "PreCheck,DownloadBundle"]).await;
-    assert!(ran.stderr.contains("PreCheck cannot come before DownloadBundle"), "{}", ran.everything());
+    let ran = machine
+        .deploy(&["-l", &folder, "-e", "PreCheck,DownloadBundle"])
+        .await;
+    assert!(
+        ran.stderr
+            .contains("PreCheck cannot come before DownloadBundle"),
+        "{}",
+        ran.everything()
+    );
 }
 
 #[tokio::test]
@@ -141,9 +194,16 @@ async fn a_misspelt_event_is_refused_before_anything_runs_with_the_nearest_name(
     let folder = revision(&machine, &["WarmUp", "ApplicationStop", "ApplicationStart"]);
     let zip = machine.path("b.zip");
     fs::write(&zip, bundle::zip(&machine.path("b"))).unwrap();
-    assert!(machine.deploy(&["-l", &folder, "-e", "WarmUp"]).await.succeeded);
+    assert!(
+        machine
+            .deploy(&["-l", &folder, "-e", "WarmUp"])
+            .await
+            .succeeded
+    );
     noted(&machine);
-    let before = fs::read_dir(machine.path("root/default-local-deployment-group")).unwrap().count();
+    let before = fs::read_dir(machine.path("root/default-local-deployment-group"))
+        .unwrap()
+        .count();
     for (named, nearest) in [
         ("ApplicationStop,AplicationStart", "ApplicationStart"),
         ("ApplicationStop,applicationStart", "ApplicationStart"),
@@ -151,13 +211,31 @@ async fn a_misspelt_event_is_refused_before_anything_runs_with_the_nearest_name(
         ("ApplicationStop,DownloadBundel,Install", "DownloadBundle"),
         ("ApplicationStop,WarmUpp", "WarmUp"),
     ] {
-        for (kind, location) in [("directory", folder.as_str()), ("zip", zip.to_str().unwrap())] {
-            let ran = machine.deploy(&["-t", kind, "-l", location, "-e", named]).await;
-            assert!(!ran.succeeded && ran.stdout.is_empty(), "{named}: {}", ran.everything());
-            assert!(ran.stderr.contains(&format!("did you mean {nearest}?")), "{named}: {}", ran.stderr);
+        for (kind, location) in [
+            ("directory", folder.as_str()),
+            ("zip", zip.to_str().unwrap()),
+        ] {
+            let ran = machine
+                .deploy(&["-t", kind, "-l", location, "-e", named])
+                .await;
+            assert!(
+                !ran.succeeded && ran.stdout.is_empty(),
+                "{named}: {}",
+                ran.everything()
+            );
+            assert!(
+                ran.stderr.contains(&format!("did you mean {nearest}?")),
+                "{named}: {}",
+                ran.stderr
+            );
         }
     }
-    assert_eq!(fs::read_dir(machine.path("root/default-local-deployment-group")).unwrap().count(), before);
+    assert_eq!(
+        fs::read_dir(machine.path("root/default-local-deployment-group"))
+            .unwrap()
+            .count(),
+        before
+    );
     assert_eq!(noted(&machine), [""; 0]);
 }
 
@@ -173,13 +251,20 @@ async fn the_log_of_the_scripts_is_named_after_a_success_too() {
         .unwrap()
         .strip_suffix(" for more details")
         .unwrap();
-    assert!(fs::read_to_string(log).unwrap().contains("Script - note.sh"));
+    assert!(
+        fs::read_to_string(log)
+            .unwrap()
+            .contains("Script - note.sh")
+    );
 }
 
 #[tokio::test]
 async fn a_warning_is_told_once() {
     let machine = Machine::new();
-    let folder = revision(&machine, &["BlockTraffic", "AfterInstall", "ApplicationStart"]);
+    let folder = revision(
+        &machine,
+        &["BlockTraffic", "AfterInstall", "ApplicationStart"],
+    );
     let configured = fs::read_to_string(machine.path("conf.yml")).unwrap();
     fs::write(
         machine.path("conf.yml"),
@@ -188,7 +273,10 @@ async fn a_warning_is_told_once() {
     .unwrap();
     let ran = machine.deploy(&["-l", &folder]).await;
     assert!(ran.succeeded, "{}", ran.everything());
-    for warning in ["hooks.BlockTraffic", "line 4: max_revisions: stands on line 3 already"] {
+    for warning in [
+        "hooks.BlockTraffic",
+        "line 4: max_revisions: stands on line 3 already",
+    ] {
         let count = ran.everything().matches(warning).count();
         assert_eq!(count, 1, "{warning}: {}", ran.everything());
     }
@@ -198,9 +286,21 @@ async fn a_warning_is_told_once() {
 async fn the_agent_has_it_as_a_subcommand_too() {
     let machine = Machine::new();
     let revision = machine.revision("one");
-    let arguments = ["deploy-local", "--bundle-location", revision.to_str().unwrap(), "--config-file"];
+    let arguments = [
+        "deploy-local",
+        "--bundle-location",
+        revision.to_str().unwrap(),
+        "--config-file",
+    ];
     let mut command = Programs::built().agent.command(arguments);
-    let ran = ran(command.arg(machine.path("conf.yml")).output().await.unwrap());
+    let ran = ran(command
+        .arg(machine.path("conf.yml"))
+        .output()
+        .await
+        .unwrap());
     assert!(ran.succeeded, "{}", ran.everything());
-    assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "one");
+    assert_eq!(
+        fs::read_to_string(machine.path("app/index.html")).unwrap(),
+        "one"
+    );
 }

@@ -13,7 +13,9 @@ struct Machine {
 
 impl Machine {
     fn new(configuration: &str) -> Self {
-        let machine = Self { folder: tempfile::tempdir().unwrap() };
+        let machine = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         let root = machine.path("root");
         let text = format!(
             "root_dir: {}\nlog_dir: {folder}/log\npid_dir: {folder}/run\n{configuration}\n",
@@ -55,10 +57,20 @@ impl Machine {
         let validate = format!("{start}echo {version} is looked at\nexit {exit}\n");
         bundle::write(
             &revision,
-            &[("appspec.yml", &appspec), ("start.sh", &start), ("validate.sh", &validate)],
+            &[
+                ("appspec.yml", &appspec),
+                ("start.sh", &start),
+                ("validate.sh", &validate),
+            ],
         );
         bundle::write(&revision.join("site"), files);
-        self.local(&["--bundle-location", revision.to_str().unwrap(), "--type", "directory"]).await
+        self.local(&[
+            "--bundle-location",
+            revision.to_str().unwrap(),
+            "--type",
+            "directory",
+        ])
+        .await
     }
 
     async fn local(&self, arguments: &[&str]) -> (bool, String) {
@@ -70,20 +82,33 @@ impl Machine {
 
     async fn agent(&self, arguments: &[&str]) -> (bool, String) {
         let configuration = self.path("conf.yml");
-        let all = [arguments, &["--config-file", configuration.to_str().unwrap()]].concat();
+        let all = [
+            arguments,
+            &["--config-file", configuration.to_str().unwrap()],
+        ]
+        .concat();
         let output = Programs::built().agent.output(all).await;
         (output.status.success(), texts(&output))
     }
 }
 
 fn texts(output: &std::process::Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+    [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .concat()
 }
 
 const GROUP: &str = "default-local-deployment-group";
-const FIRST: [(&str, &str); 3] = [("index.html", "one"), ("only/first.txt", "1"), ("run.sh", "#!/bin/sh\n")];
-const SECOND: [(&str, &str); 3] =
-    [("index.html", "two"), ("new/deep/second.txt", "2"), ("theirs.conf", "ours")];
+const FIRST: [(&str, &str); 3] = [
+    ("index.html", "one"),
+    ("only/first.txt", "1"),
+    ("run.sh", "#!/bin/sh\n"),
+];
+const SECOND: [(&str, &str); 3] = [
+    ("index.html", "two"),
+    ("new/deep/second.txt", "2"),
+    ("theirs.conf", "ours"),
+];
 
 #[tokio::test]
 async fn after_a_failure_the_files_and_the_service_of_before_are_back() {
@@ -102,10 +127,19 @@ async fn after_a_failure_the_files_and_the_service_of_before_are_back() {
         machine.started(),
         "v2 ApplicationStart\nv2 ValidateService\nv1 ApplicationStart\nv1 ValidateService\n"
     );
-    assert!(said.contains("failed at ValidateService in validate.sh"), "{said}");
+    assert!(
+        said.contains("failed at ValidateService in validate.sh"),
+        "{said}"
+    );
     assert!(said.contains("[stdout]v2 is looked at"), "{said}");
-    let line = said.lines().find(|line| line.contains("this host was rolled back")).expect(&said);
-    assert!(line.ends_with("its ApplicationStart succeeded, its ValidateService succeeded"), "{line}");
+    let line = said
+        .lines()
+        .find(|line| line.contains("this host was rolled back"))
+        .expect(&said);
+    assert!(
+        line.ends_with("its ApplicationStart succeeded, its ValidateService succeeded"),
+        "{line}"
+    );
 
     let (succeeded, said) = machine.deploy("v3", &SECOND, true).await;
     assert!(succeeded, "{said}");
@@ -117,9 +151,15 @@ async fn without_a_deployment_before_nothing_is_left() {
     let machine = Machine::new("rollback_on_failure: true");
     let (succeeded, said) = machine.deploy("v1", &FIRST, false).await;
     assert!(!succeeded, "{said}");
-    assert!(said.contains("no deployment was installed before"), "{said}");
+    assert!(
+        said.contains("no deployment was installed before"),
+        "{said}"
+    );
     assert_eq!(machine.app(), "");
-    assert_eq!(machine.started(), "v1 ApplicationStart\nv1 ValidateService\n");
+    assert_eq!(
+        machine.started(),
+        "v1 ApplicationStart\nv1 ValidateService\n"
+    );
 }
 
 #[tokio::test]
@@ -141,21 +181,38 @@ async fn the_last_deployment_is_taken_back_by_hand_once() {
     // Changes made since are not lost.
     fs::write(machine.path("app/index.html"), "changed by hand").unwrap();
 
-    let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", "LocalFleet"]).await;
+    let (succeeded, said) = machine
+        .agent(&["rollback", "--deployment-group", "LocalFleet"])
+        .await;
     assert!(succeeded, "{said}");
     assert_eq!(machine.app(), before, "{said}");
-    assert_eq!(machine.started(), "v1 ApplicationStart\nv1 ValidateService\n");
-    let note =
-        said.lines().find(|line| line.contains("index.html was changed since the Install")).expect(&said);
+    assert_eq!(
+        machine.started(),
+        "v1 ApplicationStart\nv1 ValidateService\n"
+    );
+    let note = said
+        .lines()
+        .find(|line| line.contains("index.html was changed since the Install"))
+        .expect(&said);
     let kept = note.rsplit_once("kept as ").unwrap().1;
     assert_eq!(fs::read_to_string(kept).unwrap(), "changed by hand");
 
-    let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", GROUP]).await;
-    assert!(!succeeded && said.contains("no files are kept for a rollback"), "{said}");
+    let (succeeded, said) = machine
+        .agent(&["rollback", "--deployment-group", GROUP])
+        .await;
+    assert!(
+        !succeeded && said.contains("no files are kept for a rollback"),
+        "{said}"
+    );
     assert_eq!(machine.app(), before);
 
-    let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", "web"]).await;
-    assert!(!succeeded && said.contains(&format!("installed are: LocalFleet ({GROUP})")), "{said}");
+    let (succeeded, said) = machine
+        .agent(&["rollback", "--deployment-group", "web"])
+        .await;
+    assert!(
+        !succeeded && said.contains(&format!("installed are: LocalFleet ({GROUP})")),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -169,7 +226,11 @@ async fn a_revision_that_does_not_start_again_is_said_to_be() {
     let archives = fs::read_dir(machine.path("root").join(GROUP)).unwrap();
     for folder in archives {
         let script = folder.unwrap().path().join("deployment-archive/start.sh");
-        fs::write(&script, format!("#!/bin/sh\ncat {}.gone\n", needed.display())).unwrap();
+        fs::write(
+            &script,
+            format!("#!/bin/sh\ncat {}.gone\n", needed.display()),
+        )
+        .unwrap();
     }
     let (succeeded, said) = machine.deploy("v2", &SECOND, false).await;
     assert!(!succeeded);
@@ -183,7 +244,9 @@ async fn what_is_known_of_a_deployment_may_be_damaged() {
     machine.deploy("v1", &FIRST, true).await;
     machine.deploy("v2", &SECOND, true).await;
     let after = machine.app();
-    let pointer = machine.path(&format!("root/deployment-instructions/{GROUP}_last_successful_install"));
+    let pointer = machine.path(&format!(
+        "root/deployment-instructions/{GROUP}_last_successful_install"
+    ));
     let file = PathBuf::from(fs::read_to_string(pointer).unwrap()).join("deployment.json");
     let sound = fs::read(&file).unwrap();
     for damaged in [
@@ -196,16 +259,22 @@ async fn what_is_known_of_a_deployment_may_be_damaged() {
         &[b' '; 10 << 20],
     ] {
         fs::write(&file, damaged).unwrap();
-        let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", GROUP]).await;
+        let (succeeded, said) = machine
+            .agent(&["rollback", "--deployment-group", GROUP])
+            .await;
         assert!(!succeeded && said.contains("deployment.json"), "{said}");
         assert_eq!(machine.app(), after);
     }
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", GROUP]).await;
+    let (succeeded, said) = machine
+        .agent(&["rollback", "--deployment-group", GROUP])
+        .await;
     assert!(!succeeded && said.contains("deployment.json"), "{said}");
     fs::remove_dir(&file).unwrap();
     fs::write(&file, sound).unwrap();
-    let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", GROUP]).await;
+    let (succeeded, said) = machine
+        .agent(&["rollback", "--deployment-group", GROUP])
+        .await;
     assert!(succeeded, "{said}");
 }

@@ -12,7 +12,12 @@ use nix::unistd::Pid;
 
 use super::machine::Machine;
 
-const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+const ENDING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGQUIT,
+];
 
 fn is_there(pid: Pid) -> bool {
     // A zombie has ended.
@@ -25,20 +30,38 @@ async fn every_signal_that_ends_ends_the_script_first_and_says_so() {
         let machine = Machine::new();
         let pid = machine.path("pid");
         let appspec = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: a.sh\n";
-        let script = format!("#!/bin/sh\necho $$ > {0}.new\nmv {0}.new {0}\nsleep 600\n", pid.display());
-        bundle::write(&machine.path("b"), &[("appspec.yml", appspec), ("a.sh", &script)]);
-        let mut command =
-            Programs::built().local.command(["-c", machine.path("conf.yml").to_str().unwrap(), "-l"]);
-        let child =
-            command.arg(machine.path("b")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let script = format!(
+            "#!/bin/sh\necho $$ > {0}.new\nmv {0}.new {0}\nsleep 600\n",
+            pid.display()
+        );
+        bundle::write(
+            &machine.path("b"),
+            &[("appspec.yml", appspec), ("a.sh", &script)],
+        );
+        let mut command = Programs::built().local.command([
+            "-c",
+            machine.path("conf.yml").to_str().unwrap(),
+            "-l",
+        ]);
+        let child = command
+            .arg(machine.path("b"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let script = wait::until("the script runs", async || fs::read_to_string(&pid)).await;
         let script = Pid::from_raw(script.trim().parse().unwrap());
         kill(Pid::from_raw(child.id().unwrap().cast_signed()), signal).unwrap();
         let output = child.wait_with_output().await.unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!((output.status.code(), output.status.signal()), (Some(1), None), "{signal}: {said}");
+        assert_eq!(
+            (output.status.code(), output.status.signal()),
+            (Some(1), None),
+            "{signal}: {said}"
+        );
         assert!(
-            said.contains("failed at AfterInstall") && said.contains("the script a.sh ran, and ended it"),
+            said.contains("failed at AfterInstall")
+                && said.contains("the script a.sh ran, and ended it"),
             "{signal}: {said}"
         );
         assert!(!is_there(script), "{signal}: the script runs on");
@@ -55,16 +78,39 @@ async fn a_hangup_that_is_ignored_ends_nothing() {
         begun.display(),
         gate.display()
     );
-    bundle::write(&machine.path("b"), &[("appspec.yml", appspec), ("a.sh", &script)]);
-    let local = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
+    bundle::write(
+        &machine.path("b"),
+        &[("appspec.yml", appspec), ("a.sh", &script)],
+    );
+    let local = Programs::built()
+        .local
+        .command::<&str>([])
+        .as_std()
+        .get_program()
+        .to_owned();
     let mut command = codedeploy_tests::programs::Program::at("nohup").command([local]);
-    command.args(["-c", machine.path("conf.yml").to_str().unwrap(), "-l"]).arg(machine.path("b"));
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command
+        .args(["-c", machine.path("conf.yml").to_str().unwrap(), "-l"])
+        .arg(machine.path("b"));
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait::until("the script runs", async || fs::metadata(&begun)).await;
-    kill(Pid::from_raw(child.id().unwrap().cast_signed()), Signal::SIGHUP).unwrap();
+    kill(
+        Pid::from_raw(child.id().unwrap().cast_signed()),
+        Signal::SIGHUP,
+    )
+    .unwrap();
     fs::write(&gate, "").unwrap();
     let output = child.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[tokio::test]
@@ -89,9 +135,16 @@ async fn a_plan_that_a_signal_ends_leaves_nothing_behind() {
             machine.path("conf.yml").to_str().unwrap(),
             "-l",
         ]);
-        command.arg(machine.path("b.tar")).env("TMPDIR", &tmp).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg(machine.path("b.tar"))
+            .env("TMPDIR", &tmp)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let child = command.spawn().unwrap();
-        wait::until("it unpacks", async || if files(&tmp) > 20 { Ok(()) } else { Err(()) }).await;
+        wait::until("it unpacks", async || {
+            if files(&tmp) > 20 { Ok(()) } else { Err(()) }
+        })
+        .await;
         kill(Pid::from_raw(child.id().unwrap().cast_signed()), signal).unwrap();
         let output = child.wait_with_output().await.unwrap();
         assert_eq!(output.status.signal(), None, "{signal}");
@@ -105,9 +158,17 @@ async fn a_plan_that_a_signal_ends_leaves_nothing_behind() {
 }
 
 fn files(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
     entries
         .filter_map(Result::ok)
-        .map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 })
+        .map(|entry| {
+            if entry.path().is_dir() {
+                files(&entry.path())
+            } else {
+                1
+            }
+        })
         .sum()
 }

@@ -13,8 +13,7 @@ const HOSTILE: &str = "\u{1b}[2J\u{7}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{7f}";
 const WRITTEN: &str = r"\e[2J\a\x9b31m\u202E\u2066\u200F\x7f";
 
 fn hostile(c: char) -> bool {
-    let reorders =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     (c.is_control() && c != '\n') || reorders
 }
 
@@ -26,18 +25,38 @@ async fn names_of_a_bundle_are_escaped_on_every_output() {
     fs::write(machine.path("other").join(format!("e{HOSTILE}vil")), "mine").unwrap();
     let other = machine.path("other").display().to_string();
     let cases = [
-        ("source", format!("files:\n  - source: \"/x{WRITTEN}\"\n    destination: {app}\n")),
+        (
+            "source",
+            format!("files:\n  - source: \"/x{WRITTEN}\"\n    destination: {app}\n"),
+        ),
         (
             "destination",
             format!(
                 "files:\n  - source: i\n    destination: \"{app}/x{WRITTEN}\"\n  - source: i\n    destination: \"{app}/x{WRITTEN}\"\n"
             ),
         ),
-        ("location", format!("hooks:\n  BeforeInstall:\n    - location: \"x{WRITTEN}\"\n")),
-        ("ran", "hooks:\n  BeforeInstall:\n    - location: bad.sh\n".to_owned()),
-        ("script", format!("hooks:\n  BeforeInstall:\n    - location: \"e{WRITTEN}vil\"\n")),
-        ("runas", format!("hooks:\n  BeforeInstall:\n    - location: a.sh\n      runas: \"u{WRITTEN}\"\n")),
-        ("event", format!("hooks:\n  \"Before{WRITTEN}Install\":\n    - location: a.sh\n")),
+        (
+            "location",
+            format!("hooks:\n  BeforeInstall:\n    - location: \"x{WRITTEN}\"\n"),
+        ),
+        (
+            "ran",
+            "hooks:\n  BeforeInstall:\n    - location: bad.sh\n".to_owned(),
+        ),
+        (
+            "script",
+            format!("hooks:\n  BeforeInstall:\n    - location: \"e{WRITTEN}vil\"\n"),
+        ),
+        (
+            "runas",
+            format!(
+                "hooks:\n  BeforeInstall:\n    - location: a.sh\n      runas: \"u{WRITTEN}\"\n"
+            ),
+        ),
+        (
+            "event",
+            format!("hooks:\n  \"Before{WRITTEN}Install\":\n    - location: a.sh\n"),
+        ),
         ("key", format!("\"k{WRITTEN}\": 1\n")),
         (
             "owner",
@@ -45,7 +64,10 @@ async fn names_of_a_bundle_are_escaped_on_every_output() {
                 "permissions:\n  - object: {app}\n    owner: \"o{WRITTEN}\"\n  - object: \"/p{WRITTEN}\"\n    group: \"g{WRITTEN}\"\n"
             ),
         ),
-        ("conflict", format!("files:\n  - source: /\n    destination: {other}\n")),
+        (
+            "conflict",
+            format!("files:\n  - source: /\n    destination: {other}\n"),
+        ),
     ];
     for (name, appspec) in cases {
         let folder = machine.path(name);
@@ -71,7 +93,10 @@ async fn names_of_a_bundle_are_escaped_on_every_output() {
             (vec!["plan", "-c", conf, "-l", folder], false),
             (vec!["plan", "--json", "-c", conf, "-l", folder], true),
             (vec!["validate", folder], false),
-            (vec!["validate", "--strict", "--format", "github", folder], false),
+            (
+                vec!["validate", "--strict", "--format", "github", folder],
+                false,
+            ),
             (vec!["validate", "--json", folder], true),
         ] {
             let ran = ran(Programs::built().local.output(&arguments).await);
@@ -88,19 +113,32 @@ async fn names_of_a_bundle_are_escaped_on_every_output() {
 async fn a_name_with_a_line_break_cannot_look_like_a_workflow_command() {
     let machine = Machine::new();
     let folder = machine.path("b");
-    let appspec =
-        "version: 0.0\nos: linux\nfiles:\n  - source: \"x\\n::error::forged\"\n    destination: /srv/app\n";
+    let appspec = "version: 0.0\nos: linux\nfiles:\n  - source: \"x\\n::error::forged\"\n    destination: /srv/app\n";
     bundle::write(&folder, &[("appspec.yml", appspec)]);
     for format in ["text", "github"] {
         let ran = ran(Programs::built()
             .local
             .output(["validate", "--format", format, folder.to_str().unwrap()])
             .await);
-        assert!(!ran.stdout.lines().any(|line| line.starts_with("::error::")), "{}", ran.stdout);
-        assert!(ran.stdout.contains("does not exist in the bundle"), "{}", ran.stdout);
+        assert!(
+            !ran.stdout.lines().any(|line| line.starts_with("::error::")),
+            "{}",
+            ran.stdout
+        );
+        assert!(
+            ran.stdout.contains("does not exist in the bundle"),
+            "{}",
+            ran.stdout
+        );
     }
     let ran = machine.deploy(&["-l", folder.to_str().unwrap()]).await;
-    assert!(!ran.everything().lines().any(|line| line.starts_with("::error::")), "{}", ran.everything());
+    assert!(
+        !ran.everything()
+            .lines()
+            .any(|line| line.starts_with("::error::")),
+        "{}",
+        ran.everything()
+    );
 }
 
 #[tokio::test]
@@ -124,7 +162,9 @@ async fn the_command_line_is_escaped_as_well() {
         vec!["plan", "-l", &bad],
     ] {
         let mut command = Programs::built().local.command(&arguments);
-        command.current_dir(machine.folder.path()).env("HOME", machine.folder.path());
+        command
+            .current_dir(machine.folder.path())
+            .env("HOME", machine.folder.path());
         let ran = ran(command.output().await.unwrap());
         assert!(
             !ran.succeeded && !ran.everything().contains(hostile),

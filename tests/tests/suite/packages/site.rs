@@ -33,27 +33,52 @@ impl Site {
         let service = Service::start(&Programs::built(), &data).await;
         service.create_group("shop", "web", ("env", "test")).await;
         let bucket = Bucket::versioned(folder.path(), "revisions").await;
-        Self { machine, service, bucket, folder }
+        Self {
+            machine,
+            service,
+            bucket,
+            folder,
+        }
     }
 
     /// Registers the machine, and copies the two files there as an operator would.
     pub(crate) async fn register(&self) {
-        let registered =
-            self.service.administer(&["host", "add", "box1", "--tag", "env=test", "--json"]).await;
-        self.machine.write(ON_PREMISES, registered["codedeploy.onpremises.yml"].as_str().unwrap());
+        let registered = self
+            .service
+            .administer(&["host", "add", "box1", "--tag", "env=test", "--json"])
+            .await;
+        self.machine.write(
+            ON_PREMISES,
+            registered["codedeploy.onpremises.yml"].as_str().unwrap(),
+        );
         let lines = registered["codedeployagent.yml"].as_str().unwrap();
         // An operator keeps the present settings, and adds missing ones.
         let there = self.machine.read(CONFIGURATION);
-        let key = |line: &str| line.split_inclusive(": ").next().unwrap_or_default().to_owned();
-        let new = lines.lines().filter(|line| !there.contains(&key(line))).collect::<Vec<_>>().join("\n");
-        let text = format!("{there}{new}\n:s3_endpoint_override: {}\n", self.bucket.endpoint);
+        let key = |line: &str| {
+            line.split_inclusive(": ")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let new = lines
+            .lines()
+            .filter(|line| !there.contains(&key(line)))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let text = format!(
+            "{there}{new}\n:s3_endpoint_override: {}\n",
+            self.bucket.endpoint
+        );
         self.machine.write(CONFIGURATION, &text);
     }
 
     /// Copies the package of a version into the machine, and returns its path there.
     pub(crate) async fn package(&self, name: &str, version: &str) -> String {
         let built = build(self.folder.path(), version).await;
-        let file = built.into_iter().find(|path| path.to_string_lossy().contains(name)).unwrap();
+        let file = built
+            .into_iter()
+            .find(|path| path.to_string_lossy().contains(name))
+            .unwrap();
         let inside = format!("/root/{}", file.file_name().unwrap().to_string_lossy());
         std::fs::copy(file, self.machine.path(&inside)).unwrap();
         inside
@@ -67,13 +92,22 @@ impl Site {
     }
 
     pub(crate) async fn create(&self, files: &[(&str, &str)]) -> String {
-        self.service.deploy("shop", "web", self.push(files).await).await
+        self.service
+            .deploy("shop", "web", self.push(files).await)
+            .await
     }
 
     pub(crate) async fn outcome(&self, id: &str) -> Deployed {
         let mut events = Vec::new();
-        let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
-        Deployed { id: id.into(), info, events }
+        let info = self
+            .service
+            .follow(id, "box1", |event| events.push(event.clone()))
+            .await;
+        Deployed {
+            id: id.into(),
+            info,
+            events,
+        }
     }
 
     pub(crate) async fn close(self) {
@@ -89,10 +123,21 @@ async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
     let programs = std::env::current_exe().unwrap();
     let mut command = Program::at(script).command::<&str>([]);
     command.env("BIN_DIR", programs.parent().and_then(Path::parent).unwrap());
-    command.env("OUT_DIR", folder.join("packages")).env("COMPRESSION", "none").env("VERSION", version);
+    command
+        .env("OUT_DIR", folder.join("packages"))
+        .env("COMPRESSION", "none")
+        .env("VERSION", version);
     let output = command.output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(PathBuf::from)
+        .collect()
 }
 
 pub(crate) fn succeeded(deployed: &Deployed) {

@@ -20,7 +20,8 @@ pub(super) struct Clocks {
 impl Clocks {
     /// The seconds by which this host is ahead; negative if it is behind.
     fn ahead(self) -> Option<f64> {
-        self.theirs.map(|theirs| (self.ours - theirs).as_seconds_f64())
+        self.theirs
+            .map(|theirs| (self.ours - theirs).as_seconds_f64())
     }
 
     /// Whether services may reject this host's signatures because of its clock.
@@ -67,19 +68,52 @@ mod tests {
         let cases = [
             (Some(0), Signature::Unknown, Verdict::Ok, "agree"),
             (Some(29), Signature::Refused, Verdict::Ok, "agree"),
-            (Some(31), Signature::Accepted, Verdict::Warning, "31 s behind"),
-            (Some(-90), Signature::Refused, Verdict::Warning, "90 s ahead of"),
-            (Some(-300), Signature::Unknown, Verdict::Problem, "300 s ahead of"),
-            (Some(-300), Signature::Refused, Verdict::Problem, "refuses the signature"),
-            (Some(86_400), Signature::Accepted, Verdict::Warning, "86400 s behind"),
-            (None, Signature::Refused, Verdict::Warning, "does not send its time"),
+            (
+                Some(31),
+                Signature::Accepted,
+                Verdict::Warning,
+                "31 s behind",
+            ),
+            (
+                Some(-90),
+                Signature::Refused,
+                Verdict::Warning,
+                "90 s ahead of",
+            ),
+            (
+                Some(-300),
+                Signature::Unknown,
+                Verdict::Problem,
+                "300 s ahead of",
+            ),
+            (
+                Some(-300),
+                Signature::Refused,
+                Verdict::Problem,
+                "refuses the signature",
+            ),
+            (
+                Some(86_400),
+                Signature::Accepted,
+                Verdict::Warning,
+                "86400 s behind",
+            ),
+            (
+                None,
+                Signature::Refused,
+                Verdict::Warning,
+                "does not send its time",
+            ),
         ];
         for (seconds, signature, verdict, text) in cases {
             let theirs = seconds.map(|seconds| ours + time::Duration::seconds(seconds));
             let check = check(Clocks { theirs, ours }, signature);
             assert_eq!(check.verdict, verdict, "{check:?}");
             assert!(check.text.contains(text), "{check:?}");
-            assert!(signature == Signature::Refused || !check.text.contains("refuses the"), "{check:?}");
+            assert!(
+                signature == Signature::Refused || !check.text.contains("refuses the"),
+                "{check:?}"
+            );
         }
     }
 }

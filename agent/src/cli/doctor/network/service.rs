@@ -47,8 +47,14 @@ pub(super) async fn ask(access: &Access, identity: &Identity) -> Asked {
         deployment_execution_id: NO_DEPLOYMENT.into(),
         host_identifier: identity.host_identifier.clone(),
     };
-    let answer = timeout(TIME, service.call(&input)).await.ok().map(|answer| answer.map(|_| ()));
-    Asked { answer, signers: service.signers() }
+    let answer = timeout(TIME, service.call(&input))
+        .await
+        .ok()
+        .map(|answer| answer.map(|_| ()));
+    Asked {
+        answer,
+        signers: service.signers(),
+    }
 }
 
 pub(super) fn signature(answer: Option<&Answer>) -> Signature {
@@ -84,7 +90,9 @@ fn said_of(kind: &str) -> Said {
         | "DeploymentDoesNotExist"
         | "InvalidDeploymentId"
         | "ResourceNotFound" => Said::NoSuchDeployment,
-        "InvalidSignature" | "SignatureDoesNotMatch" | "IncompleteSignature" => Said::WrongSignature,
+        "InvalidSignature" | "SignatureDoesNotMatch" | "IncompleteSignature" => {
+            Said::WrongSignature
+        }
         "UnrecognizedClient"
         | "InvalidClientTokenId"
         | "InvalidAccessKeyId"
@@ -102,7 +110,10 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
         None => {
             return Check::problem(
                 NAME,
-                format!("{endpoint} did not answer a signed request within {} s", TIME.as_secs()),
+                format!(
+                    "{endpoint} did not answer a signed request within {} s",
+                    TIME.as_secs()
+                ),
                 "try again; if it persists, check the service and the proxies in between",
             );
         }
@@ -125,7 +136,9 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
     };
     let said = format!("{endpoint} answers {kind} (HTTP {status}): {message}");
     match said_of(kind) {
-        Said::NoSuchDeployment => Check::ok(NAME, format!("{endpoint} accepts this host's signature")),
+        Said::NoSuchDeployment => {
+            Check::ok(NAME, format!("{endpoint} accepts this host's signature"))
+        }
         Said::WrongSignature | Said::Expired if clocks.are_too_far_apart() => {
             Check::warning(NAME, said, "fix the clock first")
         }
@@ -140,21 +153,31 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
             said,
             "the access key is unknown to the service; use this host's current key",
         ),
-        Said::Expired => {
-            Check::problem(NAME, said, "the credentials have expired; fix the program that renews them")
-        }
+        Said::Expired => Check::problem(
+            NAME,
+            said,
+            "the credentials have expired; fix the program that renews them",
+        ),
         Said::NotAllowed => Check::problem(
             NAME,
             said,
             "register this host with the service, and allow its identity to call it",
         ),
-        Said::TooOften => Check::warning(NAME, said, "the service is called too often; try again later"),
-        Said::Other if status == 429 => {
-            Check::warning(NAME, said, "the service is called too often; try again later")
-        }
-        Said::Other if status >= 500 => {
-            Check::warning(NAME, said, "the service has an internal problem; try again later")
-        }
+        Said::TooOften => Check::warning(
+            NAME,
+            said,
+            "the service is called too often; try again later",
+        ),
+        Said::Other if status == 429 => Check::warning(
+            NAME,
+            said,
+            "the service is called too often; try again later",
+        ),
+        Said::Other if status >= 500 => Check::warning(
+            NAME,
+            said,
+            "the service has an internal problem; try again later",
+        ),
         Said::Other => Check::problem(
             NAME,
             said,
@@ -172,13 +195,23 @@ mod tests {
     use crate::command::ServiceError;
 
     fn refused(status: u16, kind: &str) -> Answer {
-        let answer = ServiceError { status, kind: kind.into(), message: "because".into() };
-        Err(CallError::Service { operation: "X", answer })
+        let answer = ServiceError {
+            status,
+            kind: kind.into(),
+            message: "because".into(),
+        };
+        Err(CallError::Service {
+            operation: "X",
+            answer,
+        })
     }
 
     fn clocks(apart: i64) -> Clocks {
         let ours = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
-        Clocks { theirs: Some(ours - time::Duration::seconds(apart)), ours }
+        Clocks {
+            theirs: Some(ours - time::Duration::seconds(apart)),
+            ours,
+        }
     }
 
     #[test]
@@ -186,21 +219,69 @@ mod tests {
         let cases = [
             (400, "ClientException", Verdict::Ok, None),
             (400, "DeploymentDoesNotExistException", Verdict::Ok, None),
-            (400, "InvalidSignatureException", Verdict::Problem, Some("secret access key is wrong")),
-            (403, "SignatureDoesNotMatch", Verdict::Problem, Some("secret access key is wrong")),
-            (400, "UnrecognizedClientException", Verdict::Problem, Some("unknown to the service")),
-            (400, "ExpiredTokenException", Verdict::Problem, Some("have expired")),
-            (400, "AccessDeniedException", Verdict::Problem, Some("register this host")),
-            (400, "ThrottlingException", Verdict::Warning, Some("too often")),
-            (503, "ServiceUnavailable", Verdict::Warning, Some("in trouble")),
-            (404, "an error without a name", Verdict::Problem, Some("deploy_control_endpoint")),
-            (400, "UnknownOperationException", Verdict::Problem, Some("deploy_control_endpoint")),
+            (
+                400,
+                "InvalidSignatureException",
+                Verdict::Problem,
+                Some("secret access key is wrong"),
+            ),
+            (
+                403,
+                "SignatureDoesNotMatch",
+                Verdict::Problem,
+                Some("secret access key is wrong"),
+            ),
+            (
+                400,
+                "UnrecognizedClientException",
+                Verdict::Problem,
+                Some("unknown to the service"),
+            ),
+            (
+                400,
+                "ExpiredTokenException",
+                Verdict::Problem,
+                Some("have expired"),
+            ),
+            (
+                400,
+                "AccessDeniedException",
+                Verdict::Problem,
+                Some("register this host"),
+            ),
+            (
+                400,
+                "ThrottlingException",
+                Verdict::Warning,
+                Some("too often"),
+            ),
+            (
+                503,
+                "ServiceUnavailable",
+                Verdict::Warning,
+                Some("in trouble"),
+            ),
+            (
+                404,
+                "an error without a name",
+                Verdict::Problem,
+                Some("deploy_control_endpoint"),
+            ),
+            (
+                400,
+                "UnknownOperationException",
+                Verdict::Problem,
+                Some("deploy_control_endpoint"),
+            ),
         ];
         for (status, kind, verdict, advice) in cases {
             let check = check("https://e", Some(&refused(status, kind)), clocks(10));
             assert_eq!(check.verdict, verdict, "{check:?}");
             match advice {
-                Some(expected) => assert!(check.advice.as_ref().unwrap().contains(expected), "{check:?}"),
+                Some(expected) => assert!(
+                    check.advice.as_ref().unwrap().contains(expected),
+                    "{check:?}"
+                ),
                 None => assert_eq!(check.advice, None),
             }
         }
@@ -208,7 +289,11 @@ mod tests {
 
     #[test]
     fn a_signature_refused_for_the_clock_is_not_blamed_on_the_key() {
-        for kind in ["InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"] {
+        for kind in [
+            "InvalidSignatureException",
+            "RequestExpired",
+            "RequestTimeTooSkewed",
+        ] {
             let answer = refused(403, kind);
             assert_eq!(signature(Some(&answer)), Signature::Refused);
             let check = check("https://e", Some(&answer), clocks(400));

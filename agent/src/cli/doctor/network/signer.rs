@@ -28,22 +28,33 @@ pub(super) fn check(trust: &SignerTrust, signers: Option<&str>) -> Check {
             "the service does not announce its signing key; the next deployment shows it",
         );
     };
-    let mut signers = signers.split(SIGNER_SEPARATOR).map(str::trim).filter(|key| is_digest(key));
+    let mut signers = signers
+        .split(SIGNER_SEPARATOR)
+        .map(str::trim)
+        .filter(|key| is_digest(key));
     let is_pinned = |key: &&str| pins.iter().map(KeyDigest::to_string).any(|pin| pin == *key);
     let Some(present) = signers.next() else {
-        return Check::warning(NAME, "the service announces no signing key", "update the controller");
+        return Check::warning(
+            NAME,
+            "the service announces no signing key",
+            "update the controller",
+        );
     };
     if !is_pinned(&present) {
         return Check::problem(
             NAME,
-            format!("deployments are signed with the key {present}, which is not in deployment_signer_pin"),
+            format!(
+                "deployments are signed with the key {present}, which is not in deployment_signer_pin"
+            ),
             "if the service's key was changed on purpose (`codedeploy-controller signer` shows it), put that digest there",
         );
     }
     match signers.find(|key| !is_pinned(key)) {
         Some(next) => Check::warning(
             NAME,
-            format!("the service will sign with the key {next}, which is not in deployment_signer_pin"),
+            format!(
+                "the service will sign with the key {next}, which is not in deployment_signer_pin"
+            ),
             "add that digest there before the key is replaced",
         ),
         None => Check::ok(NAME, format!("the key {present} signs, and is pinned")),
@@ -63,15 +74,38 @@ mod tests {
     fn a_key_that_is_not_pinned_is_a_problem_and_the_next_one_a_warning() {
         let (here, next) = (KeyDigest([1; 32]), KeyDigest([2; 32]));
         let said = |keys: &[KeyDigest]| {
-            keys.iter().map(KeyDigest::to_string).collect::<Vec<_>>().join(&SIGNER_SEPARATOR.to_string())
+            keys.iter()
+                .map(KeyDigest::to_string)
+                .collect::<Vec<_>>()
+                .join(&SIGNER_SEPARATOR.to_string())
         };
         let pins = |keys: &[KeyDigest]| SignerTrust::Pins(keys.to_vec());
         let cases = [
             (pins(&[here]), Some(said(&[here])), Verdict::Ok, "is pinned"),
-            (pins(&[here, next]), Some(said(&[here, next])), Verdict::Ok, "is pinned"),
-            (pins(&[here]), Some(said(&[here, next])), Verdict::Warning, "deployment_signer_pin"),
-            (pins(&[next]), Some(said(&[here])), Verdict::Problem, "deployment_signer_pin"),
-            (pins(&[here]), Some("<html>".to_owned()), Verdict::Warning, "no key"),
+            (
+                pins(&[here, next]),
+                Some(said(&[here, next])),
+                Verdict::Ok,
+                "is pinned",
+            ),
+            (
+                pins(&[here]),
+                Some(said(&[here, next])),
+                Verdict::Warning,
+                "deployment_signer_pin",
+            ),
+            (
+                pins(&[next]),
+                Some(said(&[here])),
+                Verdict::Problem,
+                "deployment_signer_pin",
+            ),
+            (
+                pins(&[here]),
+                Some("<html>".to_owned()),
+                Verdict::Warning,
+                "no key",
+            ),
             (pins(&[here]), None, Verdict::Ok, "does not announce"),
             (SignerTrust::Anyone, Some(said(&[here])), Verdict::Ok, "any"),
         ];

@@ -25,7 +25,10 @@ pub(super) struct Unreached {
 
 impl Unreached {
     pub(super) fn new(reason: String) -> Self {
-        Self { trouble: Trouble::of(&reason), reason }
+        Self {
+            trouble: Trouble::of(&reason),
+            reason,
+        }
     }
 
     pub(super) fn words(&self) -> String {
@@ -57,10 +60,13 @@ impl Unreached {
                 format!("check firewall and routes, {setting}, and whether proxy_uri is needed")
             }
             Trouble::UnknownAuthority => {
-                "name the authority's PEM file in ssl_ca_bundle, or add it to the system's store".into()
+                "name the authority's PEM file in ssl_ca_bundle, or add it to the system's store"
+                    .into()
             }
             Trouble::WrongName => format!("use the name in the certificate, in {setting}"),
-            Trouble::Expired => "set this host's clock, or renew the certificate of the service".into(),
+            Trouble::Expired => {
+                "set this host's clock, or renew the certificate of the service".into()
+            }
             Trouble::NotTls => format!("correct scheme and port of {setting}"),
             Trouble::Proxy | Trouble::Other => format!("check {setting} and proxy_uri"),
         }
@@ -72,18 +78,37 @@ impl Trouble {
     fn of(reason: &str) -> Self {
         let reason = reason.to_lowercase();
         let table: [(Self, &[&str]); 9] = [
-            (Self::Proxy, &["tunnel", "proxy authentication", "proxy authorization"]),
-            (Self::UnknownAuthority, &["unknownissuer", "badsignature", "causedasendentity"]),
+            (
+                Self::Proxy,
+                &["tunnel", "proxy authentication", "proxy authorization"],
+            ),
+            (
+                Self::UnknownAuthority,
+                &["unknownissuer", "badsignature", "causedasendentity"],
+            ),
             (Self::WrongName, &["notvalidforname", "not valid for name"]),
             (Self::Expired, &["expired", "notvalidyet", "not valid yet"]),
-            (Self::NotTls, &["invalidcontenttype", "corrupt message", "unexpected eof during handshake"]),
-            (Self::UnknownName, &["dns error", "failed to lookup", "name or service not known"]),
+            (
+                Self::NotTls,
+                &[
+                    "invalidcontenttype",
+                    "corrupt message",
+                    "unexpected eof during handshake",
+                ],
+            ),
+            (
+                Self::UnknownName,
+                &["dns error", "failed to lookup", "name or service not known"],
+            ),
             (Self::Refused, &["connection refused"]),
             (Self::NoRoute, &["unreachable", "no route"]),
             (Self::Timeout, &["timed out", "timeout"]),
         ];
         let said = |(_, words): &&(Self, &[&str])| words.iter().any(|word| reason.contains(word));
-        table.iter().find(said).map_or(Self::Other, |(trouble, _)| *trouble)
+        table
+            .iter()
+            .find(said)
+            .map_or(Self::Other, |(trouble, _)| *trouble)
     }
 }
 
@@ -94,13 +119,31 @@ mod tests {
     #[test]
     fn what_libraries_say_is_told_apart() {
         let cases = [
-            ("TLS handshake failed: invalid peer certificate: UnknownIssuer", Trouble::UnknownAuthority),
+            (
+                "TLS handshake failed: invalid peer certificate: UnknownIssuer",
+                Trouble::UnknownAuthority,
+            ),
             ("certificate not valid for name \"a\"", Trouble::WrongName),
-            ("invalid peer certificate: certificate expired: verification time 1", Trouble::Expired),
-            ("received corrupt message of type InvalidContentType", Trouble::NotTls),
-            ("dns error: failed to lookup address information", Trouble::UnknownName),
-            ("tcp connect error: Connection refused (os error 111)", Trouble::Refused),
-            ("tcp connect error: Network is unreachable (os error 101)", Trouble::NoRoute),
+            (
+                "invalid peer certificate: certificate expired: verification time 1",
+                Trouble::Expired,
+            ),
+            (
+                "received corrupt message of type InvalidContentType",
+                Trouble::NotTls,
+            ),
+            (
+                "dns error: failed to lookup address information",
+                Trouble::UnknownName,
+            ),
+            (
+                "tcp connect error: Connection refused (os error 111)",
+                Trouble::Refused,
+            ),
+            (
+                "tcp connect error: Network is unreachable (os error 101)",
+                Trouble::NoRoute,
+            ),
             ("HTTP connect timeout occurred after 5s", Trouble::Timeout),
             ("tunnel error: unsuccessful", Trouble::Proxy),
             ("something new", Trouble::Other),
@@ -108,6 +151,10 @@ mod tests {
         for (reason, trouble) in cases {
             assert_eq!(Unreached::new(reason.into()).trouble, trouble, "{reason}");
         }
-        assert!(Unreached::new("something new".into()).words().contains("something new"));
+        assert!(
+            Unreached::new("something new".into())
+                .words()
+                .contains("something new")
+        );
     }
 }

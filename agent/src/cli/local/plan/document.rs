@@ -62,7 +62,13 @@ fn event(event: &EventPreview) -> Value {
     })
 }
 
-fn script(ScriptPreview { script, problems, warnings }: &ScriptPreview) -> Value {
+fn script(
+    ScriptPreview {
+        script,
+        problems,
+        warnings,
+    }: &ScriptPreview,
+) -> Value {
     json!({
         "location": script.location.as_path().display().to_string(),
         "timeout_seconds": script.timeout.as_secs(),

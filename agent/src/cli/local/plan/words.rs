@@ -41,7 +41,11 @@ impl Paint {
     }
 
     fn with(self, code: &str, text: impl fmt::Display) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_string()
+        }
     }
 }
 
@@ -54,7 +58,10 @@ impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Words { preview, paint } = self;
         writeln!(f, "{}", paint.title("Events"))?;
-        preview.events.iter().try_for_each(|event| self.event(f, event))?;
+        preview
+            .events
+            .iter()
+            .try_for_each(|event| self.event(f, event))?;
         self.files(f)?;
         self.permissions(f)?;
         self.list(f, "Warnings", &preview.warnings, |text| paint.odd(text))?;
@@ -76,7 +83,11 @@ impl Words<'_> {
                 format!("from the most recent deployment, {}", archive.display())
             }
         };
-        writeln!(f, "{}", format!("  {:<18}  {}", event.event.name(), printable(what)).trim_end())?;
+        writeln!(
+            f,
+            "{}",
+            format!("  {:<18}  {}", event.event.name(), printable(what)).trim_end()
+        )?;
         for script in &event.scripts {
             let spec = &script.script;
             let user = match (&spec.runas, spec.sudo) {
@@ -87,12 +98,26 @@ impl Words<'_> {
             };
             let location = printable(spec.location.as_path().display());
             let user = printable(user);
-            writeln!(f, "    {location}  {user}, at most {} s", spec.timeout.as_secs())?;
+            writeln!(
+                f,
+                "    {location}  {user}, at most {} s",
+                spec.timeout.as_secs()
+            )?;
             for problem in &script.problems {
-                writeln!(f, "      {}: {}", self.paint.bad("problem"), printable(problem))?;
+                writeln!(
+                    f,
+                    "      {}: {}",
+                    self.paint.bad("problem"),
+                    printable(problem)
+                )?;
             }
             for warning in &script.warnings {
-                writeln!(f, "      {}: {}", self.paint.odd("warning"), printable(warning))?;
+                writeln!(
+                    f,
+                    "      {}: {}",
+                    self.paint.odd("warning"),
+                    printable(warning)
+                )?;
             }
         }
         Ok(())
@@ -122,7 +147,15 @@ impl Words<'_> {
             return Ok(());
         }
         writeln!(f, "{}", self.paint.title("Permissions"))?;
-        for Permissions { path, mode, owner, group, acl, selinux_type } in permissions {
+        for Permissions {
+            path,
+            mode,
+            owner,
+            group,
+            acl,
+            selinux_type,
+        } in permissions
+        {
             let mut parts: Vec<String> = Vec::new();
             parts.extend(mode.map(|mode| format!("mode {mode:0>4}")));
             parts.extend(owner.map(|owner| format!("owner {owner}")));
@@ -145,7 +178,9 @@ impl Words<'_> {
             return Ok(());
         }
         writeln!(f, "{}", self.paint.title(title))?;
-        lines.iter().try_for_each(|line| writeln!(f, "  {}", paint(&printable(line))))
+        lines
+            .iter()
+            .try_for_each(|line| writeln!(f, "  {}", paint(&printable(line))))
     }
 
     fn summary(&self) -> String {
@@ -162,12 +197,17 @@ impl Words<'_> {
             1 => format!("1 {word}"),
             number => format!("{number} {word}s"),
         };
-        let mut line = format!("{created} created, {replaced} replaced, {removed} removed, {kept} kept; ");
+        let mut line =
+            format!("{created} created, {replaced} replaced, {removed} removed, {kept} kept; ");
         line += &counted(self.preview.conflicts.len(), "conflict");
         match self.preview.problems() {
             0 => {}
             problems => line += &format!(", {}", counted(problems, "script problem")),
         }
-        if self.preview.can_start() { self.paint.good(line) } else { self.paint.bad(line) }
+        if self.preview.can_start() {
+            self.paint.good(line)
+        } else {
+            self.paint.bad(line)
+        }
     }
 }

@@ -42,10 +42,16 @@ fn lines(checked: &[Checked], line: impl Fn(&str, Severity, &Finding) -> String)
     for file in checked {
         match &file.findings {
             Ok(findings) => {
-                findings.iter().for_each(|(severity, finding)| text += &line(&file.name, *severity, finding));
+                findings
+                    .iter()
+                    .for_each(|(severity, finding)| text += &line(&file.name, *severity, finding));
             }
             Err(error) => {
-                let finding = Finding { position: None, path: String::new(), message: error.clone() };
+                let finding = Finding {
+                    position: None,
+                    path: String::new(),
+                    message: error.clone(),
+                };
                 text += &line(&file.name, Severity::Error, &finding);
             }
         }
@@ -54,16 +60,33 @@ fn lines(checked: &[Checked], line: impl Fn(&str, Severity, &Finding) -> String)
 }
 
 fn text_line(file: &str, severity: Severity, finding: &Finding) -> String {
-    let at = finding.position.map(|at| format!("{}:{}:", at.line, at.column)).unwrap_or_default();
-    harmless(&format!("{file}:{at} {}: {}", severity.name(), message(finding))).into_owned() + "\n"
+    let at = finding
+        .position
+        .map(|at| format!("{}:{}:", at.line, at.column))
+        .unwrap_or_default();
+    harmless(&format!(
+        "{file}:{at} {}: {}",
+        severity.name(),
+        message(finding)
+    ))
+    .into_owned()
+        + "\n"
 }
 
 /// See "Workflow commands for GitHub Actions".
 fn annotation(file: &str, severity: Severity, finding: &Finding) -> String {
     let data = |text: &str| harmless(text).replace('%', "%25");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
-    let at = finding.position.map(|at| format!(",line={},col={}", at.line, at.column)).unwrap_or_default();
-    format!("::{} file={}{at},title=AppSpec::{}\n", severity.name(), property(file), data(&message(finding)))
+    let at = finding
+        .position
+        .map(|at| format!(",line={},col={}", at.line, at.column))
+        .unwrap_or_default();
+    format!(
+        "::{} file={}{at},title=AppSpec::{}\n",
+        severity.name(),
+        property(file),
+        data(&message(finding))
+    )
 }
 
 fn message(finding: &Finding) -> String {
@@ -79,7 +102,12 @@ fn summary(checked: &[Checked]) -> String {
         1 => format!("1 {word}"),
         number => format!("{number} {word}s"),
     };
-    let count = |severity| checked.iter().map(|file| file.count(severity)).sum::<usize>();
+    let count = |severity| {
+        checked
+            .iter()
+            .map(|file| file.count(severity))
+            .sum::<usize>()
+    };
     let unread = checked.iter().filter(|file| file.findings.is_err()).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let mut line = format!(

@@ -43,12 +43,15 @@ impl Numbers {
 
 /// Whether `block` is a header: its checksum is correct, with bytes read as unsigned, or as signed like in old tars.
 pub(super) fn is_header(block: &[u8; BLOCK]) -> bool {
-    let Some(declared) = number(&block[148..156]) else { return false };
+    let Some(declared) = number(&block[148..156]) else {
+        return false;
+    };
     let rest = || block[..148].iter().chain(&block[156..]);
     let blanks = 8 * i128::from(b' ');
     let unsigned: i128 = rest().map(|byte| i128::from(*byte)).sum();
     let signed: i128 = rest().map(|byte| i128::from(byte.cast_signed())).sum();
-    (declared == unsigned + blanks || declared == signed + blanks) && block.iter().any(|byte| *byte != 0)
+    (declared == unsigned + blanks || declared == signed + blanks)
+        && block.iter().any(|byte| *byte != 0)
 }
 
 /// The name in the header block itself: POSIX puts the beginning of a long name into a field of its own.
@@ -73,8 +76,15 @@ pub(super) fn number(field: &[u8]) -> Option<i128> {
         && first & 0x80 != 0
     {
         let negative = first & 0x40 != 0;
-        let start = if negative { i128::from(*first) - 0x100 } else { i128::from(first & 0x7f) };
-        return Some(rest.iter().fold(start, |value, byte| (value << 8) | i128::from(*byte)));
+        let start = if negative {
+            i128::from(*first) - 0x100
+        } else {
+            i128::from(first & 0x7f)
+        };
+        return Some(
+            rest.iter()
+                .fold(start, |value, byte| (value << 8) | i128::from(*byte)),
+        );
     }
     let text = text(field).trim_ascii();
     text.iter().try_fold(0, |value, byte| match byte {
@@ -94,24 +104,36 @@ pub(super) struct Owners {
 impl Owners {
     /// Without `by_name` no name is looked up, because a look-up may ask a directory server.
     pub(super) fn new(by_name: bool) -> Self {
-        Self { by_name, users: HashMap::new(), groups: HashMap::new() }
+        Self {
+            by_name,
+            users: HashMap::new(),
+            groups: HashMap::new(),
+        }
     }
 
     pub(super) fn resolve(&mut self, member: &Member) -> Result<(u32, u32), Refusal> {
         let (mut user, mut group) = (None, None);
         if self.by_name {
             user = named(&mut self.users, &member.user_name, |name| {
-                User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+                User::from_name(name)
+                    .ok()
+                    .flatten()
+                    .map(|user| user.uid.as_raw())
             });
             group = named(&mut self.groups, &member.group_name, |name| {
-                Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+                Group::from_name(name)
+                    .ok()
+                    .flatten()
+                    .map(|group| group.gid.as_raw())
             });
         }
         // A file that is not given to anyone may have a number that no host can have.
         let number = |number| id(number).or((!self.by_name).then_some(NOBODY));
         let user = user.or_else(|| number(member.user));
         let group = group.or_else(|| number(member.group));
-        user.zip(group).ok_or(Refusal::Header { problem: "its owner's number is out of range" })
+        user.zip(group).ok_or(Refusal::Header {
+            problem: "its owner's number is out of range",
+        })
     }
 }
 
@@ -144,7 +166,11 @@ pub(super) fn decimal(digits: &[u8]) -> Option<i128> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0')))
+    Some(
+        digits
+            .iter()
+            .fold(0, |value, digit| value * 10 + i128::from(digit - b'0')),
+    )
 }
 
 #[cfg(test)]

@@ -43,7 +43,16 @@ pub(super) struct Members<'a, R> {
 impl<'a, R: Read> Members<'a, R> {
     pub(super) fn new(stream: R, kind: BundleType, compressed: bool, remarks: &'a Remarks) -> Self {
         let global = Pax::default();
-        Self { stream, kind, compressed, remarks, global, content: 0, padding: 0, last: None }
+        Self {
+            stream,
+            kind,
+            compressed,
+            remarks,
+            global,
+            content: 0,
+            padding: 0,
+            last: None,
+        }
     }
 
     /// The content of the current member; ends early if the stream does.
@@ -53,14 +62,19 @@ impl<'a, R: Read> Members<'a, R> {
 
     /// Returns the next member; `None` after the end marker, if nothing behind it could be a member.
     pub(super) fn next(&mut self) -> Result<Option<Member>, UnpackError> {
-        let mut extension = Extension { pax: self.global.clone(), ..Extension::default() };
+        let mut extension = Extension {
+            pax: self.global.clone(),
+            ..Extension::default()
+        };
         let mut described = false;
         loop {
             self.skip(self.content + self.padding)?;
             (self.content, self.padding) = (0, 0);
             let Some(header) = self.header()? else {
                 if described {
-                    return Err(self.damaged("name or pax records describe a member that does not follow"));
+                    return Err(
+                        self.damaged("name or pax records describe a member that does not follow")
+                    );
                 }
                 return Ok(None);
             };
@@ -74,8 +88,7 @@ impl<'a, R: Read> Members<'a, R> {
                 b'g' => {
                     self.global = self.pax_record(&header, numbers)?;
                     if self.global.repeats_one_member() {
-                        let problem =
-                            "global pax records that would give every later member one name or size";
+                        let problem = "global pax records that would give every later member one name or size";
                         return Err(Refusal::Header { problem }.of(name()));
                     }
                     if std::mem::take(&mut self.global.label) {
@@ -109,10 +122,17 @@ impl<'a, R: Read> Members<'a, R> {
         numbers: Numbers,
         extension: Extension,
     ) -> Result<Member, UnpackError> {
-        let Extension { path, link, mut pax } = extension;
+        let Extension {
+            path,
+            link,
+            mut pax,
+        } = extension;
         let sparse = pax.sparse.take();
         let sparse_name = sparse.as_ref().and_then(|sparse| sparse.name.clone());
-        let path = sparse_name.or(pax.path).or(path).unwrap_or_else(|| own_name(header));
+        let path = sparse_name
+            .or(pax.path)
+            .or(path)
+            .unwrap_or_else(|| own_name(header));
         let name = EntryName::new(&path);
         self.last = Some(name.clone());
         let refuse = |refusal: Refusal| refusal.of(name.clone());
@@ -123,12 +143,21 @@ impl<'a, R: Read> Members<'a, R> {
         if !known {
             self.remarks.add(Remark::UnknownType, name.clone());
         }
-        let number = |field: Option<i128>, problem| field.ok_or_else(|| refuse(Refusal::Header { problem }));
-        let stored = pax.size.or(numbers.size).filter(|size| (0..=i128::from(i64::MAX)).contains(size));
+        let number =
+            |field: Option<i128>, problem| field.ok_or_else(|| refuse(Refusal::Header { problem }));
+        let stored = pax
+            .size
+            .or(numbers.size)
+            .filter(|size| (0..=i128::from(i64::MAX)).contains(size));
         let stored = number(stored, "its size is no number of bytes")? as u64;
-        let seconds = numbers.modified.and_then(|seconds| i64::try_from(seconds).ok());
-        let seconds =
-            seconds.ok_or_else(|| refuse(Refusal::Header { problem: "its time is no number of seconds" }))?;
+        let seconds = numbers
+            .modified
+            .and_then(|seconds| i64::try_from(seconds).ok());
+        let seconds = seconds.ok_or_else(|| {
+            refuse(Refusal::Header {
+                problem: "its time is no number of seconds",
+            })
+        })?;
         let dump = header.entry_type().as_byte() == b'D';
         let stored = match kind {
             Kind::File => stored,
@@ -149,7 +178,10 @@ impl<'a, R: Read> Members<'a, R> {
             kind,
             size,
             segments,
-            link: pax.link.or(link).unwrap_or_else(|| text(&header.as_old().linkname).to_vec()),
+            link: pax
+                .link
+                .or(link)
+                .unwrap_or_else(|| text(&header.as_old().linkname).to_vec()),
             mode: (number(numbers.mode, "its mode is no number")? & 0o7777) as u32,
             user: number(pax.user.or(numbers.user), "its user number is no number")?,
             group: number(pax.group.or(numbers.group), "its group number is no number")?,
@@ -234,16 +266,30 @@ impl<'a, R: Read> Members<'a, R> {
     }
 
     /// Reads a record that describes another member.
-    fn record(&mut self, header: &Header, numbers: Numbers, most: u64) -> Result<Vec<u8>, UnpackError> {
-        let size = numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= most);
+    fn record(
+        &mut self,
+        header: &Header,
+        numbers: Numbers,
+        most: u64,
+    ) -> Result<Vec<u8>, UnpackError> {
+        let size = numbers
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .filter(|size| *size <= most);
         let Some(size) = size else {
-            return Err(Refusal::RecordTooLarge { limit: most }.of(EntryName::new(&own_name(header))));
+            return Err(
+                Refusal::RecordTooLarge { limit: most }.of(EntryName::new(&own_name(header)))
+            );
         };
         self.begin_content(size);
         let mut record = Vec::new();
         let read = self.content().read_to_end(&mut record);
         read.map_err(|source| self.failed(source))?;
-        if record.len() as u64 == size { Ok(record) } else { Err(self.truncated()) }
+        if record.len() as u64 == size {
+            Ok(record)
+        } else {
+            Err(self.truncated())
+        }
     }
 
     /// A GNU long name, up to its NUL.
@@ -256,14 +302,18 @@ impl<'a, R: Read> Members<'a, R> {
     fn pax_record(&mut self, header: &Header, numbers: Numbers) -> Result<Pax, UnpackError> {
         let record = self.record(header, numbers, MAX_PAX_RECORD)?;
         Pax::parse(&self.global, &record)
-            .ok_or(Refusal::Header { problem: "its pax records are malformed" })
+            .ok_or(Refusal::Header {
+                problem: "its pax records are malformed",
+            })
             .map_err(|refusal| refusal.of(EntryName::new(&own_name(header))))
     }
 
     /// Skips content that belongs to no member.
     fn skip_member(&mut self, numbers: Numbers) -> Result<(), UnpackError> {
-        let size =
-            numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= MAX_PAX_RECORD);
+        let size = numbers
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .filter(|size| *size <= MAX_PAX_RECORD);
         let size = size.ok_or_else(|| self.damaged("a header's size is out of range"))?;
         self.begin_content(size);
         Ok(())
@@ -283,11 +333,17 @@ impl<'a, R: Read> Members<'a, R> {
             let few = left.checked_sub(count as u64);
             left = few
                 .filter(|_| count < BLOCK || !is_header(&block))
-                .ok_or_else(|| UnpackError::TrailingData { kind: self.kind, last: self.last.clone() })?;
+                .ok_or_else(|| UnpackError::TrailingData {
+                    kind: self.kind,
+                    last: self.last.clone(),
+                })?;
             other |= block[..count].iter().any(|byte| *byte != 0);
         }
         if other {
-            self.remarks.add(Remark::BehindEnd, self.last.clone().unwrap_or_else(|| EntryName::new(b".")));
+            self.remarks.add(
+                Remark::BehindEnd,
+                self.last.clone().unwrap_or_else(|| EntryName::new(b".")),
+            );
         }
         Ok(())
     }
@@ -300,7 +356,9 @@ impl<'a, R: Read> Members<'a, R> {
     fn skip(&mut self, mut bytes: u64) -> Result<(), UnpackError> {
         let mut buffer = [0; BLOCK];
         while bytes > 0 {
-            let want = buffer.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+            let want = buffer
+                .len()
+                .min(usize::try_from(bytes).unwrap_or(usize::MAX));
             let count = self.read(&mut buffer[..want])?;
             if count == 0 {
                 return Err(self.truncated());
@@ -340,7 +398,10 @@ impl<'a, R: Read> Members<'a, R> {
     }
 
     fn truncated(&self) -> UnpackError {
-        UnpackError::Truncated { kind: self.kind, last: self.last.clone() }
+        UnpackError::Truncated {
+            kind: self.kind,
+            last: self.last.clone(),
+        }
     }
 
     fn failed(&self, source: io::Error) -> UnpackError {
@@ -349,8 +410,14 @@ impl<'a, R: Read> Members<'a, R> {
         }
         match &self.last {
             _ if source.kind() == io::ErrorKind::UnexpectedEof => self.truncated(),
-            Some(entry) => UnpackError::ReadEntry { entry: entry.clone(), source },
-            None => UnpackError::Read { kind: self.kind, source },
+            Some(entry) => UnpackError::ReadEntry {
+                entry: entry.clone(),
+                source,
+            },
+            None => UnpackError::Read {
+                kind: self.kind,
+                source,
+            },
         }
     }
 
@@ -363,13 +430,19 @@ impl<'a, R: Read> Members<'a, R> {
 fn kind(entry_type: EntryType, path: &[u8]) -> Result<(Kind, bool), Refusal> {
     match entry_type {
         // Archives older than POSIX mark folders by a slash alone.
-        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Ok((Kind::Folder, true)),
+        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => {
+            Ok((Kind::Folder, true))
+        }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Ok((Kind::File, true)),
         EntryType::Directory => Ok((Kind::Folder, true)),
         EntryType::Symlink => Ok((Kind::Symlink, true)),
         EntryType::Link => Ok((Kind::HardLink, true)),
-        EntryType::Char => Err(Refusal::Special { kind: "a character device" }),
-        EntryType::Block => Err(Refusal::Special { kind: "a block device" }),
+        EntryType::Char => Err(Refusal::Special {
+            kind: "a character device",
+        }),
+        EntryType::Block => Err(Refusal::Special {
+            kind: "a block device",
+        }),
         EntryType::Fifo => Err(Refusal::Special { kind: "a FIFO" }),
         other => match other.as_byte() {
             b'D' => Ok((Kind::Folder, true)),
@@ -383,7 +456,9 @@ struct Content<'a, 'b, R>(&'a mut Members<'b, R>);
 
 impl<R: Read> Read for Content<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = buffer.len().min(usize::try_from(self.0.content).unwrap_or(usize::MAX));
+        let want = buffer
+            .len()
+            .min(usize::try_from(self.0.content).unwrap_or(usize::MAX));
         let count = self.0.stream.read(&mut buffer[..want])?;
         self.0.content -= count as u64;
         Ok(count)

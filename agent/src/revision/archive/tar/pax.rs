@@ -85,8 +85,13 @@ impl Pax {
 }
 
 /// Prefixes of the keys of attributes that are not restored.
-const ATTRIBUTES: [&[u8]; 5] =
-    [b"SCHILY.xattr.", b"SCHILY.acl.", b"SCHILY.fflags", b"LIBARCHIVE.xattr.", b"RHT.security."];
+const ATTRIBUTES: [&[u8]; 5] = [
+    b"SCHILY.xattr.",
+    b"SCHILY.acl.",
+    b"SCHILY.fflags",
+    b"LIBARCHIVE.xattr.",
+    b"RHT.security.",
+];
 
 /// Parses seconds with an optional sign and fraction into whole seconds and nanoseconds.
 fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
@@ -100,7 +105,11 @@ fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let digits = fraction.iter().copied().chain(std::iter::repeat(b'0')).take(9);
+    let digits = fraction
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(b'0'))
+        .take(9);
     let nanoseconds = digits.fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
     Some(match (negative, nanoseconds) {
         (false, _) => (seconds, nanoseconds),
@@ -117,12 +126,27 @@ mod tests {
     fn pax_records_may_hold_newlines_and_the_last_of_a_key_counts() {
         let records = b"29 SCHILY.xattr.user.x=a\nb\0c\n9 path=a\n9 path=b\n10 uid=99\n";
         let pax = Pax::parse(&Pax::default(), records).unwrap();
-        let expected = Pax { path: Some(b"b".to_vec()), user: Some(99), attributes: true, ..Pax::default() };
+        let expected = Pax {
+            path: Some(b"b".to_vec()),
+            user: Some(99),
+            attributes: true,
+            ..Pax::default()
+        };
         assert_eq!(pax, expected);
-        for malformed in
-            ["8 path=a\n", "9 path=a", "99 path=a\n", "path=a\n", "8 patha\n\n", "10 uid=9x\n", "0 \n"]
-        {
-            assert_eq!(Pax::parse(&Pax::default(), malformed.as_bytes()), None, "{malformed:?}");
+        for malformed in [
+            "8 path=a\n",
+            "9 path=a",
+            "99 path=a\n",
+            "path=a\n",
+            "8 patha\n\n",
+            "10 uid=9x\n",
+            "0 \n",
+        ] {
+            assert_eq!(
+                Pax::parse(&Pax::default(), malformed.as_bytes()),
+                None,
+                "{malformed:?}"
+            );
         }
     }
 

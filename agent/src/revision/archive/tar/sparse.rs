@@ -14,9 +14,12 @@ const PIECE: usize = 24;
 const MAX_DIGITS: usize = 20;
 
 /// A problem of a map.
-pub(super) const CONTRADICTS: Refusal =
-    Refusal::Header { problem: "its map of holes contradicts itself or its size" };
-const TOO_MANY: Refusal = Refusal::Header { problem: "it has more than 262144 holes" };
+pub(super) const CONTRADICTS: Refusal = Refusal::Header {
+    problem: "its map of holes contradicts itself or its size",
+};
+const TOO_MANY: Refusal = Refusal::Header {
+    problem: "it has more than 262144 holes",
+};
 
 /// The pax records about a file with holes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +45,9 @@ impl Sparse {
                 self.numbers.push(value_of(value).filter(|_| belongs)?);
             }
             b"map" => {
-                let numbers = value.split(|byte| *byte == b',').filter(|number| !number.is_empty());
+                let numbers = value
+                    .split(|byte| *byte == b',')
+                    .filter(|number| !number.is_empty());
                 self.numbers = numbers.map(value_of).collect::<Option<_>>()?;
             }
             _ => {}
@@ -61,7 +66,10 @@ impl Sparse {
 
 fn pairs(numbers: &[u64]) -> Option<Vec<Segment>> {
     let pairs = numbers.chunks(2).map(|pair| match pair {
-        [offset, length] => Some(Segment { offset: *offset, length: *length }),
+        [offset, length] => Some(Segment {
+            offset: *offset,
+            length: *length,
+        }),
         _ => None,
     });
     pairs.collect()
@@ -79,7 +87,11 @@ impl HeaderMap {
     pub(super) fn of(header: &Header) -> Result<Self, Refusal> {
         let block = header.as_bytes();
         let star = block[508..512] == *b"tar\0";
-        let (first, continues, size) = if star { (356, 355, 452) } else { (386, 482, 483) };
+        let (first, continues, size) = if star {
+            (356, 355, 452)
+        } else {
+            (386, 482, 483)
+        };
         let mut segments = Vec::new();
         append(&mut segments, &block[first..first + 4 * PIECE])?;
         let size = number(&block[size..size + 12]).and_then(|size| u64::try_from(size).ok());
@@ -104,8 +116,15 @@ fn append(segments: &mut Vec<Segment>, pieces: &[u8]) -> Result<(), Refusal> {
         if piece[12] == 0 {
             break;
         }
-        let value = |field| number(field).and_then(|value| u64::try_from(value).ok()).ok_or(CONTRADICTS);
-        segments.push(Segment { offset: value(&piece[..12])?, length: value(&piece[12..])? });
+        let value = |field| {
+            number(field)
+                .and_then(|value| u64::try_from(value).ok())
+                .ok_or(CONTRADICTS)
+        };
+        segments.push(Segment {
+            offset: value(&piece[..12])?,
+            length: value(&piece[12..])?,
+        });
         if segments.len() > MAX_SEGMENTS {
             return Err(TOO_MANY);
         }
@@ -129,18 +148,23 @@ impl ContentMap {
             match byte {
                 b'0'..=b'9' if self.digits.len() < MAX_DIGITS => self.digits.push(*byte),
                 b'\n' => {
-                    let number = decimal(&self.digits).and_then(|number| u64::try_from(number).ok());
+                    let number =
+                        decimal(&self.digits).and_then(|number| u64::try_from(number).ok());
                     let number = number.ok_or(CONTRADICTS)?;
                     self.digits.clear();
                     match self.pieces {
                         Some(_) => self.numbers.push(number),
                         None => {
-                            let pieces =
-                                usize::try_from(number).ok().filter(|pieces| *pieces <= MAX_SEGMENTS);
+                            let pieces = usize::try_from(number)
+                                .ok()
+                                .filter(|pieces| *pieces <= MAX_SEGMENTS);
                             self.pieces = Some(pieces.ok_or(TOO_MANY)?);
                         }
                     }
-                    if self.pieces.is_some_and(|pieces| self.numbers.len() == 2 * pieces) {
+                    if self
+                        .pieces
+                        .is_some_and(|pieces| self.numbers.len() == 2 * pieces)
+                    {
                         return pairs(&self.numbers).ok_or(CONTRADICTS).map(Some);
                     }
                 }
@@ -153,10 +177,17 @@ impl ContentMap {
 
 /// Checks that the segments are in order within a file of `size` bytes, and have `stored` bytes together. Removes the
 /// empty segment that marks the file's end.
-pub(super) fn check(mut segments: Vec<Segment>, size: u64, stored: u64) -> Result<Vec<Segment>, Refusal> {
+pub(super) fn check(
+    mut segments: Vec<Segment>,
+    size: u64,
+    stored: u64,
+) -> Result<Vec<Segment>, Refusal> {
     let (mut end, mut total) = (0_u64, 0_u64);
     for segment in &segments {
-        let after = segment.offset.checked_add(segment.length).ok_or(CONTRADICTS)?;
+        let after = segment
+            .offset
+            .checked_add(segment.length)
+            .ok_or(CONTRADICTS)?;
         if segment.offset < end || after > size {
             return Err(CONTRADICTS);
         }

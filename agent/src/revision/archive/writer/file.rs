@@ -11,8 +11,11 @@ use super::super::error::{Found, UnpackError};
 use super::{Attributes, FILE, Root, failed, remove_file};
 
 const BUFFER: usize = 256 * 1024;
-const NEW_FILE: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const NEW_FILE: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// A segment of a file between two holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +35,10 @@ pub(in super::super) struct Extent<'a> {
 impl Extent<'_> {
     /// A file without holes.
     pub(in super::super) fn whole(size: u64) -> Self {
-        Self { size, segments: None }
+        Self {
+            size,
+            segments: None,
+        }
     }
 }
 
@@ -47,7 +53,11 @@ pub(in super::super) struct FileWriter<'a> {
 
 impl<'a> FileWriter<'a> {
     pub(in super::super) fn new(root: &'a Root<'a>) -> Self {
-        Self { root, parent: None, buffer: vec![0; BUFFER].into() }
+        Self {
+            root,
+            parent: None,
+            buffer: vec![0; BUFFER].into(),
+        }
     }
 
     /// Makes a file from `data`, which must contain exactly the file's content, and replaces an earlier file of that
@@ -87,7 +97,11 @@ impl<'a> FileWriter<'a> {
         data: &mut dyn Read,
         file: &mut std::fs::File,
     ) -> Result<(), UnpackError> {
-        let failed = |source| UnpackError::Write { entry: path.into(), operation: "write", source };
+        let failed = |source| UnpackError::Write {
+            entry: path.into(),
+            operation: "write",
+            source,
+        };
         let content: u64 = segments.iter().map(|segment| segment.length).sum();
         self.root.meter.add(path, size.saturating_sub(content))?;
         for segment in segments {
@@ -104,11 +118,15 @@ impl<'a> FileWriter<'a> {
         data: &mut dyn Read,
         file: &mut std::fs::File,
     ) -> Result<(), UnpackError> {
-        let mismatch = |found| UnpackError::SizeMismatch { entry: path.into(), declared: size, found };
+        let mismatch = |found| UnpackError::SizeMismatch {
+            entry: path.into(),
+            declared: size,
+            found,
+        };
         let mut written = 0;
         loop {
-            let count =
-                fill(data, &mut self.buffer).map_err(|source| UnpackError::read_entry(path, source))?;
+            let count = fill(data, &mut self.buffer)
+                .map_err(|source| UnpackError::read_entry(path, source))?;
             if count == 0 {
                 break;
             }
@@ -117,11 +135,12 @@ impl<'a> FileWriter<'a> {
                 return Err(mismatch(Found::More));
             }
             self.root.meter.add(path, count as u64)?;
-            file.write_all(&self.buffer[..count]).map_err(|source| UnpackError::Write {
-                entry: path.into(),
-                operation: "write",
-                source,
-            })?;
+            file.write_all(&self.buffer[..count])
+                .map_err(|source| UnpackError::Write {
+                    entry: path.into(),
+                    operation: "write",
+                    source,
+                })?;
             if count < self.buffer.len() {
                 break;
             }
@@ -150,7 +169,9 @@ impl<'a> FileWriter<'a> {
 
     /// Whether the folder of `path` is the open one, and so exists.
     pub(super) fn has_parent_of(&self, path: &EntryPath) -> bool {
-        self.parent.as_ref().is_some_and(|(parent, _)| parent.is_parent_of(path))
+        self.parent
+            .as_ref()
+            .is_some_and(|(parent, _)| parent.is_parent_of(path))
     }
 }
 

@@ -14,8 +14,10 @@ use super::super::meter::Meter;
 use super::super::remarks::{Remark, Remarks};
 use super::{Attributes, failed};
 
-const OPEN_FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const OPEN_FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 const SET_USER_ID: u32 = 0o4000;
 const SET_GROUP_ID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
@@ -36,12 +38,17 @@ pub(in super::super) struct Root<'a> {
 impl<'a> Root<'a> {
     /// Opens an existing, empty folder and reads the free space of its file system.
     pub(in super::super) fn open(path: &Path, limits: &'a Limits) -> Result<Self, UnpackError> {
-        let target = |errno: Errno| UnpackError::Target { path: path.to_owned(), source: errno.into() };
+        let target = |errno: Errno| UnpackError::Target {
+            path: path.to_owned(),
+            source: errno.into(),
+        };
         let folder = rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty()).map_err(target)?;
         for entry in rustix::fs::Dir::read_from(&folder).map_err(target)? {
             let entry = entry.map_err(target)?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Err(UnpackError::TargetNotEmpty { path: path.to_owned() });
+                return Err(UnpackError::TargetNotEmpty {
+                    path: path.to_owned(),
+                });
             }
         }
         let space = rustix::fs::fstatvfs(&folder).map_err(target)?;
@@ -50,7 +57,10 @@ impl<'a> Root<'a> {
             openat2: AtomicBool::new(true),
             superuser: rustix::process::geteuid().is_root(),
             limits,
-            meter: Meter::new(limits.max_extracted_bytes, space.f_bavail.saturating_mul(space.f_frsize)),
+            meter: Meter::new(
+                limits.max_extracted_bytes,
+                space.f_bavail.saturating_mul(space.f_frsize),
+            ),
             remarks: Remarks::default(),
         })
     }
@@ -63,8 +73,13 @@ impl<'a> Root<'a> {
     /// Opens a folder of the tree.
     pub(super) fn open_folder(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
         if self.openat2.load(Ordering::Relaxed) {
-            let path = if path.is_root() { ".".as_ref() } else { path.as_os_str() };
-            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let path = if path.is_root() {
+                ".".as_ref()
+            } else {
+                path.as_os_str()
+            };
+            let beneath =
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match rustix::fs::openat2(&self.folder, path, OPEN_FOLDER, Mode::empty(), beneath) {
                 // ENOSYS: Linux before 5.6. EPERM: sandboxes that filter unknown calls.
                 Err(Errno::NOSYS | Errno::PERM) => self.openat2.store(false, Ordering::Relaxed),
@@ -91,8 +106,8 @@ impl<'a> Root<'a> {
         kind: FileType,
     ) -> Result<(), UnpackError> {
         let shared_folder = kind.is_dir() && mode & STICKY != 0;
-        let unsafe_bits =
-            mode & (SET_USER_ID | SET_GROUP_ID) != 0 || (mode & OTHERS_WRITE != 0 && !shared_folder);
+        let unsafe_bits = mode & (SET_USER_ID | SET_GROUP_ID) != 0
+            || (mode & OTHERS_WRITE != 0 && !shared_folder);
         if self.limits.reject_unsafe_permissions && unsafe_bits {
             return Err(Refusal::UnsafePermissions { mode }.of(path));
         }
@@ -106,7 +121,10 @@ impl<'a> Root<'a> {
             return (None, attributes.mode);
         };
         if self.sets_owners() {
-            return (Some((Uid::from_raw(user), Gid::from_raw(group))), attributes.mode);
+            return (
+                Some((Uid::from_raw(user), Gid::from_raw(group))),
+                attributes.mode,
+            );
         }
         let mut mode = attributes.mode;
         if user != rustix::process::geteuid().as_raw() {
@@ -136,7 +154,8 @@ impl<'a> Root<'a> {
         rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))
             .map_err(|errno| failed(path, "set the mode of", errno))?;
         if let Some(times) = attributes.times() {
-            rustix::fs::futimens(&made, &times).map_err(|errno| failed(path, "set the time of", errno))?;
+            rustix::fs::futimens(&made, &times)
+                .map_err(|errno| failed(path, "set the time of", errno))?;
         }
         Ok(())
     }
@@ -161,11 +180,20 @@ mod tests {
             root.openat2.store(openat2, Ordering::Relaxed);
             root.open_folder(&path("a/b")).unwrap();
             root.open_folder(&path(".")).unwrap();
-            assert_eq!(root.open_folder(&path("a/missing")).unwrap_err(), Errno::NOENT);
-            assert_eq!(root.open_folder(&path("file/x")).unwrap_err(), Errno::NOTDIR);
+            assert_eq!(
+                root.open_folder(&path("a/missing")).unwrap_err(),
+                Errno::NOENT
+            );
+            assert_eq!(
+                root.open_folder(&path("file/x")).unwrap_err(),
+                Errno::NOTDIR
+            );
             for linked in ["link", "link/b"] {
                 let errno = root.open_folder(&path(linked)).unwrap_err();
-                assert!(matches!(errno, Errno::LOOP | Errno::NOTDIR), "{linked}: {errno}");
+                assert!(
+                    matches!(errno, Errno::LOOP | Errno::NOTDIR),
+                    "{linked}: {errno}"
+                );
             }
         }
     }

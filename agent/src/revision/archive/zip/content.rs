@@ -64,15 +64,22 @@ enum Decoder<'a> {
 impl<'a> Content<'a> {
     /// The content of `entry`, which begins at `position`.
     pub(super) fn open(bundle: &'a File, entry: &Entry<'_>, method: Method, position: u64) -> Self {
-        let capacity = BUFFER.min(usize::try_from(entry.packed).unwrap_or(BUFFER)).max(1);
-        let packed = BufReader::with_capacity(capacity, Source::at(bundle, position).take(entry.packed));
+        let capacity = BUFFER
+            .min(usize::try_from(entry.packed).unwrap_or(BUFFER))
+            .max(1);
+        let packed =
+            BufReader::with_capacity(capacity, Source::at(bundle, position).take(entry.packed));
         let decoder = match method {
             Method::Stored => Decoder::Stored(packed),
             Method::Deflate => Decoder::Deflate(DeflateDecoder::new(packed)),
             Method::Deflate64 => Decoder::Deflate64(Deflate64Decoder::with_buffer(packed)),
             Method::Bzip2 => Decoder::Bzip2(BzDecoder::new(packed)),
         };
-        Self { decoder, expected: entry.crc, crc: Crc::new() }
+        Self {
+            decoder,
+            expected: entry.crc,
+            crc: Crc::new(),
+        }
     }
 
     /// Fails if there is more content, or if the content differs from the original.
@@ -87,7 +94,11 @@ impl<'a> Content<'a> {
         if !packed.fill_buf()?.is_empty() {
             return invalid("bytes follow its compressed content, which would be dropped");
         }
-        if self.crc.sum() == self.expected { Ok(()) } else { invalid("its checksum is wrong") }
+        if self.crc.sum() == self.expected {
+            Ok(())
+        } else {
+            invalid("its checksum is wrong")
+        }
     }
 }
 

@@ -62,7 +62,10 @@ struct End {
 
 impl Directory {
     pub(super) fn read(bundle: &File) -> Result<Self, UnpackError> {
-        let unreadable = |source| UnpackError::Read { kind: BundleType::Zip, source };
+        let unreadable = |source| UnpackError::Read {
+            kind: BundleType::Zip,
+            source,
+        };
         let (end, behind) = find_end(bundle)?;
         if end.size > MAX_DIRECTORY {
             return Err(contradiction("its size is more than 64 MiB"));
@@ -79,9 +82,17 @@ impl Directory {
         let starts = entries(&bytes)?;
         let found = starts.len() as u64;
         if found != end.count && !(end.short_count && found & 0xffff == end.count) {
-            return Err(contradiction("it does not have as many entries as the end record counts"));
+            return Err(contradiction(
+                "it does not have as many entries as the end record counts",
+            ));
         }
-        Ok(Self { bytes, starts, position, shift, behind })
+        Ok(Self {
+            bytes,
+            starts,
+            position,
+            shift,
+            behind,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -102,7 +113,10 @@ fn entries(bytes: &[u8]) -> Result<Vec<u32>, UnpackError> {
     let mut at = 0;
     while at < bytes.len() {
         let rest = &bytes[at..];
-        if rest.starts_with(SIGNATURE_MARK) && rest.len() >= 6 && rest.len() == 6 + u16_at(rest, 4) as usize {
+        if rest.starts_with(SIGNATURE_MARK)
+            && rest.len() >= 6
+            && rest.len() == 6 + u16_at(rest, 4) as usize
+        {
             break;
         }
         let Some(entry) = Entry::parse(rest) else {
@@ -116,25 +130,43 @@ fn entries(bytes: &[u8]) -> Result<Vec<u32>, UnpackError> {
 
 /// Finds the last end record, and the 64-bit records in front of it.
 fn find_end(bundle: &File) -> Result<(End, Behind), UnpackError> {
-    let unreadable = |source| UnpackError::Read { kind: BundleType::Zip, source };
+    let unreadable = |source| UnpackError::Read {
+        kind: BundleType::Zip,
+        source,
+    };
     let length = bundle.metadata().map_err(unreadable)?.len();
     let from = length.saturating_sub(MAX_BEHIND + END as u64);
     let mut tail = vec![0; (length - from) as usize];
     read_whole(bundle, from, &mut tail).map_err(unreadable)?;
     let Some(at) = tail.windows(4).rposition(|window| window == END_MARK) else {
         let missing = "it has no end record, so it is truncated or no zip";
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, missing)));
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::InvalidData,
+            missing,
+        )));
     };
     let record = &tail[at..];
     if record.len() < END || record.len() - END < u16_at(record, 20) as usize {
-        return Err(unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, "its end record is truncated")));
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "its end record is truncated",
+        )));
     }
     let comment = u16_at(record, 20) as usize;
     if any_mark(&record[END..]) {
-        return Err(contradiction("behind the end record is what another reader would take for entries"));
+        return Err(contradiction(
+            "behind the end record is what another reader would take for entries",
+        ));
     }
-    let behind = if record.len() == END + comment { Behind::Nothing } else { Behind::Bytes };
-    if [u16_at(record, 4), u16_at(record, 6)].iter().any(|disk| !matches!(disk, 0 | 0xffff)) {
+    let behind = if record.len() == END + comment {
+        Behind::Nothing
+    } else {
+        Behind::Bytes
+    };
+    if [u16_at(record, 4), u16_at(record, 6)]
+        .iter()
+        .any(|disk| !matches!(disk, 0 | 0xffff))
+    {
         return Err(contradiction("the zip is one of several volumes"));
     }
     let position = from + at as u64;
@@ -163,8 +195,13 @@ fn find_end(bundle: &File) -> Result<(End, Behind), UnpackError> {
 
 /// Returns the 64-bit end record, if a locator in front of the end record at `position` leads to one.
 fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
-    let Some(locator_at) = position.checked_sub(LOCATOR as u64) else { return Ok(None) };
-    let unreadable = |source| UnpackError::Read { kind: BundleType::Zip, source };
+    let Some(locator_at) = position.checked_sub(LOCATOR as u64) else {
+        return Ok(None);
+    };
+    let unreadable = |source| UnpackError::Read {
+        kind: BundleType::Zip,
+        source,
+    };
     let mut locator = [0; LOCATOR];
     read_whole(bundle, locator_at, &mut locator).map_err(unreadable)?;
     if !locator.starts_with(LOCATOR_MARK) {
@@ -177,23 +214,37 @@ fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
     let at = at.ok_or_else(|| contradiction("its end record of 64 bits is missing"))?;
     read_whole(bundle, at, &mut record).map_err(unreadable)?;
     if !record.starts_with(END_64_MARK) || u64_at(&record, 4) != END_64 as u64 - 12 {
-        return Err(contradiction("its end record of 64 bits is not where the locator says"));
+        return Err(contradiction(
+            "its end record of 64 bits is not where the locator says",
+        ));
     }
     if u64_at(&locator, 8) > at {
-        return Err(contradiction("its end record of 64 bits is not where the locator says"));
+        return Err(contradiction(
+            "its end record of 64 bits is not where the locator says",
+        ));
     }
     let (offset, size) = (u64_at(&record, 48), u64_at(&record, 40));
     // The locator's offset counts from the same byte as the record's.
     if offset.checked_add(size) != Some(u64_at(&locator, 8)) {
-        return Err(contradiction("its end record of 64 bits is not directly behind it"));
+        return Err(contradiction(
+            "its end record of 64 bits is not directly behind it",
+        ));
     }
-    Ok(Some(End { position: at, count: u64_at(&record, 32), short_count: false, size, offset }))
+    Ok(Some(End {
+        position: at,
+        count: u64_at(&record, 32),
+        short_count: false,
+        size,
+        offset,
+    }))
 }
 
 /// Whether `bytes` contain a signature that a scanning reader would take for a part of a zip.
 pub(super) fn any_mark(bytes: &[u8]) -> bool {
     let marks = [LOCAL_MARK, ENTRY_MARK, END_MARK, END_64_MARK];
-    bytes.windows(4).any(|window| window[0] == b'P' && marks.iter().any(|mark| window == *mark))
+    bytes
+        .windows(4)
+        .any(|window| window[0] == b'P' && marks.iter().any(|mark| window == *mark))
 }
 
 pub(super) fn read_whole(bundle: &File, at: u64, buffer: &mut [u8]) -> io::Result<()> {

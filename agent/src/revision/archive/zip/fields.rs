@@ -73,7 +73,8 @@ impl<'a> Fields<'a> {
         let value = self.find(UNICODE_PATH)?;
         let mut crc = flate2::Crc::new();
         crc.update(name);
-        (value.first() == Some(&1) && value.len() > 5 && u32_at(value, 1) == crc.sum()).then(|| &value[5..])
+        (value.first() == Some(&1) && value.len() > 5 && u32_at(value, 1) == crc.sum())
+            .then(|| &value[5..])
     }
 
     /// The modification time: that of Unix, else that of Windows.
@@ -81,7 +82,9 @@ impl<'a> Fields<'a> {
         let mut ntfs = None;
         for (kind, value) in self {
             match kind {
-                UNIX_TIMES if value.len() >= 5 && value[0] & 1 != 0 => return Some(unix_time(value, 1)),
+                UNIX_TIMES if value.len() >= 5 && value[0] & 1 != 0 => {
+                    return Some(unix_time(value, 1));
+                }
                 OLD_UNIX_TIMES if value.len() >= 8 => return Some(unix_time(value, 4)),
                 // Four reserved bytes, then attributes in a form of their own; the first has the times.
                 NTFS if value.len() >= 16 && u16_at(value, 4) == 1 && u64_at(value, 8) > 0 => {
@@ -100,7 +103,10 @@ impl<'a> Fields<'a> {
 
 /// A signed 32-bit number, as unzip reads it.
 fn unix_time(value: &[u8], at: usize) -> Timespec {
-    Timespec { tv_sec: u32_at(value, at).cast_signed().into(), tv_nsec: 0 }
+    Timespec {
+        tv_sec: u32_at(value, at).cast_signed().into(),
+        tv_nsec: 0,
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +118,9 @@ mod tests {
         let field = |values: &[u64]| {
             let length = (8 * values.len()) as u16;
             let mut bytes = [WIDE.to_le_bytes(), length.to_le_bytes()].concat();
-            values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+            values
+                .iter()
+                .for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
             bytes
         };
         let max = u32::MAX;

@@ -27,8 +27,11 @@ pub(super) fn check(bundle: &File, directory: &Directory) -> Result<Vec<u64>, Un
     for index in 0..directory.len() {
         let entry = directory.entry(index)?;
         let name = || EntryName::new(entry.name);
-        let local = Local::read(bundle, directory, &entry)
-            .map_err(|source| UnpackError::ReadEntry { entry: name(), source })?;
+        let local =
+            Local::read(bundle, directory, &entry).map_err(|source| UnpackError::ReadEntry {
+                entry: name(),
+                source,
+            })?;
         let local = local.map_err(|problem| Refusal::Contradiction { problem }.of(name()))?;
         contents.push(local.content);
         spans.push((local.start, local.end));
@@ -65,10 +68,14 @@ impl Local {
     ) -> io::Result<Result<Self, &'static str>> {
         let mut header = [0; HEADER];
         let Some(start) = entry.offset.checked_add(directory.shift) else {
-            return Ok(Err("the directory names a place for it that is behind the end"));
+            return Ok(Err(
+                "the directory names a place for it that is behind the end",
+            ));
         };
         if start.saturating_add(HEADER as u64) > directory.position {
-            return Ok(Err("the directory names a place for it that is behind the end"));
+            return Ok(Err(
+                "the directory names a place for it that is behind the end",
+            ));
         }
         read_whole(bundle, start, &mut header)?;
         if !header.starts_with(HEADER_MARK) {
@@ -79,7 +86,10 @@ impl Local {
         read_whole(bundle, start + HEADER as u64, &mut texts)?;
         let (name, extra) = texts.split_at(name);
         let content = start + (HEADER + texts.len()) as u64;
-        let Some(end) = content.checked_add(entry.packed).filter(|end| *end <= directory.position) else {
+        let Some(end) = content
+            .checked_add(entry.packed)
+            .filter(|end| *end <= directory.position)
+        else {
             return Ok(Err("its content reaches into the directory"));
         };
         if name != entry.name {
@@ -88,7 +98,11 @@ impl Local {
         if u16_at(&header, 8) != entry.method || u16_at(&header, 6) & 1 != entry.flags & 1 {
             return Ok(Err("its own header names another method"));
         }
-        let (crc, packed, size) = (u32_at(&header, 14), u32_at(&header, 18), u32_at(&header, 22));
+        let (crc, packed, size) = (
+            u32_at(&header, 14),
+            u32_at(&header, 18),
+            u32_at(&header, 22),
+        );
         let Some([size, packed]) = Fields(extra).widened([size, packed]) else {
             return Ok(Err("its own header has no sizes"));
         };
@@ -99,7 +113,11 @@ impl Local {
                 0 => 0,
                 _ => descriptor(bundle, directory, entry, end)?.unwrap_or(0),
             };
-            return Ok(Ok(Self { start, content, end: end + length }));
+            return Ok(Ok(Self {
+                start,
+                content,
+                end: end + length,
+            }));
         }
         let described_behind = entry.flags & u16_at(&header, 6) & DESCRIBED_BEHIND != 0;
         let open = |own: u64, expected: u64| own == expected || matches!(own, 0 | 0xffff_ffff);
@@ -111,14 +129,23 @@ impl Local {
             return Ok(Err("its own header names another size or checksum"));
         }
         Ok(match descriptor(bundle, directory, entry, end)? {
-            Some(length) => Ok(Self { start, content, end: end + length }),
+            Some(length) => Ok(Self {
+                start,
+                content,
+                end: end + length,
+            }),
             None => Err("what describes its content behind it names another size or checksum"),
         })
     }
 }
 
 /// Returns the length of the data descriptor behind the content that ends at `end`, if it agrees with the directory.
-fn descriptor(bundle: &File, directory: &Directory, entry: &Entry<'_>, end: u64) -> io::Result<Option<u64>> {
+fn descriptor(
+    bundle: &File,
+    directory: &Directory,
+    entry: &Entry<'_>,
+    end: u64,
+) -> io::Result<Option<u64>> {
     let room = (directory.position - end).min(DESCRIPTOR as u64) as usize;
     let mut bytes = [0; DESCRIPTOR];
     read_whole(bundle, end, &mut bytes[..room])?;
@@ -129,7 +156,8 @@ fn descriptor(bundle: &File, directory: &Directory, entry: &Entry<'_>, end: u64)
         let fields = &bytes[skip.min(room)..];
         let sizes = (entry.packed, entry.size);
         let wide = fields.len() >= 20 && (u64_at(fields, 4), u64_at(fields, 12)) == sizes;
-        let narrow = fields.len() >= 12 && (u32_at(fields, 4).into(), u32_at(fields, 8).into()) == sizes;
+        let narrow =
+            fields.len() >= 12 && (u32_at(fields, 4).into(), u32_at(fields, 8).into()) == sizes;
         if u32_at(fields, 0) == entry.crc && (wide || narrow) {
             return Ok(Some((skip + if wide { 20 } else { 12 }) as u64));
         }
@@ -145,13 +173,18 @@ fn check_gap(bundle: &File, from: u64, to: u64) -> Result<(), UnpackError> {
     let mut kept = 0;
     loop {
         let read = left.read(&mut buffer[kept..]);
-        let count = read.map_err(|source| UnpackError::Read { kind: BundleType::Zip, source })?;
+        let count = read.map_err(|source| UnpackError::Read {
+            kind: BundleType::Zip,
+            source,
+        })?;
         if count == 0 {
             return Ok(());
         }
         let filled = kept + count;
         if any_mark(&buffer[..filled]) {
-            return Err(contradiction("beside its entries is what another reader would take for one"));
+            return Err(contradiction(
+                "beside its entries is what another reader would take for one",
+            ));
         }
         // A signature may be cut in two.
         kept = filled.min(3);

@@ -41,7 +41,11 @@ pub(super) struct Planned {
 
 impl Planned {
     pub(super) fn attributes(&self) -> Attributes {
-        Attributes { mode: self.mode, owner: None, modified: self.modified }
+        Attributes {
+            mode: self.mode,
+            owner: None,
+            modified: self.modified,
+        }
     }
 }
 
@@ -83,20 +87,28 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
     let unix_mode = attributes >> 16;
     let kind = match FileType::from_raw_mode(unix_mode) {
         FileType::Symlink if names_folder => {
-            return Err(Refusal::Header { problem: "a symbolic link whose name ends like a folder's" });
+            return Err(Refusal::Header {
+                problem: "a symbolic link whose name ends like a folder's",
+            });
         }
         FileType::Symlink => FileType::Symlink,
         FileType::Directory => FileType::Directory,
         FileType::Fifo => return Err(Refusal::Special { kind: "a FIFO" }),
         FileType::Socket => return Err(Refusal::Special { kind: "a socket" }),
         FileType::CharacterDevice => {
-            return Err(Refusal::Special { kind: "a character device" });
+            return Err(Refusal::Special {
+                kind: "a character device",
+            });
         }
         FileType::BlockDevice => {
-            return Err(Refusal::Special { kind: "a block device" });
+            return Err(Refusal::Special {
+                kind: "a block device",
+            });
         }
         FileType::Unknown if unix_mode & TYPE != 0 && entry.system == UNIX => {
-            return Err(Refusal::UnknownType { code: unix_mode & TYPE });
+            return Err(Refusal::UnknownType {
+                code: unix_mode & TYPE,
+            });
         }
         FileType::RegularFile | FileType::Unknown if names_folder => FileType::Directory,
         FileType::RegularFile | FileType::Unknown => FileType::RegularFile,
@@ -111,7 +123,9 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
         return Err(Refusal::Encrypted);
     }
     if entry.flags & PATCH != 0 {
-        return Err(Refusal::Method { name: "patch data".to_owned() });
+        return Err(Refusal::Method {
+            name: "patch data".to_owned(),
+        });
     }
     let method = Method::of(entry.method).map_err(|name| Refusal::Method { name })?;
     let permissions = unix_mode & PERMISSIONS;
@@ -122,8 +136,20 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
         _ if attributes & DOS_READ_ONLY != 0 => 0o444,
         _ => 0o644,
     };
-    let modified = Fields(entry.extra).modified().or_else(|| dos_time(entry.date, entry.time));
-    Ok((path, Planned { index, kind, method, mode, size: entry.size, modified }))
+    let modified = Fields(entry.extra)
+        .modified()
+        .or_else(|| dos_time(entry.date, entry.time));
+    Ok((
+        path,
+        Planned {
+            index,
+            kind,
+            method,
+            mode,
+            size: entry.size,
+            modified,
+        },
+    ))
 }
 
 /// Returns the entry's name. An additional UTF-8 name counts if it only spells out what the code page abbreviates.
@@ -131,14 +157,21 @@ fn name<'a>(entry: &Entry<'a>) -> Result<&'a [u8], Refusal> {
     match Fields(entry.extra).unicode_path(entry.name) {
         None => Ok(entry.name),
         Some(unicode) if unicode == entry.name => Ok(unicode),
-        Some(unicode) if !entry.name.is_ascii() && std::str::from_utf8(unicode).is_ok() => Ok(unicode),
-        Some(_) => Err(Refusal::Contradiction { problem: "it has another name in UTF-8" }),
+        Some(unicode) if !entry.name.is_ascii() && std::str::from_utf8(unicode).is_ok() => {
+            Ok(unicode)
+        }
+        Some(_) => Err(Refusal::Contradiction {
+            problem: "it has another name in UTF-8",
+        }),
     }
 }
 
 /// Converts the separators of a DOS path to those of Unix. A drive letter makes it as absolute as a leading slash.
 fn slashed(path: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let slashed: Vec<u8> = path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
+    let slashed: Vec<u8> = path
+        .iter()
+        .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
+        .collect();
     match slashed.as_slice() {
         [_, b':', b'/', ..] => Err(Refusal::Absolute),
         _ => Ok(slashed),
@@ -156,8 +189,19 @@ fn described(kind: FileType) -> &'static str {
 /// A DOS time, read as UTC.
 fn dos_time(date: u16, time: u16) -> Option<Timespec> {
     let month = Month::try_from((date >> 5 & 0xf) as u8).ok()?;
-    let date = Date::from_calendar_date(1980 + i32::from(date >> 9), month, (date & 0x1f) as u8).ok()?;
-    let time = Time::from_hms((time >> 11) as u8, (time >> 5 & 0x3f) as u8, (time & 0x1f) as u8 * 2).ok()?;
-    let seconds = PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
-    Some(Timespec { tv_sec: seconds, tv_nsec: 0 })
+    let date =
+        Date::from_calendar_date(1980 + i32::from(date >> 9), month, (date & 0x1f) as u8).ok()?;
+    let time = Time::from_hms(
+        (time >> 11) as u8,
+        (time >> 5 & 0x3f) as u8,
+        (time & 0x1f) as u8 * 2,
+    )
+    .ok()?;
+    let seconds = PrimitiveDateTime::new(date, time)
+        .assume_utc()
+        .unix_timestamp();
+    Some(Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    })
 }

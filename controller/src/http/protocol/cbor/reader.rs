@@ -26,7 +26,10 @@ pub(super) struct Reader<'de> {
 
 impl<'de> Reader<'de> {
     pub(super) fn new(bytes: &'de [u8]) -> Self {
-        Reader { items: Decoder::new(bytes), depth: 0 }
+        Reader {
+            items: Decoder::new(bytes),
+            depth: 0,
+        }
     }
 
     pub(super) fn position(&self) -> usize {
@@ -45,7 +48,9 @@ impl<'de> Reader<'de> {
     /// Enters an item, until [`leave`](Self::leave).
     fn enter(&mut self) -> Result<(), Error> {
         if self.depth == MAX_DEPTH {
-            return Err(Error::custom(format_args!("there are more than {MAX_DEPTH} items in each other")));
+            return Err(Error::custom(format_args!(
+                "there are more than {MAX_DEPTH} items in each other"
+            )));
         }
         self.depth += 1;
         Ok(())
@@ -57,7 +62,9 @@ impl<'de> Reader<'de> {
 
     fn text(&mut self) -> Result<Cow<'de, str>, Error> {
         match self.items.datatype()? {
-            Type::StringIndef => Ok(Cow::Owned(self.items.str_iter()?.collect::<Result<_, _>>()?)),
+            Type::StringIndef => Ok(Cow::Owned(
+                self.items.str_iter()?.collect::<Result<_, _>>()?,
+            )),
             _ => Ok(Cow::Borrowed(self.items.str()?)),
         }
     }
@@ -217,7 +224,11 @@ struct Items<'a, 'de> {
 
 impl<'a, 'de> Items<'a, 'de> {
     fn new(reader: &'a mut Reader<'de>, length: Option<u64>) -> Self {
-        Items { reader, length, taken: 0 }
+        Items {
+            reader,
+            length,
+            taken: 0,
+        }
     }
 
     fn is_over(&mut self) -> Result<bool, Error> {
@@ -240,7 +251,11 @@ impl<'a, 'de> Items<'a, 'de> {
     }
 
     fn next<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
-        if self.is_over()? { Ok(None) } else { seed.deserialize(&mut *self.reader).map(Some) }
+        if self.is_over()? {
+            Ok(None)
+        } else {
+            seed.deserialize(&mut *self.reader).map(Some)
+        }
     }
 }
 
@@ -248,7 +263,10 @@ impl<'a, 'de> Items<'a, 'de> {
 impl<'de> SeqAccess<'de> for Items<'_, 'de> {
     type Error = Error;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Error> {
         self.next(seed)
     }
 }
@@ -256,7 +274,10 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
 impl<'de> MapAccess<'de> for Items<'_, 'de> {
     type Error = Error;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Error> {
         self.next(seed)
     }
 

@@ -23,7 +23,9 @@ impl Writer {
 
 /// No shape of the API consists of this.
 fn foreign<T>(what: &str) -> Result<T, Error> {
-    Err(Error::custom(format_args!("{what} has no form in RPC v2 CBOR")))
+    Err(Error::custom(format_args!(
+        "{what} has no form in RPC v2 CBOR"
+    )))
 }
 
 /// Writers of scalars: serde's method, its type, and the encoder's method.
@@ -97,7 +99,10 @@ impl<'a> Serializer for &'a mut Writer {
             Some(length) => self.0.array(length as u64)?,
             None => self.0.begin_array()?,
         };
-        Ok(Items { writer: self, open: length.is_none() })
+        Ok(Items {
+            writer: self,
+            open: length.is_none(),
+        })
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Items<'a>, Error> {
@@ -105,7 +110,10 @@ impl<'a> Serializer for &'a mut Writer {
             Some(length) => self.0.map(length as u64)?,
             None => self.0.begin_map()?,
         };
-        Ok(Items { writer: self, open: length.is_none() })
+        Ok(Items {
+            writer: self,
+            open: length.is_none(),
+        })
     }
 
     fn serialize_struct(self, _: &'static str, length: usize) -> Result<Items<'a>, Error> {
@@ -120,7 +128,12 @@ impl<'a> Serializer for &'a mut Writer {
         foreign(name)
     }
 
-    fn serialize_unit_variant(self, name: &'static str, _: u32, _: &'static str) -> Result<(), Error> {
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<(), Error> {
         foreign(name)
     }
 
@@ -221,7 +234,11 @@ impl SerializeStruct for Items<'_> {
     type Ok = ();
     type Error = Error;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
         name.serialize(&mut *self.writer)?;
         value.serialize(&mut *self.writer)
     }

@@ -18,7 +18,10 @@ use crate::script::process::order::Order;
 /// The number of attempts, [`PAUSE`] apart, to start a script whose file is open for writing (ETXTBSY): another child
 /// that is just being started in the agent can hold a copy of the handle that unpacked it for a moment.
 const BUSY_ROUNDS: usize = 50;
-const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 
 /// Starts the script; the error is the operating system's.
 pub(super) fn start(order: &Order, environment: &[(OsString, OsString)]) -> io::Result<Pid> {
@@ -26,7 +29,9 @@ pub(super) fn start(order: &Order, environment: &[(OsString, OsString)]) -> io::
     let mut attempts = 0..BUSY_ROUNDS;
     loop {
         match image.start() {
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && attempts.next().is_some() => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ETXTBSY) && attempts.next().is_some() =>
+            {
                 let _ = rustix::thread::nanosleep(&PAUSE);
             }
             started => return started,
@@ -52,10 +57,12 @@ impl Image {
             variable.push(value);
             variable
         });
-        let account = order
-            .account
-            .as_ref()
-            .map(|account| (rustix::fs::Uid::from_raw(account.uid), rustix::fs::Gid::from_raw(account.gid)));
+        let account = order.account.as_ref().map(|account| {
+            (
+                rustix::fs::Uid::from_raw(account.uid),
+                rustix::fs::Gid::from_raw(account.gid),
+            )
+        });
         Ok(Self {
             command: Words::new(order.command.iter().cloned())?,
             shell: order.shell.clone().map(Words::new).transpose()?,
@@ -124,7 +131,12 @@ impl Image {
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
             // Rust programs ignore it.
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
         }
         Ok(())
     }
@@ -138,10 +150,16 @@ struct Words {
 
 impl Words {
     fn new(words: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
-        let strings: Result<Vec<CString>, _> =
-            words.into_iter().map(|word| CString::new(word.into_vec())).collect();
+        let strings: Result<Vec<CString>, _> = words
+            .into_iter()
+            .map(|word| CString::new(word.into_vec()))
+            .collect();
         let strings = strings?;
-        let pointers = strings.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
+        let pointers = strings
+            .iter()
+            .map(|word| word.as_ptr())
+            .chain([ptr::null()])
+            .collect();
         Ok(Self { strings, pointers })
     }
 
@@ -161,6 +179,10 @@ impl Words {
                 libc::execvpe(program.as_ptr(), argv, envp);
             }
         }
-        Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
+        Errno::from_raw_os_error(
+            io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EINVAL),
+        )
     }
 }

@@ -47,7 +47,10 @@ fn variable(line: &[u8]) -> Option<(OsString, OsString)> {
     let line = line.trim_ascii();
     let line = line.strip_prefix(b"export ").unwrap_or(line).trim_ascii();
     // A comment may follow a value, too.
-    let end = line.iter().position(|byte| *byte == b'#').unwrap_or(line.len());
+    let end = line
+        .iter()
+        .position(|byte| *byte == b'#')
+        .unwrap_or(line.len());
     let line = line[..end].trim_ascii();
     let (name, value) = line.split_at(line.iter().position(|byte| *byte == b'=')?);
     let mut value = &value[1..];
@@ -58,7 +61,10 @@ fn variable(line: &[u8]) -> Option<(OsString, OsString)> {
     if let Some(quote) = value.first().filter(|byte| matches!(byte, b'"' | b'\'')) {
         value = value[1..].strip_suffix(&[*quote]).unwrap_or(&value[1..]);
     }
-    Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
+    Some((
+        OsString::from_vec(name.to_vec()),
+        OsString::from_vec(value.to_vec()),
+    ))
 }
 
 #[cfg(test)]
@@ -81,6 +87,9 @@ mod tests {
             ("LONG", "onetwo"),
             ("URL", "http://x/?a=b"),
         ];
-        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(
+            found,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 }

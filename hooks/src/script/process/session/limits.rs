@@ -57,12 +57,24 @@ struct Owner<'a> {
 pub(super) fn apply(account: &Switch, warnings: &mut Vec<String>) {
     let is_member = |group: &str| {
         let group = Group::from_name(group).ok().flatten();
-        group.is_some_and(|group| account.groups.iter().any(|gid| Gid::from_raw(*gid) == group.gid))
+        group.is_some_and(|group| {
+            account
+                .groups
+                .iter()
+                .any(|gid| Gid::from_raw(*gid) == group.gid)
+        })
     };
-    let owner = Owner { name: &account.name, uid: account.uid, gids: &account.groups, is_member: &is_member };
+    let owner = Owner {
+        name: &account.name,
+        uid: account.uid,
+        gids: &account.groups,
+        is_member: &is_member,
+    };
     let texts: Vec<String> = files()
         .iter()
-        .map(|file| String::from_utf8_lossy(&read_up_to(file, MAX_FILE).unwrap_or_default()).into_owned())
+        .map(|file| {
+            String::from_utf8_lossy(&read_up_to(file, MAX_FILE).unwrap_or_default()).into_owned()
+        })
         .collect();
     for found in find(texts.iter().flat_map(|text| text.lines()), &owner) {
         if let Err(error) = set(found) {
@@ -85,7 +97,10 @@ fn files() -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "conf")
+        })
         .collect();
     more.sort();
     more.insert(0, FILE.into());
@@ -104,15 +119,22 @@ fn find<'a>(lines: impl Iterator<Item = &'a str>, owner: &Owner<'_>) -> Vec<Foun
             // This line exempts the user from all limits.
             ["-"] if rank >= Rank::Group => return Vec::new(),
             [kind, item, value] => {
-                let Some((item, amount)) =
-                    item_of(item).and_then(|(item, unit)| Some((item, Amount::read(value, item, unit)?)))
+                let Some((item, amount)) = item_of(item)
+                    .and_then(|(item, unit)| Some((item, Amount::read(value, item, unit)?)))
                 else {
                     continue;
                 };
-                let index = all.iter().position(|found| found.item == item).unwrap_or_else(|| {
-                    all.push(Found { item, soft: None, hard: None });
-                    all.len() - 1
-                });
+                let index = all
+                    .iter()
+                    .position(|found| found.item == item)
+                    .unwrap_or_else(|| {
+                        all.push(Found {
+                            item,
+                            soft: None,
+                            hard: None,
+                        });
+                        all.len() - 1
+                    });
                 let found = &mut all[index];
                 let take = |place: &mut Option<(Rank, Amount)>| {
                     if place.is_none_or(|(known, _)| known <= rank) {
@@ -192,10 +214,16 @@ impl Amount {
             Item::Priority => Some(Amount::Of(number()?.clamp(-20, 19))),
             // The kernel counts from the lowest priority (setrlimit(2)).
             Item::Limit(Resource::Nice) => Some(Amount::Of(20 - number()?.clamp(-20, 19))),
-            Item::Limit(_) if matches!(text, "unlimited" | "infinity" | "-1") => Some(Amount::Unlimited),
+            Item::Limit(_) if matches!(text, "unlimited" | "infinity" | "-1") => {
+                Some(Amount::Unlimited)
+            }
             Item::Limit(_) => {
                 let number = number().filter(|number| *number >= 0)?;
-                Some(number.checked_mul(unit).map_or(Amount::Unlimited, Amount::Of))
+                Some(
+                    number
+                        .checked_mul(unit)
+                        .map_or(Amount::Unlimited, Amount::Of),
+                )
             }
         }
     }
@@ -225,7 +253,13 @@ fn set(found: Found) -> rustix::io::Result<()> {
                 (Some(soft), Some(hard)) => Some(soft.min(hard)),
                 (soft, hard) => soft.or(hard),
             };
-            setrlimit(resource, Rlimit { current: soft, maximum: hard })
+            setrlimit(
+                resource,
+                Rlimit {
+                    current: soft,
+                    maximum: hard,
+                },
+            )
         }
     }
 }
@@ -235,7 +269,12 @@ mod tests {
     use super::*;
 
     fn of(text: &str, name: &str, uid: u32) -> Vec<String> {
-        let owner = Owner { name, uid, gids: &[uid, 50], is_member: &|group| group == "staff" };
+        let owner = Owner {
+            name,
+            uid,
+            gids: &[uid, 50],
+            is_member: &|group| group == "staff",
+        };
         find(text.lines(), &owner)
             .into_iter()
             .map(|Found { item, soft, hard }| {
@@ -251,12 +290,19 @@ mod tests {
 
     #[test]
     fn a_user_counts_more_than_a_group_and_a_group_more_than_everybody() {
-        let text =
-            "app soft nofile 777\n@staff - nofile 5000\n* hard nofile 888 # all\n@other hard nofile 9\n";
+        let text = "app soft nofile 777\n@staff - nofile 5000\n* hard nofile 888 # all\n@other hard nofile 9\n";
         assert_eq!(of(text, "app", 1234), ["Limit(Nofile) 777/5000"]);
-        assert_eq!(of(text, "root", 0), [] as [&str; 0], "groups and everybody do not mean root");
+        assert_eq!(
+            of(text, "root", 0),
+            [] as [&str; 0],
+            "groups and everybody do not mean root"
+        );
         assert_eq!(of("root - nofile 7", "root", 0), ["Limit(Nofile) 7/7"]);
-        assert_eq!(of("app - nofile 1\napp - nofile 2", "app", 1), ["Limit(Nofile) 2/2"], "the last counts");
+        assert_eq!(
+            of("app - nofile 1\napp - nofile 2", "app", 1),
+            ["Limit(Nofile) 2/2"],
+            "the last counts"
+        );
     }
 
     #[test]

@@ -43,7 +43,8 @@ struct Response {
     unused: c_int,
 }
 
-type Converse = unsafe extern "C" fn(c_int, *mut *const Message, *mut *mut Response, *mut c_void) -> c_int;
+type Converse =
+    unsafe extern "C" fn(c_int, *mut *const Message, *mut *mut Response, *mut c_void) -> c_int;
 
 #[repr(C)]
 struct Conversation {
@@ -53,7 +54,8 @@ struct Conversation {
 
 type Handle = *mut c_void;
 type WithFlags = unsafe extern "C" fn(Handle, c_int) -> c_int;
-type Start = unsafe extern "C" fn(*const c_char, *const c_char, *const Conversation, *mut Handle) -> c_int;
+type Start =
+    unsafe extern "C" fn(*const c_char, *const c_char, *const Conversation, *mut Handle) -> c_int;
 type SetItem = unsafe extern "C" fn(Handle, c_int, *const c_void) -> c_int;
 type GetEnvironment = unsafe extern "C" fn(Handle) -> *mut *mut c_char;
 type Explain = unsafe extern "C" fn(Handle, c_int) -> *const c_char;
@@ -125,19 +127,31 @@ impl Pam {
             )
         };
         let complaints = Box::into_raw(Box::<Vec<String>>::default());
-        let conversation = Conversation { converse, data: complaints.cast() };
+        let conversation = Conversation {
+            converse,
+            data: complaints.cast(),
+        };
         let mut handle = ptr::null_mut();
         // SAFETY: the strings and the conversation live during the call, which copies them; the conversation's data live as
         // long as the handle.
         let started = unsafe {
-            (library.start)(SERVICE.as_ptr(), name.as_ptr(), &raw const conversation, &raw mut handle)
+            (library.start)(
+                SERVICE.as_ptr(),
+                name.as_ptr(),
+                &raw const conversation,
+                &raw mut handle,
+            )
         };
         if started != SUCCESS {
             // SAFETY: no handle uses it, and it is freed once.
             drop(unsafe { Box::from_raw(complaints) });
             return Err(refused("PAM cannot be used", format!("error {started}")));
         }
-        let pam = Self { library, handle, complaints };
+        let pam = Self {
+            library,
+            handle,
+            complaints,
+        };
         // SAFETY: the handle is open, and PAM copies the item.
         unsafe { (pam.library.set_item)(handle, RUSER, c"root".as_ptr().cast()) };
         // Modules may add groups or tickets here. Nobody was authenticated, so a module may have none to give. SAFETY:
@@ -147,14 +161,21 @@ impl Pam {
         let opened = unsafe { (pam.library.open_session)(handle, SILENT) };
         if opened != SUCCESS {
             let mut reason = pam.error(opened);
-            pam.take_complaints().iter().for_each(|complaint| reason.push_str(&format!("; {complaint}")));
+            pam.take_complaints()
+                .iter()
+                .for_each(|complaint| reason.push_str(&format!("; {complaint}")));
             pam.end(opened);
             return Err(refused("the PAM session of su cannot be opened", reason));
         }
         let environment = pam.environment();
         let warnings = pam.take_complaints();
-        let warnings = warnings.iter().map(|text| format!("the PAM session of the user {user}: {text}"));
-        let opened = Opened { environment, warnings: warnings.collect() };
+        let warnings = warnings
+            .iter()
+            .map(|text| format!("the PAM session of the user {user}: {text}"));
+        let opened = Opened {
+            environment,
+            warnings: warnings.collect(),
+        };
         Ok(Some((pam, opened)))
     }
 
@@ -186,7 +207,10 @@ impl Pam {
                 let text = OsStr::from_bytes(CStr::from_ptr(*place).to_bytes());
                 if let Some(at) = text.as_bytes().iter().position(|byte| *byte == b'=') {
                     let (name, value) = (&text.as_bytes()[..at], &text.as_bytes()[at + 1..]);
-                    variables.push((OsStr::from_bytes(name).into(), OsStr::from_bytes(value).into()));
+                    variables.push((
+                        OsStr::from_bytes(name).into(),
+                        OsStr::from_bytes(value).into(),
+                    ));
                 }
                 libc::free((*place).cast());
                 place = place.add(1);
@@ -203,7 +227,9 @@ impl Pam {
             return format!("error {number}");
         }
         // SAFETY: as above.
-        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(text) }
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn take_complaints(&self) -> Vec<String> {
@@ -220,7 +246,10 @@ unsafe extern "C" fn converse(
     responses: *mut *mut Response,
     data: *mut c_void,
 ) -> c_int {
-    let Some(number) = usize::try_from(count).ok().filter(|_| (1..=MAX_MESSAGES).contains(&count)) else {
+    let Some(number) = usize::try_from(count)
+        .ok()
+        .filter(|_| (1..=MAX_MESSAGES).contains(&count))
+    else {
         return CONV_ERR;
     };
     // SAFETY: PAM passes as many messages as it states, and the session's own data. The module frees the answers.
@@ -230,7 +259,12 @@ unsafe extern "C" fn converse(
             let message = &**messages.add(index);
             match message.style {
                 ERROR_MSG if !message.text.is_null() => {
-                    complaints.push(CStr::from_ptr(message.text).to_string_lossy().trim().to_owned());
+                    complaints.push(
+                        CStr::from_ptr(message.text)
+                            .to_string_lossy()
+                            .trim()
+                            .to_owned(),
+                    );
                 }
                 ERROR_MSG | TEXT_INFO => {}
                 _ => return CONV_ERR,

@@ -16,7 +16,11 @@ pub(crate) struct Deployment {
 
 /// Deploys the folder or zip file `bundle` with `environment` (`NAME=value …`) added to the hooks' environment.
 pub(crate) fn deploy(world: &mut World, bundle: &str, environment: &str) -> Deployment {
-    let kind = if bundle.ends_with(".zip") { "zip" } else { "directory" };
+    let kind = if bundle.ends_with(".zip") {
+        "zip"
+    } else {
+        "directory"
+    };
     let command = format!(
         "{environment} timeout --kill-after=5 240 codedeploy-local --bundle-location {bundle} --type {kind}"
     );
@@ -26,8 +30,15 @@ pub(crate) fn deploy(world: &mut World, bundle: &str, environment: &str) -> Depl
         .lines()
         .find_map(|line| line.strip_prefix("Starting to execute deployment from within folder "))
         .unwrap_or_else(|| panic!("{command}: status {}\n{}", ran.status, ran.output));
-    let events = ran.output.lines().filter_map(event).map(str::to_owned).collect();
-    let log = world.say(&format!("cat {folder}/logs/scripts.log 2>/dev/null || true"));
+    let events = ran
+        .output
+        .lines()
+        .filter_map(event)
+        .map(str::to_owned)
+        .collect();
+    let log = world.say(&format!(
+        "cat {folder}/logs/scripts.log 2>/dev/null || true"
+    ));
     Deployment {
         id: folder.rsplit('/').next().unwrap_or_default().to_owned(),
         succeeded: ran.status == 0,
@@ -53,7 +64,10 @@ fn scripts(log: &str) -> Vec<Step> {
         if let Some(name) = entry.strip_prefix("LifecycleEvent - ") {
             event = name;
         } else if let Some(location) = entry.strip_prefix("Script - ") {
-            steps.push(Step { event: event.to_owned(), script: Some(location.to_owned()) });
+            steps.push(Step {
+                event: event.to_owned(),
+                script: Some(location.to_owned()),
+            });
         }
     }
     steps
@@ -63,29 +77,60 @@ impl Deployment {
     /// Checks that it succeeded with the events and scripts in `steps`, in that order.
     pub(crate) fn went_as(&self, steps: &[Step]) {
         assert!(self.succeeded, "{}", self.output);
-        assert!(self.output.contains("AppSpec file valid. Local deployment successful"), "{}", self.output);
+        assert!(
+            self.output
+                .contains("AppSpec file valid. Local deployment successful"),
+            "{}",
+            self.output
+        );
 
         let mut events: Vec<_> = steps.iter().map(|step| &step.event).collect();
         events.dedup();
-        let acted: Vec<_> = self.events.iter().filter(|event| self.acts(event)).collect();
-        assert_eq!(acted, events, "events differ from the README's table:\n{}", self.output);
+        let acted: Vec<_> = self
+            .events
+            .iter()
+            .filter(|event| self.acts(event))
+            .collect();
+        assert_eq!(
+            acted, events,
+            "events differ from the README's table:\n{}",
+            self.output
+        );
 
-        let scripts: Vec<_> = steps.iter().filter(|step| step.script.is_some()).cloned().collect();
-        assert_eq!(self.scripts, scripts, "scripts differ from the README's table:\n{}", self.output);
+        let scripts: Vec<_> = steps
+            .iter()
+            .filter(|step| step.script.is_some())
+            .cloned()
+            .collect();
+        assert_eq!(
+            self.scripts, scripts,
+            "scripts differ from the README's table:\n{}",
+            self.output
+        );
     }
 
     /// Checks that it failed in `script`, with a cause that contains `cause`.
     pub(crate) fn failed_in(&self, event: &str, script: &str, cause: &str) {
         assert!(!self.succeeded, "{}", self.output);
-        assert_eq!(self.events.last().map(String::as_str), Some(event), "{}", self.output);
+        assert_eq!(
+            self.events.last().map(String::as_str),
+            Some(event),
+            "{}",
+            self.output
+        );
         let last = self.scripts.last().and_then(|step| step.script.as_deref());
         assert_eq!(last, Some(script), "{}", self.output);
-        assert!(self.output.contains(cause), "{cause:?} is not in:\n{}", self.output);
+        assert!(
+            self.output.contains(cause),
+            "{cause:?} is not in:\n{}",
+            self.output
+        );
     }
 
     /// Whether `event` has an effect in this deployment.
     fn acts(&self, event: &str) -> bool {
-        ["DownloadBundle", "Install"].contains(&event) || self.scripts.iter().any(|step| step.event == event)
+        ["DownloadBundle", "Install"].contains(&event)
+            || self.scripts.iter().any(|step| step.event == event)
     }
 }
 

@@ -6,13 +6,17 @@ use super::world::World;
 
 /// Modes, owners, groups and paths of everything below `folder`, sorted by path.
 pub(crate) fn listing(world: &mut World, folder: &str) -> Vec<String> {
-    let listed = world.say(&format!("find {folder} -mindepth 1 -printf '%m %u %g %P\\n' | sort -k 4"));
+    let listed = world.say(&format!(
+        "find {folder} -mindepth 1 -printf '%m %u %g %P\\n' | sort -k 4"
+    ));
     listed.lines().map(str::to_owned).collect()
 }
 
 /// The access control list of `path`, one entry a line.
 pub(crate) fn acl(world: &mut World, path: &str) -> String {
-    world.say(&format!("getfacl --absolute-names --omit-header --no-effective {path}"))
+    world.say(&format!(
+        "getfacl --absolute-names --omit-header --no-effective {path}"
+    ))
 }
 
 /// The user of each process that runs `program`, a path.

@@ -34,14 +34,23 @@ pub(crate) fn text(example: &str) -> String {
 /// The steps of a deployment of `example` to a host that already has it.
 pub(crate) fn steps(example: &str) -> Vec<Step> {
     let text = text(example);
-    let table = text.lines().skip_while(|line| *line != "| Event | Script | What it does |").skip(2);
+    let table = text
+        .lines()
+        .skip_while(|line| *line != "| Event | Script | What it does |")
+        .skip(2);
     let steps: Vec<_> = table.map_while(step).collect();
-    assert!(!steps.is_empty(), "the README of {example} has no table of events");
+    assert!(
+        !steps.is_empty(),
+        "the README of {example} has no table of events"
+    );
     steps
 }
 
 fn step(line: &str) -> Option<Step> {
     let mut cells = line.strip_prefix("| ")?.split(" | ");
     let quoted = |cell: &str| Some(cell.strip_prefix('`')?.strip_suffix('`')?.to_owned());
-    Some(Step { event: quoted(cells.next()?)?, script: quoted(cells.next()?) })
+    Some(Step {
+        event: quoted(cells.next()?)?,
+        script: quoted(cells.next()?),
+    })
 }

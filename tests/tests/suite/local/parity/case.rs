@@ -31,5 +31,9 @@ pub(crate) const PLAIN: Case = Case {
 };
 
 /// The whole host of a deployment that copies `d` to `@/app`.
-pub(crate) const INSTALLED: &[&str] =
-    &["app/ 0755", "app/e/ 0755", r#"app/e/h 0644 "deeper""#, r#"app/g 0644 "deep""#];
+pub(crate) const INSTALLED: &[&str] = &[
+    "app/ 0755",
+    "app/e/ 0755",
+    r#"app/e/h 0644 "deeper""#,
+    r#"app/g 0644 "deep""#,
+];

@@ -87,7 +87,12 @@ pub(crate) const FILES: &[Case] = &[
         appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app, mode: 600, type: [file]}]\n",
         before: &[("app/g", "old")],
         options: &["-b", "retain"],
-        host: &["app/ 0755", "app/e/ 0755", r#"app/e/h 0600 "deeper""#, r#"app/g 0644 "old""#],
+        host: &[
+            "app/ 0755",
+            "app/e/ 0755",
+            r#"app/e/h 0600 "deeper""#,
+            r#"app/g 0644 "old""#,
+        ],
         ..PLAIN
     },
     Case {
@@ -131,23 +136,40 @@ pub(crate) const FILES: &[Case] = &[
     },
     Case {
         name: "a link to a file is copied as a link, whether or not its target exists",
-        bundle: &[("d/g", "deep"), ("d/l", "->g"), ("d/m", "->/nowhere/at all")],
+        bundle: &[
+            ("d/g", "deep"),
+            ("d/l", "->g"),
+            ("d/m", "->/nowhere/at all"),
+        ],
         appspec: "files: [{source: d, destination: @/app}]\n",
-        host: &["app/ 0755", r#"app/g 0644 "deep""#, "app/l -> g", "app/m -> /nowhere/at all"],
+        host: &[
+            "app/ 0755",
+            r#"app/g 0644 "deep""#,
+            "app/l -> g",
+            "app/m -> /nowhere/at all",
+        ],
         ..PLAIN
     },
     Case {
         name: "a destination behind an operator's link",
         appspec: "files: [{source: f, destination: @/current/app}]\n",
         before: &[("real/", ""), ("current", "->real")],
-        host: &["current -> real", "real/ 0755", "real/app/ 0755", r#"real/app/f 0644 "new""#],
+        host: &[
+            "current -> real",
+            "real/ 0755",
+            "real/app/ 0755",
+            r#"real/app/f 0644 "new""#,
+        ],
         ..PLAIN
     },
     Case {
         name: "names with spaces, quotes and letters of any alphabet",
         bundle: &[("my files/it's a \"ünïcode\" $(name)", "x")],
         appspec: "files: [{source: my files, destination: \"@/my app\"}]\n",
-        host: &["my app/ 0755", "my app/it's a \"ünïcode\" $(name) 0644 \"x\""],
+        host: &[
+            "my app/ 0755",
+            "my app/it's a \"ünïcode\" $(name) 0644 \"x\"",
+        ],
         ..PLAIN
     },
     Case {

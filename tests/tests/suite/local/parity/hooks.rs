@@ -5,7 +5,10 @@ use super::case::{Case, INSTALLED, PLAIN};
 pub(crate) const HOOKS: &[Case] = &[
     Case {
         name: "scripts run in their order with their output between",
-        bundle: &[("b.sh", "#!/bin/sh\necho b\n"), ("s/a.sh", "#!/bin/sh\necho wrong >&2\n")],
+        bundle: &[
+            ("b.sh", "#!/bin/sh\necho b\n"),
+            ("s/a.sh", "#!/bin/sh\necho wrong >&2\n"),
+        ],
         appspec: "hooks:\n  AfterInstall: [{location: /b.sh}, {location: s/a.sh, timeout: \"10\"}]\n  BeforeInstall: [{location: b.sh}]\n",
         log: &[
             "LifecycleEvent - BeforeInstall",
@@ -28,7 +31,11 @@ pub(crate) const HOOKS: &[Case] = &[
         ],
         appspec: "files: [{source: f, destination: @}]\nhooks:\n  BeforeInstall: [{location: a.sh}, {location: b.sh}]\n",
         failure: "failed at BeforeInstall in a.sh: Script at specified location: a.sh failed with exit code 3",
-        log: &["LifecycleEvent - BeforeInstall", "Script - a.sh", "[stdout]unfinished"],
+        log: &[
+            "LifecycleEvent - BeforeInstall",
+            "Script - a.sh",
+            "[stdout]unfinished",
+        ],
         ..PLAIN
     },
     Case {
@@ -41,7 +48,10 @@ pub(crate) const HOOKS: &[Case] = &[
     // Agent 1.8.1 splits the path at its spaces; agent 2 cannot run a script without a #! line.
     Case {
         name: "a script with spaces in its path, no #! line, and no permission to run",
-        bundle: &[("my scripts/a b.sh", "echo \"${0##*/}\" $LIFECYCLE_EVENT $#\n")],
+        bundle: &[(
+            "my scripts/a b.sh",
+            "echo \"${0##*/}\" $LIFECYCLE_EVENT $#\n",
+        )],
         appspec: "hooks:\n  ValidateService: [{location: \" my scripts/a b.sh \", runas: \"\"}]\n",
         log: &[
             "LifecycleEvent - ValidateService",
@@ -69,7 +79,10 @@ pub(crate) const HOOKS: &[Case] = &[
     },
     Case {
         name: "escape sequences do not reach the log, tabs do",
-        bundle: &[("a.sh", "#!/bin/sh\nprintf '\\033[31mred\\033[0m\\ttab\\r\\n\\n\\377\\n'\n")],
+        bundle: &[(
+            "a.sh",
+            "#!/bin/sh\nprintf '\\033[31mred\\033[0m\\ttab\\r\\n\\n\\377\\n'\n",
+        )],
         appspec: "hooks:\n  AfterInstall: [{location: a.sh}]\n",
         log: &[
             "LifecycleEvent - AfterInstall",
@@ -91,7 +104,11 @@ pub(crate) const HOOKS: &[Case] = &[
         ],
         appspec: "hooks:\n  AfterInstall: [{location: nothing.sh}]\n",
         options: &["-A", "deploy/other.yml", "-e", "ValidateService"],
-        log: &["LifecycleEvent - ValidateService", "Script - a.sh", "[stdout]other"],
+        log: &[
+            "LifecycleEvent - ValidateService",
+            "Script - a.sh",
+            "[stdout]other",
+        ],
         ..PLAIN
     },
     Case {
@@ -122,7 +139,11 @@ pub(crate) const HOOKS: &[Case] = &[
         name: "a location with .. that stays inside, and a timeout in another form",
         bundle: &[("s/a.sh", "#!/bin/sh\necho ran\n"), ("d/g", "x")],
         appspec: "hooks:\n  AfterInstall: [{location: d/../s/a.sh, timeout: 0x12C, sudo: 1}]\n",
-        log: &["LifecycleEvent - AfterInstall", "Script - d/../s/a.sh", "[stdout]ran"],
+        log: &[
+            "LifecycleEvent - AfterInstall",
+            "Script - d/../s/a.sh",
+            "[stdout]ran",
+        ],
         ..PLAIN
     },
     Case {

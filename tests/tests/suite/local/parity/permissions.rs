@@ -6,19 +6,34 @@ pub(crate) const PERMISSIONS: &[Case] = &[
     Case {
         name: "two stars mean everything below the object, and not the object",
         appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app/, mode: 700}]\n",
-        host: &["app/ 0755", "app/e/ 0700", r#"app/e/h 0700 "deeper""#, r#"app/g 0700 "deep""#],
+        host: &[
+            "app/ 0755",
+            "app/e/ 0700",
+            r#"app/e/h 0700 "deeper""#,
+            r#"app/g 0700 "deep""#,
+        ],
         ..PLAIN
     },
     Case {
         name: "a parent of the destination that the Install makes is below its own parent",
         appspec: "files: [{source: f, destination: @/a/b/c}]\npermissions: [{object: @/a, type: [directory], mode: 711}]\n",
-        host: &["a/ 0755", "a/b/ 0711", "a/b/c/ 0711", r#"a/b/c/f 0644 "new""#],
+        host: &[
+            "a/ 0755",
+            "a/b/ 0711",
+            "a/b/c/ 0711",
+            r#"a/b/c/f 0644 "new""#,
+        ],
         ..PLAIN
     },
     Case {
         name: "type chooses files or folders",
         appspec: "files: [{source: d, destination: @/app}]\npermissions:\n- {object: @/app, type: [file], mode: 640}\n- {object: @/app, type: [directory], mode: 750}\n",
-        host: &["app/ 0755", "app/e/ 0750", r#"app/e/h 0640 "deeper""#, r#"app/g 0640 "deep""#],
+        host: &[
+            "app/ 0755",
+            "app/e/ 0750",
+            r#"app/e/h 0640 "deeper""#,
+            r#"app/g 0640 "deep""#,
+        ],
         ..PLAIN
     },
     Case {
@@ -48,7 +63,12 @@ pub(crate) const PERMISSIONS: &[Case] = &[
         name: "except does not reach below direct children",
         bundle: &[("d/e/c.tmp", "5"), ("d/c.tmp", "6")],
         appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app, except: [\"*.tmp\"], type: [file], mode: 600}]\n",
-        host: &["app/ 0755", r#"app/c.tmp 0644 "6""#, "app/e/ 0755", r#"app/e/c.tmp 0600 "5""#],
+        host: &[
+            "app/ 0755",
+            r#"app/c.tmp 0644 "6""#,
+            "app/e/ 0755",
+            r#"app/e/c.tmp 0600 "5""#,
+        ],
         ..PLAIN
     },
     Case {
@@ -62,7 +82,12 @@ pub(crate) const PERMISSIONS: &[Case] = &[
     Case {
         name: "a mode with a leading zero is octal, with or without quotes",
         appspec: "files: [{source: d, destination: @/app}]\npermissions:\n- {object: @/app/g, mode: 0600}\n- {object: @/app/e/h, mode: \"0640\"}\n",
-        host: &["app/ 0755", "app/e/ 0755", r#"app/e/h 0640 "deeper""#, r#"app/g 0600 "deep""#],
+        host: &[
+            "app/ 0755",
+            "app/e/ 0755",
+            r#"app/e/h 0640 "deeper""#,
+            r#"app/g 0600 "deep""#,
+        ],
         ..PLAIN
     },
     Case {
@@ -125,7 +150,12 @@ pub(crate) const PERMISSIONS: &[Case] = &[
     Case {
         name: "an object with ..",
         appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app/e/../g, mode: 600}]\n",
-        host: &["app/ 0755", "app/e/ 0755", r#"app/e/h 0644 "deeper""#, r#"app/g 0600 "deep""#],
+        host: &[
+            "app/ 0755",
+            "app/e/ 0755",
+            r#"app/e/h 0644 "deeper""#,
+            r#"app/g 0600 "deep""#,
+        ],
         ..PLAIN
     },
 ];
