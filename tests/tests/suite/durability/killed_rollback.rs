@@ -85,7 +85,7 @@ impl Host {
         }
     }
 
-    /// What is wrong with the scripts that ran.
+    /// Returns the mistakes in the list of scripts that ran.
     fn scripts(&self, interrupted: &[String]) -> Result<(), String> {
         let notes = text(&self.lone, "notes");
         for script in [
