@@ -392,7 +392,7 @@ mod tests {
             ("endpoint: https://box/path", "not a URL"),
             (
                 "endpoint: http://box\ntls: {self_signed: true}",
-                "https:// alone",
+                "only https://",
             ),
             ("tls: {certificate: /c.pem}", "without tls.key"),
             ("tls: {key: /k.pem}", "without tls.certificate"),

@@ -266,7 +266,7 @@ mod tests {
             .unwrap();
         let text = migrated(connection, &path).unwrap_err().to_string();
         assert!(
-            text.contains("no room is left") && text.contains(path.to_str().unwrap()),
+            text.contains("is full") && text.contains(path.to_str().unwrap()),
             "{text}"
         );
     }

@@ -293,7 +293,7 @@ mod tests {
             root: root.map(PathBuf::from),
         };
         let cases = [
-            (vec![], vec![], None, Verdict::Ok, "none"),
+            (vec![], vec![], None, Verdict::Ok, "no other agent"),
             (
                 vec![agent(true, Some("/other"))],
                 vec![],
@@ -306,7 +306,7 @@ mod tests {
                 vec![],
                 None,
                 Verdict::Ok,
-                "none",
+                "no other agent",
             ),
             (
                 vec![agent(false, None)],

@@ -259,7 +259,7 @@ mod tests {
                 503,
                 "ServiceUnavailable",
                 Verdict::Warning,
-                Some("in trouble"),
+                Some("internal problem"),
             ),
             (
                 404,

@@ -104,7 +104,7 @@ mod tests {
                 pins(&[here]),
                 Some("<html>".to_owned()),
                 Verdict::Warning,
-                "no key",
+                "announces no signing key",
             ),
             (pins(&[here]), None, Verdict::Ok, "does not announce"),
             (SignerTrust::Anyone, Some(said(&[here])), Verdict::Ok, "any"),
