@@ -1,11 +1,12 @@
-//! A rollback by hand that is killed at a system call is finished after the next start: the host has the revision of before,
+//! A rollback that is killed at a system call is finished after the next start: the host has the revision of before,
 //! whose scripts are not run again where they ran to their end.
 
 use std::fs;
 
 use codedeploy_tests::pair::Found;
 use codedeploy_tests::programs::Programs;
-use codedeploy_tests::strike::Strike;
+use codedeploy_tests::strike::{Report, Strike};
+use codedeploy_tests::stub::Completion;
 use codedeploy_tests::stub::lone::Lone;
 use codedeploy_tests::sweep::{self, Tally, sweep};
 use codedeploy_tests::wait;
@@ -28,26 +29,80 @@ struct Deployments {
 }
 
 impl Host {
-    async fn several() -> Vec<Self> {
+    /// Hosts with `more` lines in their configurations.
+    async fn several(more: &str) -> Vec<Self> {
         let host = async || Self {
-            lone: Lone::start("").await,
+            lone: Lone::start(more).await,
             deployments: 0,
         };
         futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| host())).await
     }
 
-    /// Deploys version 1, and then version 2.
-    async fn deploy(&mut self) -> Deployments {
+    /// Deploys version 1, and then version 2 as far as these events; its ValidateService is `validate`.
+    async fn deploy(&mut self, validate: &str, events: &[&str]) -> Deployments {
         let mut ids = Vec::new();
-        for version in ["v1", "v2"] {
+        for (version, validate, events) in [("v1", "true", &ALL[..]), ("v2", validate, events)] {
             self.deployments += 1;
             ids.push(format!("d-{}", self.deployments));
-            let files = revision(&self.lone, version, "true", "true");
-            deployed(&self.lone, &ids[ids.len() - 1], &files, &ALL).await;
+            let files = revision(&self.lone, version, "true", validate);
+            deployed(&self.lone, &ids[ids.len() - 1], &files, events).await;
         }
         let _ = fs::remove_file(self.lone.path("notes"));
         let [before, last] = ids.try_into().unwrap();
         Deployments { before, last }
+    }
+
+    /// Performs a ValidateService that fails, with an agent under a strike and, when that one has ended, with another.
+    async fn validate_under(&mut self, strike: &Strike, deployments: &Deployments) -> Validated {
+        self.end().await;
+        let report = self.lone.path("report");
+        let _ = fs::remove_file(&report);
+        let mut polls = self.polls();
+        self.lone.start_under(strike, &report);
+        let command = format!("{}/ValidateService", deployments.last);
+        let mut interrupted = Vec::new();
+        let mut is_delivered = false;
+        let outcomes = wait::until(&format!("an outcome of {command}"), async || {
+            if self.lone.agent.ended().is_some() {
+                interrupted = self.interrupted();
+                polls = self.polls();
+                self.lone.restart();
+                // A service delivers again what nobody has answered.
+                is_delivered = false;
+            }
+            // The first poll may be held open for an agent that has ended; it gets no command.
+            if !is_delivered && self.polls() >= polls + 2 {
+                self.lone.command(&deployments.last, "ValidateService");
+                is_delivered = true;
+            }
+            let outcomes = self.lone.stub.completions(&command);
+            if outcomes.is_empty() {
+                Err((self.lone.agent.output(), self.lone.log()))
+            } else {
+                Ok(outcomes)
+            }
+        })
+        .await;
+        self.end().await;
+        self.lone.restart();
+        let report = wait::until("the calls are counted", async || {
+            Report::read(&report).ok_or(())
+        })
+        .await;
+        Validated {
+            report,
+            outcomes,
+            interrupted,
+        }
+    }
+
+    async fn end(&mut self) {
+        self.lone.agent.signal("TERM").await;
+        wait::until("the agent ends", async || self.lone.agent.ended().ok_or(())).await;
+    }
+
+    fn polls(&self) -> usize {
+        self.lone.stub.requests("PollHostCommand").len()
     }
 
     /// The events whose scripts were begun by a rollback, and did not end as far as anybody knows.
@@ -107,9 +162,84 @@ impl Host {
     }
 }
 
+/// A ValidateService whose agent was killed.
+struct Validated {
+    report: Report,
+    /// The outcomes that the service received.
+    outcomes: Vec<Completion>,
+    interrupted: Vec<String>,
+}
+
+impl Validated {
+    /// Returns the mistake in what the service received.
+    fn outcome(&self, before: &str) -> Result<(), String> {
+        let back = format!("this host was rolled back: the files of {before} are installed again");
+        for outcome in &self.outcomes {
+            let failed = outcome.error_code == 4 && outcome.message.contains("exit code 3");
+            let last = outcome.log.lines().last().unwrap_or_default();
+            if !(failed || outcome.error_code == 7) || !last.starts_with(&back) {
+                return Err(format!("{outcome:?}"));
+            }
+        }
+        let code = self.outcomes[0].error_code;
+        if self
+            .outcomes
+            .iter()
+            .all(|outcome| outcome.error_code == code)
+        {
+            Ok(())
+        } else {
+            Err(format!("several outcomes: {:?}", self.outcomes))
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_on_failure_that_is_killed_is_finished_and_reported() {
+    let mut hosts = Host::several("rollback_on_failure: true\n").await;
+    let first = &mut hosts[0];
+    let deployments = first.deploy("exit 3", &ALL[..3]).await;
+    let counted = first.validate_under(&Strike::COUNT, &deployments).await;
+    counted.outcome(&deployments.before).unwrap();
+    let numbers = sweep::points(&counted.report, 1..=counted.report.calls.len(), 24);
+    let tally = Tally::new("`codedeploy-agent` killed at a system call while it rolls back");
+    sweep(
+        hosts,
+        sweep::kills(numbers),
+        async |host: &mut Host, strike| {
+            let deployments = host.deploy("exit 3", &ALL[..3]).await;
+            let validated = host.validate_under(&strike, &deployments).await;
+            let Some(call) = &validated.report.struck else {
+                return tally.missed();
+            };
+            tally.dealt(&call.name);
+            let point = format!("{strike} {call}");
+            let found = host.found();
+            tally.found(&point, &found);
+            let is_back = if found == Found::Old {
+                Ok(())
+            } else {
+                Err("it is not rolled back".into())
+            };
+            tally.expect(&point, is_back);
+            tally.expect(&point, validated.outcome(&deployments.before));
+            tally.expect(&point, host.scripts(&validated.interrupted));
+            let left = host.journals();
+            let is_over = if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("left behind: {left:?}"))
+            };
+            tally.expect(&point, is_over);
+        },
+    )
+    .await;
+    tally.conclude();
+}
+
 #[tokio::test]
 async fn a_rollback_by_hand_that_is_killed_is_finished_by_the_agent() {
-    let mut hosts = Host::several().await;
+    let mut hosts = Host::several("").await;
     let agent = &Programs::built().agent;
     let arguments = |host: &Host| {
         let configuration = host.lone.path("agent.yml").into_os_string();
@@ -119,7 +249,7 @@ async fn a_rollback_by_hand_that_is_killed_is_finished_by_the_agent() {
             .chain([configuration])
     };
     let first = &mut hosts[0];
-    first.deploy().await;
+    first.deploy("true", &ALL).await;
     let counted = Strike::COUNT
         .run(agent, &arguments(first).collect::<Vec<_>>())
         .await;
@@ -130,7 +260,7 @@ async fn a_rollback_by_hand_that_is_killed_is_finished_by_the_agent() {
         hosts,
         sweep::kills(numbers),
         async |host: &mut Host, strike| {
-            let deployments = host.deploy().await;
+            let deployments = host.deploy("true", &ALL).await;
             let report = strike
                 .run(agent, &arguments(host).collect::<Vec<_>>())
                 .await;

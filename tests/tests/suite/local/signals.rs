@@ -1,11 +1,12 @@
 //! A signal ends a local deployment properly; a plan leaves nothing behind.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use codedeploy_tests::programs::Programs;
+use codedeploy_tests::programs::{Program, Programs};
 use codedeploy_tests::{bundle, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +25,15 @@ fn is_there(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+fn local() -> OsString {
+    Programs::built()
+        .local
+        .command::<&str>([])
+        .as_std()
+        .get_program()
+        .to_owned()
+}
+
 #[tokio::test]
 async fn every_signal_that_ends_ends_the_script_first_and_says_so() {
     for signal in ENDING {
@@ -38,12 +48,11 @@ async fn every_signal_that_ends_ends_the_script_first_and_says_so() {
             &machine.path("b"),
             &[("appspec.yml", appspec), ("a.sh", &script)],
         );
-        let mut command = Programs::built().local.command([
-            "-c",
-            machine.path("conf.yml").to_str().unwrap(),
-            "-l",
-        ]);
+        // The terminal of whoever runs the tests may be gone already.
+        let mut command = Program::at("env").command(["--default-signal"]);
         let child = command
+            .arg(local())
+            .args(["-c", machine.path("conf.yml").to_str().unwrap(), "-l"])
             .arg(machine.path("b"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -82,13 +91,7 @@ async fn a_hangup_that_is_ignored_ends_nothing() {
         &machine.path("b"),
         &[("appspec.yml", appspec), ("a.sh", &script)],
     );
-    let local = Programs::built()
-        .local
-        .command::<&str>([])
-        .as_std()
-        .get_program()
-        .to_owned();
-    let mut command = codedeploy_tests::programs::Program::at("nohup").command([local]);
+    let mut command = Program::at("nohup").command([local()]);
     command
         .args(["-c", machine.path("conf.yml").to_str().unwrap(), "-l"])
         .arg(machine.path("b"));
