@@ -82,25 +82,34 @@ pub(crate) fn newest(
     Ok(found)
 }
 
+const LAST_ON_HOST: &str = "SELECT id FROM deployments
+    WHERE group_id = ?1 AND EXISTS (
+        SELECT 1 FROM targets WHERE deployment_id = deployments.id AND attempted = 1 AND position IN (
+            SELECT position FROM targets WHERE deployment_id = deployments.id AND host = ?2))
+    ORDER BY created DESC LIMIT 1";
+
 /// Returns the last deployment of a group that began on a host.
 pub(crate) fn last_on_host(
     tx: &Tx<'_>,
     group_id: &str,
     host: &str,
 ) -> Result<Option<String>, SqlError> {
-    tx.query_opt(
-        "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
-         WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
-         ORDER BY deployments.created DESC LIMIT 1",
-        (group_id, host),
-        |row| row.get(0),
-    )
+    tx.query_opt(LAST_ON_HOST, (group_id, host), |row| row.get(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::way_of;
+
+    #[test]
+    fn the_last_deployment_of_a_host_is_found_without_reading_other_hosts() {
+        let way = way_of(LAST_ON_HOST);
+        assert!(
+            way.contains("COVERING INDEX targets_by_host (deployment_id=? AND host=?)"),
+            "{way}"
+        );
+    }
 
     #[test]
     fn what_is_not_listed_is_neither_read_nor_sorted() {

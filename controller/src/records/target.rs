@@ -37,6 +37,10 @@ const WAITING: &str = targets!(
 const OPEN: &str = targets!(
     "WHERE deployment_id = ?1 AND class IN (?2, ?3) ORDER BY class, stage, label, position LIMIT ?4"
 );
+/// The index of hosts has all that this needs; every host asks at each event.
+const IS_HOST: &str = "SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2";
+const ID_OF_HOST: &str = "SELECT target_id FROM targets WHERE deployment_id = ?1 AND position IN (
+        SELECT position FROM targets WHERE deployment_id = ?1 AND host = ?2)";
 
 /// One target of a deployment.
 #[derive(Debug, Clone)]
@@ -92,7 +96,7 @@ impl Target {
         deployment_id: &str,
         host: &str,
     ) -> Result<bool, SqlError> {
-        Ok(Target::id_of_host(tx, deployment_id, host)?.is_some())
+        tx.exists(IS_HOST, (deployment_id, host))
     }
 
     /// Returns the id of the target that stands for a host.
@@ -101,8 +105,7 @@ impl Target {
         deployment_id: &str,
         host: &str,
     ) -> Result<Option<String>, SqlError> {
-        let sql = "SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2";
-        tx.query_opt(sql, (deployment_id, host), |row| row.get(0))
+        tx.query_opt(ID_OF_HOST, (deployment_id, host), |row| row.get(0))
     }
 
     /// Whether any host got a command of the deployment.
@@ -351,6 +354,17 @@ pub(crate) fn overview(tx: &Tx<'_>, deployment_id: &str) -> Result<DeploymentOve
 mod tests {
     use super::*;
     use crate::store::way_of;
+
+    #[test]
+    fn a_host_is_found_without_reading_the_other_hosts_of_its_deployment() {
+        for sql in [IS_HOST, ID_OF_HOST] {
+            let way = way_of(sql);
+            assert!(
+                way.contains("COVERING INDEX targets_by_host (deployment_id=? AND host=?)"),
+                "{way}"
+            );
+        }
+    }
 
     #[test]
     fn the_few_targets_that_matter_are_found_without_reading_or_sorting_the_others() {
