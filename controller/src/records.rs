@@ -140,8 +140,10 @@ impl Record {
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<(), SqlError> {
         tx.execute(
             "INSERT INTO deployments
-             (id, group_id, created, status, progress, rules, snapshot, revision, relations)
-             VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot, :revision, :relations)",
+             (id, sequence, group_id, created, status, progress, rules, snapshot, revision, relations)
+             SELECT :id, coalesce(max(sequence), 0) + 1, :group, :created, :status, :progress, :rules,
+                 :snapshot, :revision, :relations
+             FROM deployments",
             named! {
                 ":id": self.id,
                 ":group": self.group_id,

@@ -9,8 +9,8 @@ ALTER TABLE wishes RENAME TO pending_deployments;
 ALTER TABLE notices RENAME TO bucket_notifications;
 
 CREATE TABLE new_deployments (
-    sequence  INTEGER PRIMARY KEY,         -- the order in which deployments were made
-    id        TEXT NOT NULL UNIQUE,
+    id        TEXT PRIMARY KEY,
+    sequence  INTEGER NOT NULL,            -- the order in which deployments were made
     group_id  TEXT NOT NULL REFERENCES deployment_groups (id) ON DELETE CASCADE,
     created   INTEGER NOT NULL,
     status    TEXT NOT NULL,
@@ -22,15 +22,17 @@ CREATE TABLE new_deployments (
     retire_at INTEGER                      -- when the original instances of a blue/green one are deregistered
 ) STRICT;
 INSERT INTO new_deployments
-    SELECT rowid, id, group_id, created, status, progress, rules, snapshot,
+    SELECT id, rowid, group_id, created, status, progress, rules, snapshot,
         coalesce(CASE WHEN json_valid(snapshot) THEN snapshot -> '$.revision' END, '{}'), relations, retire_at
     FROM deployments;
 DROP TABLE deployments;
 ALTER TABLE new_deployments RENAME TO deployments;
-CREATE INDEX deployments_of_group ON deployments (group_id, created);
-CREATE INDEX deployments_by_time ON deployments (created);
-CREATE INDEX deployments_by_status ON deployments (status, created);
-CREATE INDEX deployments_of_group_by_status ON deployments (group_id, status, created);
+CREATE INDEX deployments_by_sequence ON deployments (sequence);
+-- A list reads one of these and nothing else.
+CREATE INDEX deployments_of_group ON deployments (group_id, created, sequence, id);
+CREATE INDEX deployments_by_time ON deployments (created, sequence, id);
+CREATE INDEX deployments_by_status ON deployments (status, created, sequence, id);
+CREATE INDEX deployments_of_group_by_status ON deployments (group_id, status, created, sequence, id);
 CREATE INDEX deployments_active ON deployments (group_id) WHERE status IN ('Created', 'InProgress', 'Ready');
 CREATE INDEX deployments_retiring ON deployments (retire_at) WHERE retire_at IS NOT NULL;
 

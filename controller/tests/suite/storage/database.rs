@@ -461,8 +461,9 @@ async fn deployments_are_listed_by_status_page_after_page_the_newest_first() {
     controller.crash_while(|data| {
         let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
         let copy = "INSERT INTO deployments
-                        (id, group_id, created, status, progress, rules, snapshot, revision, relations, retire_at)
-                    SELECT ?1, group_id, created - ?2 / 3, ?3, progress, rules, snapshot, revision, relations, retire_at
+                        (id, sequence, group_id, created, status, progress, rules, snapshot, revision, relations,
+                         retire_at)
+                    SELECT ?1, ?2 + 1, group_id, created - ?2 / 3, ?3, progress, rules, snapshot, revision, relations, retire_at
                     FROM deployments WHERE id = ?4";
         for number in 1..350 {
             let status = if number % 2 == 0 { "Succeeded" } else { "Stopped" };
