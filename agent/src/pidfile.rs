@@ -80,7 +80,7 @@ impl PidFile {
         for _ in 0..ATTEMPTS {
             let file = open(path, true).map_err(failed("open"))?;
             require_regular(&file, path)?;
-            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+            match lock(&file) {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => {
                     return Err(PidFileError::Held {
@@ -136,10 +136,9 @@ pub fn holder(path: &Path) -> Result<Holder, PidFileError> {
         Err(error) => return Err(failed("open")(error)),
     };
     require_regular(&file, path)?;
-    let mut lock = whole_file();
-    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))
-        .map_err(|error| failed("query")(error.into()))?;
-    if i32::from(lock.l_type) == libc::F_UNLCK {
+    let mut found = whole_file();
+    query(&file, &mut found).map_err(|error| failed("query")(error.into()))?;
+    if i32::from(found.l_type) == libc::F_UNLCK {
         return Ok(Holder::Nobody);
     }
     Ok(Holder::Agent(read(&file)))
@@ -257,6 +256,26 @@ fn whole_file() -> libc::flock {
         l_len: 0,
         l_pid: 0,
     }
+}
+
+/// Takes the lock, without waiting for it.
+fn lock(file: &File) -> Result<(), Errno> {
+    let wanted = whole_file();
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&wanted)) {
+        // Before Linux 3.15, the lock belongs to the process. The agent opens the file only once.
+        Err(Errno::EINVAL) => fcntl(file, FcntlArg::F_SETLK(&wanted)),
+        result => result,
+    }
+    .map(drop)
+}
+
+/// Finds the lock that prevents `wanted`, if any.
+fn query(file: &File, wanted: &mut libc::flock) -> Result<(), Errno> {
+    match fcntl(file, FcntlArg::F_OFD_GETLK(wanted)) {
+        Err(Errno::EINVAL) => fcntl(file, FcntlArg::F_GETLK(wanted)),
+        result => result,
+    }
+    .map(drop)
 }
 
 fn read(mut file: &File) -> Option<Pid> {

@@ -1,8 +1,11 @@
 //! Durable replacement of files, and folder handles through which no operation follows a link.
 
+mod beneath;
 mod handles;
 mod records;
+mod rename;
 mod replace;
+mod status;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,11 +19,14 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+pub use beneath::{Links, open_beneath};
 pub(crate) use handles::{FolderId, Handles, Known};
 pub(crate) use records::Readers;
 pub use records::replace_record;
+pub use rename::rename_new;
 pub(crate) use replace::{incoming, replace_in_turn};
 pub use replace::{is_unfinished, remove_tree, replace_file, sweep};
+pub(crate) use status::Status;
 
 /// Returns a random word for temporary names.
 pub(crate) fn token() -> String {
@@ -82,14 +88,12 @@ impl Folder {
     }
 
     fn open_step_by_step(path: &Path) -> io::Result<Self> {
-        let passing = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut here = rustix::fs::open("/", passing, Mode::empty())?;
-        for component in path.components() {
-            if let Component::Normal(name) = component {
-                here = rustix::fs::openat(&here, name, passing, Mode::empty())?;
-            }
-        }
-        Self(here).folder(OsStr::new("."))
+        let named = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", named, Mode::empty())?;
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = beneath::step_by_step(root, below, flags, Links::Rejected)?;
+        Ok(Self(opened))
     }
 
     /// Opens the folder `name`.
@@ -179,14 +183,7 @@ impl Folder {
 
     /// Renames `from` to `to` in the folder `other`; fails if that name exists.
     pub(crate) fn rename_new(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
-        match rustix::fs::renameat_with(&self.0, from, &other.0, to, RenameFlags::NOREPLACE) {
-            // Some file systems, such as NFS, cannot do it atomically.
-            Err(Errno::INVAL | Errno::NOSYS) => match other.stat(to)? {
-                Some(_) => Err(Errno::EXIST.into()),
-                None => self.rename(from, other, to),
-            },
-            result => Ok(result?),
-        }
+        Ok(rename_new(&self.0, from, &other.0, to)?)
     }
 
     /// Exchanges two names atomically; fails with `INVAL` or `NOSYS` where the file system cannot.

@@ -12,7 +12,7 @@
 //! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands of simulated hosts,
 //!   [`machine`] a Debian system with its own systemd, for packages;
 //! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose power can be cut,
-//!   [`mounts`] are file systems of one test; [`pair`] is the deployment that they disturb, and [`sweep`] tries every
+//!   [`mounts`] are file systems of one test; [`old_kernel`] rejects newer system calls; [`pair`] is the deployment that they disturb, and [`sweep`] tries every
 //!   point and counts.
 
 #![allow(
@@ -36,6 +36,7 @@ pub mod host;
 pub mod machine;
 pub mod metadata;
 pub mod mounts;
+pub mod old_kernel;
 pub mod pair;
 pub mod programs;
 pub mod proxy;

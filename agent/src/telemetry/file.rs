@@ -10,7 +10,8 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use codedeploy_hooks::clock::{Day, LocalTime};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use codedeploy_hooks::fs::rename_new;
+use rustix::fs::CWD;
 
 /// The number of rotated files that are kept, besides the current one.
 pub(super) const KEPT: usize = 7;
@@ -215,13 +216,7 @@ impl LogFile {
             .name
             .of(day, last.map_or(0, |number| number.saturating_add(1)));
         let before = self.file.metadata()?;
-        renameat_with(
-            CWD,
-            self.name.current(),
-            CWD,
-            &aside,
-            RenameFlags::NOREPLACE,
-        )?;
+        rename_new(CWD, self.name.current(), CWD, &aside)?;
         (self.file, self.day) = open(&self.name)?;
         // Only root can change the owner.
         let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));

@@ -1,12 +1,14 @@
 //! Suggestions for a path of an AppSpec that the revision does not contain.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
 use super::fields::{closest, quoted};
 use super::{ArchivePath, NamePattern};
+use crate::fs::{Links, open_beneath};
 
 /// The number of names in one folder that are examined.
 const MAX_NAMES: usize = 10_000;
@@ -131,25 +133,8 @@ pub(super) fn names(root: &Path, path: &Path) -> Vec<OsString> {
         .collect()
 }
 
-fn open(root: &Path, path: &Path, flags: OFlags) -> Option<std::os::fd::OwnedFd> {
-    let folder = rustix::fs::open(
-        root,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(
-        folder,
-        path,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )
-    .ok()
+fn open(root: &Path, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+    let named = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, named, Mode::empty()).ok()?;
+    open_beneath(root, path, flags, Links::Followed).ok()
 }

@@ -8,11 +8,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use fnv::FnvHasher;
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::Folder;
+use crate::fs::{Folder, Status};
 
 /// One object, and its contents at that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,16 +71,16 @@ impl From<Stored> for Identity {
 impl Identity {
     /// Returns the identity of `name`, for a folder without its contents. `None` if it does not exist.
     pub(super) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
-        Ok(stat(folder, name)?.map(|stat| Self::of(&stat)))
+        Ok(status(folder, name)?.map(|status| Self::of(&status)))
     }
 
     /// Returns the same, including everything in a folder.
     pub(super) fn look_into(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
-        let Some(stat) = stat(folder, name)? else {
+        let Some(status) = status(folder, name)? else {
             return Ok(None);
         };
-        let mut identity = Self::of(&stat);
-        if is_folder(&stat) {
+        let mut identity = Self::of(&status);
+        if status.kind.is_dir() {
             identity.state = Some(inside(&folder.folder(name)?)?);
         }
         Ok(Some(identity))
@@ -89,23 +88,21 @@ impl Identity {
 
     /// Returns the identity of an open file, without its contents.
     pub(super) fn of_open(file: &impl std::os::fd::AsFd) -> io::Result<Self> {
-        let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, WANTED)?;
         Ok(Self {
             state: None,
-            ..Self::of(&stat)
+            ..Self::of(&Status::of(file)?)
         })
     }
 
-    fn of(stat: &Statx) -> Self {
-        let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    fn of(status: &Status) -> Self {
         let file = State::File {
-            size: stat.stx_size,
-            modified: nanoseconds(stat.stx_mtime),
+            size: status.size,
+            modified: status.modified,
         };
         Self {
-            inode: stat.stx_ino,
-            born: born.then(|| nanoseconds(stat.stx_btime)),
-            state: (!is_folder(stat)).then_some(file),
+            inode: status.inode,
+            born: status.born,
+            state: (!status.kind.is_dir()).then_some(file),
         }
     }
 
@@ -130,24 +127,12 @@ impl Identity {
     }
 }
 
-const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
-
-fn stat(folder: &Folder, name: &OsStr) -> io::Result<Option<Statx>> {
-    match rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, WANTED) {
-        Ok(stat) => Ok(Some(stat)),
+fn status(folder: &Folder, name: &OsStr) -> io::Result<Option<Status>> {
+    match Status::at(folder, name) {
+        Ok(status) => Ok(Some(status)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn is_folder(stat: &Statx) -> bool {
-    FileType::from_raw_mode(stat.stx_mode.into()).is_dir()
-}
-
-fn nanoseconds(time: StatxTimestamp) -> i64 {
-    time.tv_sec
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(time.tv_nsec.into())
 }
 
 /// Summarises everything below a folder: names and kinds, and the sizes and times of everything but folders.
@@ -163,19 +148,20 @@ fn inside(top: &Folder) -> io::Result<State> {
             &opened
         };
         for name in folder.names()? {
-            let Some(stat) = stat(folder, &name)? else {
+            let Some(status) = status(folder, &name)? else {
                 continue;
             };
             let path = below.join(&name);
             objects += 1;
             hasher.write(path.as_os_str().as_bytes());
             hasher.write(&[0]);
-            hasher.write(&(stat.stx_mode & 0o170_000).to_le_bytes());
-            if is_folder(&stat) {
+            // Two bytes, as the checksums of earlier versions have it.
+            hasher.write(&status.kind.as_raw_mode().to_le_bytes()[..2]);
+            if status.kind.is_dir() {
                 folders.push(path);
             } else {
-                hasher.write(&stat.stx_size.to_le_bytes());
-                hasher.write(&nanoseconds(stat.stx_mtime).to_le_bytes());
+                hasher.write(&status.size.to_le_bytes());
+                hasher.write(&status.modified.to_le_bytes());
             }
         }
     }

@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use fnv::FnvHasher;
-use rustix::fs::{Access, AtFlags, FileType, StatxFlags};
+use rustix::fs::{Access, AtFlags, FileType};
 
 use super::journal::{self, Begun};
-use crate::fs::{Folder, TEMPORARY, split};
+use crate::fs::{Folder, Status, TEMPORARY, split};
 
 /// The folders of one transaction.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct KeptFolders {
 /// A mount: names can be moved within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mount {
-    device: (u32, u32),
+    device: u64,
     /// From Linux 5.8 on. Without it, only a failed move shows the difference.
     id: Option<u64>,
 }
@@ -227,13 +227,10 @@ fn above(folder: &Path) -> Vec<PathBuf> {
 
 impl Mount {
     fn of(folder: &Path) -> io::Result<Self> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-        let stat = rustix::fs::statx(Folder::open(folder)?, "", AtFlags::EMPTY_PATH, wanted)?;
-        let id = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
-        let device = (stat.stx_dev_major, stat.stx_dev_minor);
+        let status = Status::of(Folder::open(folder)?)?;
         Ok(Self {
-            device,
-            id: id.then_some(stat.stx_mnt_id),
+            device: status.device,
+            id: status.mount,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::fs::FileType;
 
 pub(super) use self::links::{Leads, Stranger, kernel_folder_of};
 pub(super) use self::revision::{Beyond, ObjectId, ObjectKind, Revision};
@@ -16,7 +16,7 @@ use super::paths::{ByPath, PathId, Paths};
 use super::records::{Previous, Records};
 use super::{Request, Stop};
 use crate::appspec::{AclTag, AppSpec, Principal};
-use crate::fs::{Folder, FolderId};
+use crate::fs::{Folder, FolderId, Status};
 
 /// A path that could not be examined, and the error.
 pub(super) type Unreadable = (PathBuf, io::Error);
@@ -200,40 +200,34 @@ impl Observer<'_> {
         if self.stop.is_cancelled() {
             return Err((path, io::ErrorKind::Interrupted.into()));
         }
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = match rustix::fs::statx(rustix::fs::CWD, &path, flags, StatxFlags::BASIC_STATS) {
-            Ok(stat) => stat,
+        let status = match Status::at(rustix::fs::CWD, &path) {
+            Ok(status) => status,
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err((path, error.into())),
         };
-        let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+        let kind = match status.kind {
             FileType::RegularFile => NodeKind::File,
             FileType::Directory => NodeKind::Folder,
             FileType::Symlink => NodeKind::Link,
             _ => NodeKind::Special,
         };
-        let has = |flag: u64| stat.stx_attributes.bits() & flag != 0;
-        let immutable = has((libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND) as u64);
-        // From Linux 5.8 on; earlier kernels never set it. Renaming a mount point then fails and is undone.
-        let mount_point = has(0x2000);
-        let (mode, uid) = (u32::from(stat.stx_mode) & 0o7777, stat.stx_uid);
         self.host.nodes.insert(
             real,
             Node {
                 kind,
-                mode,
-                uid,
-                immutable,
-                mount_point,
+                mode: status.mode,
+                uid: status.uid,
+                immutable: status.immutable,
+                // If the kernel does not report it, renaming the mount point fails and is undone.
+                mount_point: status.mount_point,
             },
         );
         if kind == NodeKind::Folder {
-            let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
             self.host.folders.insert(
                 real,
                 FolderId {
-                    device,
-                    inode: stat.stx_ino,
+                    device: status.device,
+                    inode: status.inode,
                 },
             );
         }

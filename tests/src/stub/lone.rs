@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Completion, Stub};
 use crate::bundle;
+use crate::old_kernel::Kernel;
 use crate::programs::{Program, Programs, Running};
 use crate::strike::Strike;
 use crate::sweep;
@@ -78,6 +79,12 @@ impl Lone {
     /// Starts an agent under a strike whose report goes to `report`, after the last one has ended.
     pub fn start_under(&mut self, strike: &Strike, report: &Path) {
         let program = strike.program(&Programs::built().agent, report);
+        self.agent = run(&program, self.folder.path());
+    }
+
+    /// Starts an agent on an older kernel, after the last one has ended.
+    pub fn restart_on(&mut self, kernel: Kernel) {
+        let program = kernel.program(&Programs::built().agent);
         self.agent = run(&program, self.folder.path());
     }
 

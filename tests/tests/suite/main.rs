@@ -41,6 +41,7 @@ mod local {
     mod earlier;
     mod examples;
     mod machine;
+    mod old_kernels;
     mod options;
     mod parity;
     mod plan;
@@ -59,6 +60,7 @@ mod delivery {
     mod failing_service;
     mod host_files;
     mod host_rollback;
+    mod old_kernels;
     mod planning;
     mod random_orders;
     mod readiness;

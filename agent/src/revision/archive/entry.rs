@@ -124,14 +124,6 @@ impl EntryPath {
         slashes.map(|(end, _)| EntryPath(self.0[..end].into()))
     }
 
-    /// Every component, outermost first.
-    pub(super) fn components(&self) -> impl Iterator<Item = &OsStr> {
-        self.0
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty())
-            .map(OsStr::from_bytes)
-    }
-
     pub(super) fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use codedeploy_hooks::fs::rename_new;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::UnpackError;
@@ -54,7 +55,7 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
     rustix::fs::fchmod(&folder, Mode::RWXU).map_err(failed("open up", only))?;
     let emptied = if children.contains(only) {
         let free = unlike(&children);
-        rename(root.as_fd(), only, root.as_fd(), &free).map_err(failed("move aside", only))?;
+        rename_new(root.as_fd(), only, root.as_fd(), &free).map_err(failed("move aside", only))?;
         free
     } else {
         only.clone()
@@ -77,7 +78,7 @@ fn unlike(children: &[OsString]) -> OsString {
 }
 
 fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Result<(), Errno> {
-    match rename(folder, child, root, child) {
+    match rename_new(folder, child, root, child) {
         // Moving a folder rewrites its "..", which needs write permission in it for everybody but root.
         Err(Errno::ACCESS) => {
             let found = rustix::fs::statat(folder, child, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -86,19 +87,10 @@ fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Resul
             }
             let mode = Mode::from_raw_mode(found.st_mode);
             rustix::fs::chmodat(folder, child, mode | Mode::RWXU, AtFlags::empty())?;
-            rename(folder, child, root, child)?;
+            rename_new(folder, child, root, child)?;
             rustix::fs::chmodat(root, child, mode, AtFlags::empty())
         }
         moved => moved,
-    }
-}
-
-/// Renames without replacing anything.
-fn rename(from: BorrowedFd<'_>, old: &OsStr, to: BorrowedFd<'_>, new: &OsStr) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        // For file systems without this flag; the folder contains no such name, as checked before.
-        Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(from, old, to, new),
-        renamed => renamed,
     }
 }
 

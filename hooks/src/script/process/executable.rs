@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, geteuid};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::account::Account;
@@ -15,6 +15,7 @@ use super::custody;
 use super::format::{Format, START};
 use crate::appspec::{ArchivePath, missing_script};
 use crate::custody::Deployed;
+use crate::fs::{Links, open_beneath};
 use crate::script::outcome::Outcome;
 
 /// A script that is ready to run. When dropped, its file goes back to its former owner.
@@ -56,7 +57,7 @@ impl Executable {
             user: user.map(|user| user.name.clone()),
             reason,
         };
-        let file = match open_beneath(archive, location) {
+        let file = match open_script(archive, location) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 let hint = missing_script(archive, script);
@@ -72,7 +73,6 @@ impl Executable {
                     path.display()
                 )));
             }
-            Err(Errno::NOSYS) => return Err(refused(OLD_KERNEL.to_owned())),
             Err(error) => {
                 return Err(refused(format!(
                     "{} cannot be opened: {error}",
@@ -150,9 +150,6 @@ impl Drop for Executable {
     }
 }
 
-const OLD_KERNEL: &str = "the kernel has no openat2, without which a script cannot be proved to lie in the revision; Linux \
-                          5.6 or later is needed";
-
 impl From<&Stat> for Access {
     fn from(stat: &Stat) -> Self {
         Self {
@@ -225,25 +222,10 @@ impl Access {
 }
 
 /// Opens without reading, so that a FIFO does not block and a file without permissions can be given some.
-pub(super) fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
-    let folder = rustix::fs::open(
-        archive,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let location = if location.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        location
-    };
-    rustix::fs::openat2(
-        folder,
-        location,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )
+pub(super) fn open_script(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let archive = rustix::fs::open(archive, flags | OFlags::DIRECTORY, Mode::empty())?;
+    open_beneath(archive, location, flags, Links::Followed)
 }
 
 pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::RunsAs;
 use super::account::Account;
-use super::executable::{open_beneath, own_path, read_start};
+use super::executable::{open_script, own_path, read_start};
 use super::format::{Disguise, Format};
 use crate::appspec::{ArchivePath, Script, missing_script};
 
@@ -63,7 +63,7 @@ pub fn inspect(archive: &Path, script: &Script) -> Vec<ScriptFinding> {
 }
 
 fn inspect_file(archive: &Path, location: &ArchivePath) -> Vec<ScriptFinding> {
-    let file = match open_beneath(archive, location.as_path()) {
+    let file = match open_script(archive, location.as_path()) {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => {
             return vec![ScriptFinding::Missing(missing_script(archive, location))];

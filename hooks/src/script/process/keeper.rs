@@ -10,6 +10,7 @@
 //! group.
 
 mod exec;
+mod handles;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
@@ -23,6 +24,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
+
+use handles::Closing;
 
 use super::MARK;
 use super::order::{Order, Report};
@@ -57,7 +60,8 @@ struct Keeper {
 
 impl Keeper {
     fn start() -> io::Result<Self> {
-        close_inherited();
+        // Of the agent and of its supervisor.
+        handles::close(Closing::Now);
         let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
         rustix::thread::set_name(SHORT_NAME)?;
@@ -176,17 +180,6 @@ fn receive_endings() -> io::Result<()> {
     // SAFETY: no handler is installed.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
-}
-
-/// Closes all handles that the agent had open, including those that it inherited.
-#[allow(
-    unsafe_code,
-    reason = "handles that nobody here owns can be closed by number alone"
-)]
-fn close_inherited() {
-    // SAFETY: only the three standard streams are open. Kernels before 5.9 do not know the call; there, the agent's own
-    // handles are still not inherited.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
 /// Takes the supplementary groups of the script's user before its session is opened, as `su` does: modules may add

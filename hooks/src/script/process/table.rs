@@ -6,7 +6,10 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+};
 
 use crate::script::outcome::Holder;
 
@@ -121,12 +124,17 @@ impl Process {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return;
         };
-        // The process may be gone, or belong to a user that this agent may not signal: the next look shows either.
-        if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
-            && self.is_alive()
-        {
-            let _ = pidfd_send_signal(handle, signal);
+        let handle = pidfd_open(pid, PidfdFlags::empty());
+        if !self.is_alive() {
+            return;
         }
+        // The process may be gone, or belong to a user that this agent may not signal: the next look shows either.
+        let _ = match handle {
+            Ok(handle) => pidfd_send_signal(handle, signal),
+            // Before Linux 5.3, and in containers that forbid unknown system calls. The pid is not reused so soon.
+            Err(Errno::NOSYS | Errno::PERM) => kill_process(pid, signal),
+            Err(error) => Err(error),
+        };
     }
 }
 

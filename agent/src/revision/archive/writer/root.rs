@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use codedeploy_hooks::fs::{Links, open_beneath};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::super::Limits;
@@ -27,8 +27,6 @@ const OTHERS_WRITE: u32 = 0o002;
 #[derive(Debug)]
 pub(in super::super) struct Root<'a> {
     folder: OwnedFd,
-    /// False if the kernel has no openat2.
-    openat2: AtomicBool,
     superuser: bool,
     pub(super) limits: &'a Limits,
     pub(in super::super) meter: Meter,
@@ -54,7 +52,6 @@ impl<'a> Root<'a> {
         let space = rustix::fs::fstatvfs(&folder).map_err(target)?;
         Ok(Self {
             folder,
-            openat2: AtomicBool::new(true),
             superuser: rustix::process::geteuid().is_root(),
             limits,
             meter: Meter::new(
@@ -72,30 +69,12 @@ impl<'a> Root<'a> {
 
     /// Opens a folder of the tree.
     pub(super) fn open_folder(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
-        if self.openat2.load(Ordering::Relaxed) {
-            let path = if path.is_root() {
-                ".".as_ref()
-            } else {
-                path.as_os_str()
-            };
-            let beneath =
-                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(&self.folder, path, OPEN_FOLDER, Mode::empty(), beneath) {
-                // ENOSYS: Linux before 5.6. EPERM: sandboxes that filter unknown calls.
-                Err(Errno::NOSYS | Errno::PERM) => self.openat2.store(false, Ordering::Relaxed),
-                opened => return opened,
-            }
-        }
-        self.open_folder_by_steps(path)
-    }
-
-    /// The same for kernels without openat2: opens each name in the folder before it, never through a link.
-    fn open_folder_by_steps(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
-        let mut folder = rustix::io::fcntl_dupfd_cloexec(&self.folder, 0)?;
-        for name in path.components() {
-            folder = rustix::fs::openat(&folder, name, OPEN_FOLDER, Mode::empty())?;
-        }
-        Ok(folder)
+        open_beneath(
+            &self.folder,
+            path.as_os_str().as_ref(),
+            OPEN_FOLDER,
+            Links::Rejected,
+        )
     }
 
     /// Fails if the operator forbids the permissions.
@@ -168,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_open_beneath_the_root_and_through_no_link_with_and_without_openat2() {
+    fn folders_open_beneath_the_root_and_through_no_link() {
         let temporary = tempfile::tempdir().unwrap();
         let limits = Limits::default();
         let root = Root::open(temporary.path(), &limits).unwrap();
@@ -176,25 +155,22 @@ mod tests {
         std::fs::write(temporary.path().join("file"), "").unwrap();
         symlink("a", temporary.path().join("link")).unwrap();
         let path = |raw: &str| EntryPath::parse(raw.as_bytes()).unwrap();
-        for openat2 in [true, false] {
-            root.openat2.store(openat2, Ordering::Relaxed);
-            root.open_folder(&path("a/b")).unwrap();
-            root.open_folder(&path(".")).unwrap();
-            assert_eq!(
-                root.open_folder(&path("a/missing")).unwrap_err(),
-                Errno::NOENT
+        root.open_folder(&path("a/b")).unwrap();
+        root.open_folder(&path(".")).unwrap();
+        assert_eq!(
+            root.open_folder(&path("a/missing")).unwrap_err(),
+            Errno::NOENT
+        );
+        assert_eq!(
+            root.open_folder(&path("file/x")).unwrap_err(),
+            Errno::NOTDIR
+        );
+        for linked in ["link", "link/b"] {
+            let errno = root.open_folder(&path(linked)).unwrap_err();
+            assert!(
+                matches!(errno, Errno::LOOP | Errno::NOTDIR),
+                "{linked}: {errno}"
             );
-            assert_eq!(
-                root.open_folder(&path("file/x")).unwrap_err(),
-                Errno::NOTDIR
-            );
-            for linked in ["link", "link/b"] {
-                let errno = root.open_folder(&path(linked)).unwrap_err();
-                assert!(
-                    matches!(errno, Errno::LOOP | Errno::NOTDIR),
-                    "{linked}: {errno}"
-                );
-            }
         }
     }
 }

@@ -12,6 +12,7 @@ use nix::unistd::{ForkResult, fork};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::handles::{self, Closing};
 use crate::script::process::cgroup;
 use crate::script::process::order::Order;
 
@@ -75,7 +76,7 @@ impl Image {
     fn start(&self) -> io::Result<Pid> {
         let (failure, say_failure) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         #[allow(unsafe_code, reason = "fork(2); this process has one thread")]
-        // SAFETY: the child makes system calls on memory that was allocated before, and ends in exec or _exit.
+        // SAFETY: no other thread can hold a lock, such as the allocator's, in the child, which ends in exec or _exit.
         let forked = unsafe { fork() }?;
         let ForkResult::Parent { child } = forked else {
             let error = self.become_script();
@@ -123,21 +124,16 @@ impl Image {
             unsafe_code,
             reason = "what a program hands down to the next one is set by system calls alone"
         )]
-        // SAFETY: the calls take no pointers but one to a signal set on the stack. Modules of a session may have opened
-        // handles that exec would leave open.
+        // SAFETY: the calls take no pointers but one to a signal set on the stack.
         unsafe {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
             // Rust programs ignore it.
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-            libc::syscall(
-                libc::SYS_close_range,
-                3,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            );
         }
+        // Modules of a session may have opened handles that exec would leave open.
+        handles::close(Closing::AtExec);
         Ok(())
     }
 }
