@@ -58,10 +58,10 @@ enum Step {
 
 /// The progress of an event.
 #[derive(Debug, PartialEq)]
-pub(super) enum Came {
+pub(super) enum Progress {
     NotBegun,
-    /// The number of times that the agent ended before the event's scripts did.
-    Interrupted(usize),
+    /// The agent ended before the event's scripts did.
+    Interrupted,
     Ended(Started),
 }
 
@@ -202,25 +202,20 @@ impl Journal {
             .map(|id| id.to_string_lossy().into_owned())
     }
 
-    pub(super) fn came(&self, event: &LifecycleEvent) -> Came {
-        let mut begun = 0;
+    pub(super) fn progress(&self, event: &LifecycleEvent) -> Progress {
+        let mut progress = Progress::NotBegun;
         for step in &self.steps {
             match step {
-                Step::Ended {
-                    event: ended,
-                    result,
-                } if ended == event.name() => {
-                    return Came::Ended(result.clone());
+                Step::Ended { event: of, result } if of == event.name() => {
+                    return Progress::Ended(result.clone());
                 }
-                Step::Begun { event: of } if of == event.name() => begun += 1,
+                Step::Begun { event: of } if of == event.name() => {
+                    progress = Progress::Interrupted;
+                }
                 _ => {}
             }
         }
-        if begun == 0 {
-            Came::NotBegun
-        } else {
-            Came::Interrupted(begun)
-        }
+        progress
     }
 
     /// The result, once only the report remains.
@@ -316,12 +311,12 @@ mod tests {
         assert_eq!(journal.cause, cause(Some("c")));
         assert_eq!(journal.restored().unwrap().0, Some(Path::new("/x/d-1")));
         assert_eq!(
-            journal.came(&LifecycleEvent::ApplicationStart),
-            Came::Interrupted(1)
+            journal.progress(&LifecycleEvent::ApplicationStart),
+            Progress::Interrupted
         );
         assert_eq!(
-            journal.came(&LifecycleEvent::ValidateService),
-            Came::NotBegun
+            journal.progress(&LifecycleEvent::ValidateService),
+            Progress::NotBegun
         );
         let result = Started {
             succeeded: true,
@@ -335,8 +330,8 @@ mod tests {
         drop(journal);
         let [journal] = <[Journal; 1]>::try_from(Journal::left(&store).unwrap()).unwrap();
         assert_eq!(
-            journal.came(&LifecycleEvent::ApplicationStart),
-            Came::Ended(result)
+            journal.progress(&LifecycleEvent::ApplicationStart),
+            Progress::Ended(result)
         );
         drop(journal);
         let about = cause(None).about;
