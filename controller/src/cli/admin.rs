@@ -279,7 +279,7 @@ pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> 
     console::show(format_args!(
         "deployment_signer_pin: [\"{present}\", \"{next}\"]"
     ))?;
-    console::remark(
+    console::advise(
         "Put this line into codedeployagent.yml on every host and restart the agents; `host list` shows which hosts accept \
          the next key. Then stop the service, and `codedeploy-controller replace-key signer` makes it the one that signs.",
     );

@@ -41,6 +41,11 @@ pub(super) fn remark(text: impl Display) {
     let _ = print(text);
 }
 
+/// Prints advice beside requested output, so that a file or a pipe gets the output alone.
+pub(super) fn advise(text: impl Display) {
+    let _ = writeln!(stderr(), "{text}");
+}
+
 /// Reports an error, if anybody reads it.
 pub(super) fn complain(text: impl Display) {
     let _ = writeln!(stderr(), "{text}");

@@ -64,13 +64,13 @@ async fn a_pin_that_does_not_fit_the_controllers_key_is_found_before_a_deploymen
     assert!(text.contains("will sign") && !text.contains(&key), "{text}");
     assert!(advice.contains("before the key is replaced"), "{advice}");
 
-    // As the advice says: the line with both keys goes into the hosts' configuration.
-    let said = String::from_utf8(announced.stdout).unwrap();
-    let pins = said
-        .lines()
-        .find(|line| line.starts_with("deployment_signer_pin: "))
-        .expect(&said);
-    fleet.hosts[0].configure(&fleet.bucket, &format!("{pins}\n"));
+    // The line with both keys goes into the hosts' configuration; the advice is not in it.
+    let pins = String::from_utf8(announced.stdout).unwrap();
+    let advice = String::from_utf8(announced.stderr).unwrap();
+    assert!(pins.starts_with("deployment_signer_pin: "), "{pins}");
+    assert_eq!(pins.lines().count(), 1, "{pins}");
+    assert!(advice.contains("codedeployagent.yml"), "{advice}");
+    fleet.hosts[0].configure(&fleet.bucket, &pins);
     signer(&fleet, "ok").await;
     fleet.stop().await;
 }
