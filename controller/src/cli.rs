@@ -282,19 +282,28 @@ const FAILED_START: Duration = Duration::from_secs(4);
 const WRONG_SETTINGS: u8 = 78;
 
 impl CliError {
-    /// The advice for an operation that the system denied.
-    fn advice(&self) -> &'static str {
+    /// The advice for an operation that the system denied to a program that `was_root` at its start.
+    fn advice(&self, was_root: bool) -> String {
         let own_data = match self {
             Self::Admin(_) | Self::Privileges(_) | Self::Config(_) => false,
             Self::Serve(ServeError::Open(_)) => true,
-            Self::Serve(_) | Self::Tls(_) | Self::Console(_) | Self::Runtime(_) => return "",
+            Self::Serve(_) | Self::Tls(_) | Self::Console(_) | Self::Runtime(_) => {
+                return String::new();
+            }
         };
-        if geteuid().is_root() || !is_denied(self) {
-            ""
+        let user = geteuid();
+        if user.is_root() || !is_denied(self) {
+            String::new()
+        } else if was_root {
+            let owner = user.as_raw();
+            format!(
+                ": root acts as the owner of the data directory, the user with id {owner}; give that user all files in it \
+                 (chown -R {owner} DIRECTORY)"
+            )
         } else if own_data {
-            ": run it as root (sudo), or name a directory of your own with --data-dir"
+            ": run it as root (sudo), or name a directory of your own with --data-dir".into()
         } else {
-            ": run it as root (sudo)"
+            ": run it as root (sudo)".into()
         }
     }
 
@@ -327,13 +336,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    let was_root = geteuid().is_root();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console::complain(format_args!(
                 "codedeploy-controller: {}{}",
                 chain(&error),
-                error.advice()
+                error.advice(was_root)
             ));
             error.status()
         }

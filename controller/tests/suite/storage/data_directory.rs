@@ -259,6 +259,28 @@ fn as_root_who_may_not_look_is_told_to_be_root() {
 
 #[test]
 #[ignore = "needs root"]
+fn as_root_files_of_another_user_than_the_directorys_are_the_advice() {
+    let mut controller = Controller::start(QUICK);
+    let data = controller.data();
+    let backup = empty_backup(&controller);
+    done(&data, &["backup", &backup]);
+    controller.terminate();
+    give_away(&data);
+    let text = refused(&data, &["restore", &backup]);
+    assert!(
+        text.contains("Permission denied")
+            && text.contains(&format!("chown -R {USER} "))
+            && !text.contains("run it as root"),
+        "{text}"
+    );
+    for file in files(&data) {
+        chown(file, Some(USER), None).unwrap();
+    }
+    done(&data, &["restore", &backup]);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn as_root_a_data_directory_that_everyone_may_write_to_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
