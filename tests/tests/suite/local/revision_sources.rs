@@ -637,6 +637,46 @@ async fn what_github_refuses_fails_at_once_with_a_hint_at_the_token() {
 }
 
 #[tokio::test]
+async fn a_revision_deeper_than_256_folders_is_rejected_before_anything_is_installed() {
+    let machine = Machine::new("");
+    for (depth, fits) in [(256, true), (257, false)] {
+        let revision = machine.path(&format!("revision-{depth}"));
+        let app = machine.path(&format!("app-{depth}"));
+        let appspec = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\n",
+            app.display()
+        );
+        bundle::write(&revision, &[("appspec.yml", &appspec), ("page", "x")]);
+        fs::create_dir_all(revision.join("d/".repeat(depth))).unwrap();
+        let tar = machine.path(&format!("{depth}.tar"));
+        fs::write(&tar, bundle::tar(&revision)).unwrap();
+        for (bundle_type, location) in [("directory", &revision), ("tar", &tar)] {
+            let output = Programs::built()
+                .local
+                .command(["-t", bundle_type, "-l"])
+                .arg(location)
+                .arg("-c")
+                .arg(machine.path("conf.yml"))
+                .output()
+                .await
+                .unwrap();
+            let said =
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(
+                output.status.success(),
+                fits,
+                "{depth}, {bundle_type}: {said}"
+            );
+            assert_eq!(app.exists(), fits, "{depth}, {bundle_type}: {said}");
+            if !fits {
+                assert!(said.contains("256 folders"), "{bundle_type}: {said}");
+                assert!(said.contains("DownloadBundle"), "{bundle_type}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_bundle_that_cannot_be_unpacked_leaves_no_archive() {
     let machine = Machine::new("");
     let body = machine.revision(2 * MIB);
