@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use codedeploy_hooks::fs::replace_file;
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_read;
 use crate::config::KeyDigest;
 use crate::deployment_root::Store;
-use crate::regular;
 
 /// The only version of the file so far.
 const VERSION: u32 = 1;
@@ -105,7 +105,7 @@ fn file(store: &Store) -> PathBuf {
 }
 
 fn load(path: &Path) -> Result<Learned, String> {
-    let bytes = match regular::read_up_to(path, MAX_BYTES) {
+    let bytes = match bounded_read::read_up_to(path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Learned::default()),
         Err(error) => return Err(error.to_string()),

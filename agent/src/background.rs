@@ -10,11 +10,11 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, fork, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
-use crate::console;
+use crate::output;
 use codedeploy_api::chain::Chain;
 
 /// The time that a caller waits for the daemon: longer than EC2 may take to identify the host.
-const PATIENCE: Duration = Duration::from_secs(90);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// The time after which the caller reports that it waits.
 const LONG: Duration = Duration::from_secs(5);
 
@@ -97,7 +97,7 @@ pub(crate) fn background() -> io::Result<Side> {
             drop(write);
             // It ends as soon as it has started the daemon.
             let _ = waitpid(child, None);
-            Ok(Side::Caller(listen(read, PATIENCE)))
+            Ok(Side::Caller(listen(read, START_TIMEOUT)))
         }
         ForkResult::Child => {
             drop(read);
@@ -147,28 +147,28 @@ fn leave() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-fn listen(pipe: OwnedFd, patience: Duration) -> Launch {
+fn listen(pipe: OwnedFd, timeout: Duration) -> Launch {
     let began = Instant::now();
     let mut text = Vec::new();
     let failed = |message: String| Launch::Failed { message };
     let mut pipe = File::from(pipe);
     let mut told = false;
     loop {
-        let left = if told { patience } else { LONG }.saturating_sub(began.elapsed());
+        let left = if told { timeout } else { LONG }.saturating_sub(began.elapsed());
         let mut waited = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
         match poll(
             &mut waited,
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
         ) {
             Ok(0) if !told => {
-                console::complain("the agent is still starting; its log says what it waits for");
+                output::complain("the agent is still starting; its log has the reason");
                 told = true;
                 continue;
             }
             Ok(0) => {
                 return failed(format!(
-                    "the agent is not up after {} s; its log says what it is doing, and `status` whether it runs",
-                    patience.as_secs()
+                    "the agent is not up after {} s; see its log and `codedeploy-agent status`",
+                    timeout.as_secs()
                 ));
             }
             Ok(_) => {}

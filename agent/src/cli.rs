@@ -19,8 +19,8 @@ pub use codedeploy_hooks::script::keep_script;
 
 use crate::background::Waiter;
 use crate::config::Environment;
-use crate::console::{self, fail, misused};
 use crate::daemon;
+use crate::output::{self, fail, misused};
 
 /// Deploys what a CodeDeploy service assigns to this host.
 #[derive(Debug, Parser)]
@@ -145,7 +145,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Command::Config(show) => {
             let (file, environment) = (arguments.config_file.as_deref(), Environment::of_process());
-            let (mut out, mut complaints) = (console::out(), console::err());
+            let (mut out, mut complaints) = (output::out(), output::err());
             match config::show(&show, file, &environment, &mut out, &mut complaints) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail("codedeploy-agent", &error),

@@ -1,9 +1,9 @@
 //! The CodeDeployCommand service, called through the SDK's own HTTP and signing (spec: Command service protocol). This
 //! module sets time-outs, limits and retries for all calls alike.
 
+mod connection_probe;
 mod peer;
 mod persistence;
-mod reach;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -39,9 +39,9 @@ use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use codedeploy_api::chain::Chain;
+use connection_probe::ConnectionProbe;
 use peer::Peer;
 pub use persistence::Persistence;
-use reach::Reach;
 
 /// Stands for the name of an error without one; the service's own errors have a name.
 const NAMELESS: &str = "an error without a name";
@@ -56,7 +56,7 @@ pub struct CommandService {
     target_prefix: &'static str,
     credentials: Credentials,
     transport: Transport,
-    reach: Reach,
+    probe: ConnectionProbe,
     peer: Peer,
     endpoint: String,
 }
@@ -191,7 +191,7 @@ impl CallError {
 /// The attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4 seconds.
 const ATTEMPTS: u32 = 4;
 
-/// The longest pause between attempts of [`CommandService::call_patiently`].
+/// The longest pause between attempts of [`CommandService::call_persistently`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl CommandService {
@@ -202,15 +202,15 @@ impl CommandService {
             command::TARGET_PREFIX
         };
         let credentials = access.credentials.clone();
-        let (reach, peer) = (Reach::default(), Peer::new(&access.signer));
-        let transport = transport(access, reach.clone(), peer.clone());
+        let (probe, peer) = (ConnectionProbe::default(), Peer::new(&access.signer));
+        let transport = transport(access, probe.clone(), peer.clone());
         let endpoint = access.command_endpoint();
         Self {
             host_identifier,
             target_prefix,
             credentials,
             transport,
-            reach,
+            probe,
             peer,
             endpoint,
         }
@@ -218,7 +218,7 @@ impl CommandService {
 
     /// Whether the newest call is connected to the service, even if there is no response yet.
     pub fn is_connected(&self) -> bool {
-        self.reach.is_connected()
+        self.probe.is_connected()
     }
 
     /// The digests of the service's signing keys, from its latest response, if it is this project's controller.
@@ -262,7 +262,7 @@ impl CommandService {
     }
 
     /// Calls until the service responds or rejects the call for good; `None` if the time is over.
-    pub async fn call_patiently<O: Operation>(
+    pub async fn call_persistently<O: Operation>(
         &self,
         input: &O,
         persistence: Persistence<'_>,
@@ -348,7 +348,7 @@ impl CommandService {
     }
 }
 
-fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
+fn transport(access: &Access, probe: ConnectionProbe, peer: Peer) -> Transport {
     SmithyOperation::builder()
         .service_name("CodeDeployCommand")
         .operation_name("Command")
@@ -368,7 +368,7 @@ fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
         )
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .with_connection_poisoning()
-        .interceptor(reach)
+        .interceptor(probe)
         .interceptor(peer)
         .runtime_plugin(signing(access))
         .serializer(serialize)

@@ -13,7 +13,7 @@ pub use environment::Environment;
 use reader::{Effective, ReadError, Reader, Warning};
 pub use signer::{KeyDigest, SignerTrust};
 
-use crate::regular;
+use crate::bounded_read;
 
 /// Read if no file is named; may be missing.
 pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
@@ -165,7 +165,7 @@ impl Settings {
     /// The same, with the origin of each value.
     pub fn read(named: Option<&Path>, environment: &Environment) -> Result<Loaded, ConfigError> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        let text = match regular::read(path) {
+        let text = match bounded_read::read(path) {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 Vec::new()

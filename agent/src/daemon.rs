@@ -9,7 +9,6 @@ use crate::aws::{Access, AccessError};
 use crate::background::Waiter;
 use crate::command::CommandService;
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::console::fail;
 use crate::control_socket::Place;
 use crate::control_socket::socket::{ControlSocket, SocketError};
 use crate::control_socket::status::Status;
@@ -17,7 +16,8 @@ use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::deployment_root::StoreError;
 use crate::history::History;
-use crate::identity::{Identity, IdentityError, METADATA_PATIENCE, is_there};
+use crate::identity::{Identity, IdentityError, METADATA_TIMEOUT, is_there};
+use crate::output::fail;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::poll::Agent;
 use crate::runtime::on_runtime;
@@ -45,7 +45,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Log(#[from] telemetry::LogError),
-    #[error("cannot follow signals")]
+    #[error("cannot handle signals")]
     Signals(#[source] std::io::Error),
     #[error(transparent)]
     PidFile(#[from] PidFileError),
@@ -125,7 +125,7 @@ async fn start(
         without_core_dumps();
     }
     envelope::check_trust(&settings.signer)?;
-    let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
+    let identity = Identity::find(&settings, &environment, METADATA_TIMEOUT).await?;
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
     let access = Access {
         outage: OUTAGE,
@@ -135,7 +135,7 @@ async fn start(
     if endpoint.starts_with("http://") && !is_loopback(&endpoint) {
         tracing::warn!(
             endpoint,
-            "commands come over plain http, readable by everybody on the way; use https"
+            "commands arrive over plain http, readable on the way; use https"
         );
     }
     let shutdown =
@@ -179,6 +179,6 @@ fn is_loopback(endpoint: &str) -> bool {
 /// and by their applications; this flag ends with exec (prctl(2), PR_SET_DUMPABLE).
 fn without_core_dumps() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        tracing::warn!(%error, "core dumps cannot be switched off");
+        tracing::warn!(%error, "cannot switch off core dumps");
     }
 }

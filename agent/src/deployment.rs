@@ -33,7 +33,7 @@ use crate::deployment_root::{DeploymentFolder, Store};
 use crate::spec::DeploymentSpec;
 use appspec::Announced;
 use error::CommandError;
-use ledger::About;
+use ledger::DeploymentNames;
 pub use plan::Plan;
 use plan::Work;
 pub use reports::{failed, stopped};
@@ -135,7 +135,10 @@ impl Host {
         match event {
             LifecycleEvent::DownloadBundle | LifecycleEvent::Install => report,
             _ if report.outcome.succeeded() => report,
-            _ => rollback::after_failure(self, &About::of(spec), command, report, stop).await,
+            _ => {
+                rollback::after_failure(self, &DeploymentNames::of(spec), command, report, stop)
+                    .await
+            }
         }
     }
 

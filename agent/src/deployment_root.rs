@@ -263,7 +263,7 @@ impl Store {
         let inner: Vec<PathBuf> = outer.iter().flat_map(below).collect();
         for folder in [vec![self.root.clone()], outer, inner].concat() {
             if let Err(error) = sweep(&folder) {
-                tracing::warn!(folder = %folder.display(), %error, "what an earlier run began to write there stays");
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove the unfinished files of an earlier run");
             }
         }
     }

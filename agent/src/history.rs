@@ -11,7 +11,7 @@ use codedeploy_hooks::fs::replace_file;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::deployment::ledger::About;
+use crate::deployment::ledger::DeploymentNames;
 
 /// The number of deployments that are remembered.
 pub const KEPT: usize = 10;
@@ -124,7 +124,7 @@ impl History {
     }
 
     /// Records that a deployment was taken back, and the restored one.
-    pub fn rolled_back(&mut self, about: &About, words: &str) {
+    pub fn rolled_back(&mut self, about: &DeploymentNames, words: &str) {
         self.refresh();
         let id = about.deployment_id.as_str();
         let known = self

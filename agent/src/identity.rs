@@ -15,7 +15,7 @@ use crate::config::{Environment, Settings};
 use crate::systemd;
 
 /// The time that a start waits for the instance metadata service, which can be late at boot.
-pub const METADATA_PATIENCE: Duration = Duration::from_secs(60);
+pub const METADATA_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two rounds of requests; each round makes several attempts.
 const METADATA_PAUSE: Duration = Duration::from_secs(2);
 
@@ -96,12 +96,12 @@ fn bullets(problems: &[ReadError]) -> String {
 }
 
 impl Identity {
-    /// Determines the host's identity: from the on-premises file if there is one, else from EC2. Waits up to `patience`
+    /// Determines the host's identity: from the on-premises file if there is one, else from EC2. Waits up to `timeout`
     /// for EC2's response. `AWS_REGION` and `AWS_HOST_IDENTIFIER` override region and identifier.
     pub async fn find(
         settings: &Settings,
         environment: &Environment,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, IdentityError> {
         let kept = settings
             .keep_environment_credentials
@@ -128,7 +128,7 @@ impl Identity {
             });
         }
         let metadata = Metadata::new(environment)?;
-        let instance = wait_for(&metadata, patience).await.map_err(|source| {
+        let instance = wait_for(&metadata, timeout).await.map_err(|source| {
             let endpoint = metadata.endpoint().to_owned();
             IdentityError::Nobody {
                 on_premises: file.clone(),
@@ -191,13 +191,13 @@ pub(crate) fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Asks until there is a response, a permanent error, or `patience` is over.
-async fn wait_for(metadata: &Metadata, patience: Duration) -> Result<Instance, MetadataError> {
+/// Asks until there is a response, a permanent error, or `timeout` is over.
+async fn wait_for(metadata: &Metadata, timeout: Duration) -> Result<Instance, MetadataError> {
     let began = Instant::now();
     let mut told = false;
     loop {
         match metadata.instance().await {
-            Err(error) if error.is_temporary() && began.elapsed() + METADATA_PAUSE < patience => {
+            Err(error) if error.is_temporary() && began.elapsed() + METADATA_PAUSE < timeout => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "waiting for EC2 instance metadata, because there is no on-premises file");
                     systemd::status("waiting for EC2 instance metadata");

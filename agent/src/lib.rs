@@ -7,7 +7,7 @@
 //!
 //! [`cli`] has the commands for people: `codedeploy-local` does the same work without a service; other commands start,
 //! stop, query and examine the agent of this host. The daemon answers them through [`control_socket`]; they print
-//! through [`console`].
+//! through [`output`].
 //!
 //! [`deployment_root`] is the folder with all persistent state. [`config`] and [`identity`] define the settings and the
 //! host, [`aws`] the access to services.
@@ -16,10 +16,10 @@ pub mod acquaintance;
 pub mod aws;
 pub mod background;
 pub mod backoff;
+pub mod bounded_read;
 pub mod cli;
 pub mod command;
 pub mod config;
-pub mod console;
 pub mod control_socket;
 pub mod daemon;
 pub mod deployment;
@@ -29,11 +29,11 @@ pub mod fuzzing;
 pub mod history;
 pub mod identity;
 mod memory;
+pub mod output;
 pub mod path_component;
 pub mod pidfile;
 pub mod poll;
 pub mod recovery;
-pub mod regular;
 pub mod report;
 pub mod revision;
 mod runtime;

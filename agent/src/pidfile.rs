@@ -187,11 +187,11 @@ impl Agent {
         }
     }
 
-    /// Waits until it has ended; `false` if it has not after `patience`.
-    pub fn wait(&self, patience: Duration) -> Result<bool, PidFileError> {
+    /// Waits until it has ended; `false` if it has not after `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, PidFileError> {
         let began = Instant::now();
         while self.lives()? {
-            let left = patience.saturating_sub(began.elapsed());
+            let left = timeout.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Ok(false);
             }

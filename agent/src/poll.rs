@@ -1,9 +1,9 @@
 //! The daemon's loop: polls for commands, and runs them concurrently while polling continues (spec: Command service
 //! protocol).
 
-mod known;
 mod received;
 mod recover;
+mod seen_commands;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::cli::rollback::notice;
 use crate::command::{CallError, CommandService};
 use crate::control_socket::status::Status;
 use crate::deployment::Host;
-use crate::deployment::ledger::{About, Ledger, Outgoing};
+use crate::deployment::ledger::{DeploymentNames, Ledger, Outgoing};
 use crate::deployment::rollback::journal::Journal;
 use crate::path_component::PathComponent;
-use crate::report::{self, Delivered, Patience};
+use crate::report::{self, Delivered, DeliveryPolicy};
 use crate::shutdown::Shutdown;
 use crate::systemd::{self, Watchdog};
-use known::{Delivery, KnownCommands};
+use seen_commands::{Delivery, SeenCommands};
 
 /// The number of commands that run at once.
 const MAX_COMMANDS: usize = 16;
@@ -48,7 +48,7 @@ pub struct Agent {
     ledger: Ledger,
     acquaintance: Acquaintance,
     status: Status,
-    known: KnownCommands,
+    seen: SeenCommands,
     /// At most one command per deployment group at a time.
     groups: KeyedLock<PathComponent>,
     /// Limits the number of commands that run at once; an outcome that waits for the service takes no place.
@@ -76,7 +76,7 @@ impl Next {
 
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
-        let (known, groups) = (KnownCommands::default(), KeyedLock::default());
+        let (seen, groups) = (SeenCommands::default(), KeyedLock::default());
         let acquaintance = Acquaintance::open(host.store());
         Self {
             host,
@@ -84,7 +84,7 @@ impl Agent {
             ledger,
             acquaintance,
             status,
-            known,
+            seen,
             groups,
             places: Semaphore::new(MAX_COMMANDS),
         }
@@ -202,12 +202,12 @@ impl Agent {
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
         let again = Next::Idle(self.host.settings().wait_between_runs);
         let id = &command.host_command_identifier;
-        let delivery = match self.known.delivered(id) {
+        let delivery = match self.seen.delivered(id) {
             Delivery::New => self
                 .ledger
                 .told(id)
                 .map_or(Delivery::New, |told| Delivery::Ended(Arc::new(told))),
-            known => known,
+            again => again,
         };
         match delivery {
             Delivery::New => {
@@ -231,16 +231,16 @@ impl Agent {
 
     /// Reports the outcome of a command to the service, and remembers it.
     async fn tell(&self, outgoing: Outgoing, maybe_told: bool, shutdown: &Shutdown) {
-        let patience = patience(outgoing.is_safe(), shutdown);
+        let policy = delivery_policy(outgoing.is_safe(), shutdown);
         let completion = Arc::new(outgoing.ended.completion.clone());
         let telling = self.status.tells(outgoing.ended.ended_at);
         let failed = |error: &CallError| telling.failed(error);
         let delivered =
-            report::complete(&self.service, &completion, maybe_told, &patience, failed).await;
+            report::complete(&self.service, &completion, maybe_told, &policy, failed).await;
         match delivered {
             Delivered::Taken => self.ledger.close(outgoing),
             Delivered::Refused(error) => {
-                tracing::error!(%error, "the service refuses the outcome of a command");
+                tracing::error!(%error, "the service rejects the outcome of a command; it is dropped");
                 self.ledger.close(outgoing);
             }
             Delivered::NotYet(error) => {
@@ -249,23 +249,23 @@ impl Agent {
                 tracing::warn!(
                     error,
                     at_next_start,
-                    "stopped before the service took the outcome of a command"
+                    "the agent stops before the service has accepted the outcome of a command"
                 );
             }
         }
-        self.known.ended(
+        self.seen.ended(
             &completion.host_command_identifier,
             Some(Arc::clone(&completion)),
         );
     }
 
     async fn tell_again(&self, completion: Arc<PutHostCommandCompleteInput>, shutdown: &Shutdown) {
-        let patience = patience(true, shutdown);
-        let delivered = report::complete(&self.service, &completion, true, &patience, |_| {}).await;
+        let policy = delivery_policy(true, shutdown);
+        let delivered = report::complete(&self.service, &completion, true, &policy, |_| {}).await;
         if let Delivered::NotYet(_) = delivered {
-            tracing::info!("stopped before the service took the outcome once more");
+            tracing::info!("the agent stops before the service has accepted the outcome again");
         }
-        self.known.ended(
+        self.seen.ended(
             &completion.host_command_identifier,
             Some(Arc::clone(&completion)),
         );
@@ -278,25 +278,25 @@ impl Agent {
     }
 
     /// Closes the record of a rollback once the outcome of its command is recorded.
-    fn close_rollback(&self, about: &About, command: &str) {
+    fn close_rollback(&self, about: &DeploymentNames, command: &str) {
         if let Some(words) = Journal::close(self.host.store(), about, command) {
             self.status.rolled_back(about, &words);
         }
     }
 }
 
-fn patience(safe: bool, shutdown: &Shutdown) -> Patience {
+fn delivery_policy(safe: bool, shutdown: &Shutdown) -> DeliveryPolicy {
     let Shutdown {
         no_more_work,
         end_running,
     } = shutdown.clone();
     if safe {
-        Patience::Safe {
+        DeliveryPolicy::Safe {
             one_more: no_more_work,
             end: end_running,
         }
     } else {
-        Patience::Unsafe(end_running)
+        DeliveryPolicy::Unsafe(end_running)
     }
 }
 

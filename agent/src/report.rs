@@ -33,7 +33,7 @@ pub enum Delivered {
 
 /// The limit of reporting an outcome.
 #[derive(Debug, Clone)]
-pub enum Patience {
+pub enum DeliveryPolicy {
     /// It is on disk: once `one_more` is cancelled, one more attempt is made in a short time; once `end` is, none.
     Safe {
         one_more: CancellationToken,
@@ -43,7 +43,7 @@ pub enum Patience {
     Unsafe(CancellationToken),
 }
 
-impl Patience {
+impl DeliveryPolicy {
     fn one_more(&self) -> &CancellationToken {
         match self {
             Self::Safe { one_more, .. } | Self::Unsafe(one_more) => one_more,
@@ -113,7 +113,7 @@ pub fn failed_and_rolled_back(
     }
 }
 
-/// Reports until the service accepts the outcome, rejects it for good, or `patience` ends; calls `failed` for every
+/// Reports until the service accepts the outcome, rejects it for good, or `policy` allows no more; calls `failed` for every
 /// failed attempt. Rejected credentials are no rejection of the outcome: somebody will renew them.
 ///
 /// `maybe_told`: the service may already have the outcome, because the result of an earlier attempt is unknown. If the
@@ -122,23 +122,23 @@ pub async fn complete(
     service: &CommandService,
     completion: &PutHostCommandCompleteInput,
     mut maybe_told: bool,
-    patience: &Patience,
+    policy: &DeliveryPolicy,
     mut failed: impl FnMut(&CallError),
 ) -> Delivered {
     let mut longest = FIRST_PAUSE;
     let mut latest = None;
     loop {
-        let last = patience.one_more().is_cancelled();
+        let last = policy.one_more().is_cancelled();
         let error = tokio::select! {
             answer = service.attempt(completion) => match answer {
                 Ok(_) => return Delivered::Taken,
                 Err(error) => error,
             },
-            () = patience.ends() => return Delivered::NotYet(latest),
+            () = policy.ends() => return Delivered::NotYet(latest),
         };
         if error.is_refusal() {
             if maybe_told {
-                tracing::info!(%error, "the service refuses the outcome; it may have it from an attempt before, and that counts");
+                tracing::info!(%error, "the service rejects the outcome; it counts as delivered, because the response to an earlier attempt was lost");
                 return Delivered::Taken;
             }
             return Delivered::Refused(error);
@@ -149,11 +149,11 @@ pub async fn complete(
             return Delivered::NotYet(Some(error));
         }
         let pause = jittered(longest);
-        tracing::warn!(%error, retry_in_ms = pause.as_millis(), "outcome not reported yet");
+        tracing::warn!(%error, retry_in_ms = pause.as_millis(), "cannot report the outcome yet");
         latest = Some(error);
         tokio::select! {
             () = sleep(pause) => {}
-            () = patience.one_more().cancelled() => {}
+            () = policy.one_more().cancelled() => {}
         }
         longest = (longest * 2).min(LONGEST_PAUSE);
     }

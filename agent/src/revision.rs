@@ -120,7 +120,7 @@ pub async fn fetch(
             let hub = GitHub {
                 http,
                 endpoint,
-                patience: settings.http_read_timeout,
+                read_timeout: settings.http_read_timeout,
             };
             (hub.fetch(github, folder).await?, None)
         }

@@ -19,9 +19,9 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// Handles TERM, INT, QUIT and HUP: the first signal takes the first step at once and the second step after
-    /// `patience`. A second INT or QUIT, from somebody at a keyboard, does not wait; a second TERM or HUP has no
+    /// `grace`. A second INT or QUIT, from somebody at a keyboard, does not wait; a second TERM or HUP has no
     /// effect. If HUP was ignored from the beginning, as with nohup(1), it stays ignored.
-    pub fn on_signals(patience: Duration) -> io::Result<Self> {
+    pub fn on_signals(grace: Duration) -> io::Result<Self> {
         let shutdown = Self::default();
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT].into_iter().chain(hangup))?;
@@ -35,11 +35,11 @@ impl Shutdown {
                 "stopping: no new commands; those in progress are finished"
             );
             steps.no_more_work.cancel();
-            let mut impatient =
+            let mut keyboard =
                 signals.filter(|signal| std::future::ready([SIGINT, SIGQUIT].contains(signal)));
             tokio::select! {
-                Some(_) = impatient.next() => tracing::warn!("second signal: scripts that still run are ended"),
-                () = tokio::time::sleep(patience) => tracing::warn!("out of patience: scripts that still run are ended"),
+                Some(_) = keyboard.next() => tracing::warn!("second signal: scripts that still run are ended"),
+                () = tokio::time::sleep(grace) => tracing::warn!("the time for a stop is over: scripts that still run are ended"),
             }
             steps.end_running.cancel();
         });

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 
 /// The extension that a stop in progress requests from systemd at a time, and the interval of requests.
-const PATIENCE: Duration = Duration::from_secs(300);
+const EXTENSION: Duration = Duration::from_secs(300);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
 /// Sends watchdog messages while the poll loop makes progress: during a step of the loop, and only as long as that step
@@ -100,8 +100,8 @@ pub async fn stopping(count: usize, commands: impl Future<Output = ()>) {
     notify(&[NotifyState::Stopping, NotifyState::Status(&text)]);
     let mut commands = pin!(commands);
     loop {
-        let patience = u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX);
-        notify(&[NotifyState::ExtendTimeoutUsec(patience)]);
+        let extension = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+        notify(&[NotifyState::ExtendTimeoutUsec(extension)]);
         if tokio::time::timeout(ASK_EVERY, &mut commands).await.is_ok() {
             return;
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::regular;
+use crate::bounded_read;
 
 /// Written by packages: `agent_version: X`.
 const FILE: &str = "/opt/codedeploy-agent/.version";
@@ -19,7 +19,7 @@ pub fn reported() -> &'static str {
 }
 
 fn of_package(path: &Path) -> String {
-    match regular::read(path) {
+    match bounded_read::read(path) {
         Ok(text) => match parse(&text) {
             Some(version) => return version.to_owned(),
             None => tracing::warn!(

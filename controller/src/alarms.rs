@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codedeploy_planner::rules::Watch;
+use codedeploy_planner::rules::MonitoredAlarms;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures_util::stream::FuturesUnordered;
@@ -14,7 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use crate::config::alarms::{Alarms, Prometheus, Source};
-use crate::deployment::alarm::{self, Sight, Watched};
+use crate::deployment::alarm::{self, Monitored, Sight};
 use crate::error::{ApiError, chain};
 use crate::outgoing::{self, Outgoing, OutgoingError};
 use crate::service::Service;
@@ -53,7 +53,7 @@ impl Questions {
         &mut self,
         outgoing: &Arc<Outgoing>,
         alarms: &Alarms,
-        watch: &Watch,
+        monitored: &MonitoredAlarms,
     ) -> impl Future<Output = Sight> + Send + use<> {
         self.under_way
             .retain(|_, question| question.upgrade().is_some());
@@ -62,8 +62,8 @@ impl Questions {
             let name = name.clone();
             Some(question.map(|found| (name, found)))
         };
-        let mut answers: FuturesUnordered<_> = watch.names.iter().filter_map(ask).collect();
-        let ignore_poll_failure = watch.ignore_poll_failure;
+        let mut answers: FuturesUnordered<_> = monitored.names.iter().filter_map(ask).collect();
+        let ignore_poll_failure = monitored.ignore_poll_failure;
         async move {
             while let Some((name, found)) = answers.next().await {
                 match found {
@@ -216,17 +216,20 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut questions = Questions::default();
     let mut looks: Tasks<String> = Tasks::default();
     loop {
-        let pause = match service.transact(|_, context| alarm::watched(context)).await {
-            Ok(watched) => {
-                let pause = (!watched.is_empty()).then_some(service.settings.timers.alarms);
-                for Watched {
+        let pause = match service
+            .transact(|_, context| alarm::monitored(context))
+            .await
+        {
+            Ok(monitored) => {
+                let pause = (!monitored.is_empty()).then_some(service.settings.timers.alarms);
+                for Monitored {
                     deployment_id,
-                    watch,
-                } in watched
+                    alarms,
+                } in monitored
                 {
                     if !looks.is_under_way(&deployment_id) {
                         let sight =
-                            questions.look(&service.outgoing, &service.settings.alarms, &watch);
+                            questions.look(&service.outgoing, &service.settings.alarms, &alarms);
                         looks.start(
                             deployment_id.clone(),
                             look(Arc::clone(&service), deployment_id, sight),

@@ -1,9 +1,9 @@
 //! The command line: `serve`, and the commands of the data directory's administrator.
 
 mod admin;
-mod console;
 mod data_dir;
 mod hosts;
+mod output;
 mod settings;
 mod table;
 mod tokens;
@@ -28,9 +28,9 @@ use crate::privileges::PrivilegesError;
 use crate::server::{self, ServeError};
 use crate::service::OpenError;
 use crate::tls::TlsError;
-use console::ConsoleError;
 use data_dir::DataDir;
 use hosts::NewHost;
+use output::OutputError;
 
 /// A self-hosted AWS CodeDeploy service.
 #[derive(Debug, Parser)]
@@ -270,7 +270,7 @@ enum CliError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Console(#[from] ConsoleError),
+    Print(#[from] OutputError),
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
 }
@@ -287,7 +287,7 @@ impl CliError {
         let own_data = match self {
             Self::Admin(_) | Self::Privileges(_) | Self::Config(_) => false,
             Self::Serve(ServeError::Open(_)) => true,
-            Self::Serve(_) | Self::Tls(_) | Self::Console(_) | Self::Runtime(_) => {
+            Self::Serve(_) | Self::Tls(_) | Self::Print(_) | Self::Runtime(_) => {
                 return String::new();
             }
         };
@@ -340,7 +340,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            console::complain(format_args!(
+            output::complain(format_args!(
                 "codedeploy-controller: {}{}",
                 chain(&error),
                 error.advice(was_root)

@@ -90,14 +90,14 @@ impl Listed {
 
 /// An access key that is not revoked, as stored.
 #[derive(Debug)]
-pub struct Kept {
+pub struct StoredKey {
     principal: Principal,
     secret: Vec<u8>,
     token: Option<Vec<u8>>,
     expires: Option<Timestamp>,
 }
 
-impl Kept {
+impl StoredKey {
     /// Decrypts the secret that requests are signed with.
     pub fn secret(&self, vault: &Vault) -> Result<String, VaultError> {
         vault.unseal(&self.principal.access_key_id, &self.secret)
@@ -171,7 +171,7 @@ pub fn create(
 }
 
 /// Returns the access key with an id, unless it is revoked.
-pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> {
+pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<StoredKey>, SqlError> {
     let kept = tx.query_opt(
         "SELECT * FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL",
         [access_key_id],
@@ -186,7 +186,7 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> 
                 role,
                 arn,
             });
-            Ok(principal.map(|principal| Kept {
+            Ok(principal.map(|principal| StoredKey {
                 principal,
                 secret,
                 token,

@@ -33,7 +33,7 @@ use crate::credentials::{self, Principal};
 use crate::error::{ApiError, ErrorName};
 use crate::service::Service;
 use connections::Client;
-use protocol::{Message, Protocol, Target};
+use protocol::{ApiOperation, Protocol, RequestBody};
 use unauthenticated::Slot;
 
 /// The largest body of a request, in bytes; the largest legitimate one is a batch of names.
@@ -132,7 +132,7 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     }
     let (head, body) = request.into_parts();
     let protocol = Protocol::of(&head.headers);
-    let is_for_agents = matches!(protocol.identify(&head), Ok(Target::Host(_)));
+    let is_for_agents = matches!(protocol.identify(&head), Ok(ApiOperation::Host(_)));
     let (status, body) = match answer(&service, protocol, head, body).await {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
@@ -160,12 +160,12 @@ async fn answer(
     body: Body,
 ) -> Result<Vec<u8>, ApiError> {
     let target = protocol.identify(&head)?;
-    let (Target::Operator(operation) | Target::Host(operation)) = target;
+    let (ApiOperation::Operator(operation) | ApiOperation::Host(operation)) = target;
     let span = tracing::Span::current();
     span.record("operation", crate::request::members::shorten(operation));
     let services: &'static [&'static str] = match target {
-        Target::Operator(_) => &[codedeploy::SIGNING_NAME],
-        Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
+        ApiOperation::Operator(_) => &[codedeploy::SIGNING_NAME],
+        ApiOperation::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
     // No body is read before its claimed owner is known.
     let claimed = Claimed::find(service, &head).await?;
@@ -176,28 +176,30 @@ async fn answer(
         slot.authenticated();
     }
     span.record("by", &principal.arn);
-    let message = Message::new(protocol, &head.headers, body)?;
+    let body = RequestBody::new(protocol, &head.headers, body)?;
     match target {
-        Target::Operator(operation) => operator::call(service, principal, operation, message).await,
-        Target::Host(operation) => {
+        ApiOperation::Operator(operation) => {
+            operator::call(service, principal, operation, body).await
+        }
+        ApiOperation::Host(operation) => {
             let (operation, caller) = (
                 operation.to_owned(),
                 host::Caller::new(principal, &head.headers),
             );
             // A poll is held for long, and the headers keep the buffer that they were read into.
             drop(head);
-            host::call(service, caller, &operation, &message).await
+            host::call(service, caller, &operation, &body).await
         }
     }
 }
 
 /// Reads the whole body, within limits of size and time.
-async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
-    let received = tokio::time::timeout(patience, to_bytes(body, MAX_BODY))
+async fn receive(body: Body, timeout: Duration) -> Result<Bytes, ApiError> {
+    let received = tokio::time::timeout(timeout, to_bytes(body, MAX_BODY))
         .await
         .map_err(|_| {
             ErrorName::RequestTimeout
-                .because(format!("The body did not arrive within {patience:?}."))
+                .because(format!("The body did not arrive within {timeout:?}."))
         })?;
     let body = received.map_err(|_| {
         ErrorName::RequestEntityTooLarge.because(format!(
@@ -211,7 +213,7 @@ async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
 /// A request with its claimed signer, and the key that must have signed it.
 struct Claimed {
     claim: sigv4::Claim,
-    key: credentials::Kept,
+    key: credentials::StoredKey,
 }
 
 impl Claimed {

@@ -21,7 +21,7 @@
 #![deny(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "they panic when nobody listens; see cli::console"
+    reason = "they panic when nobody listens; see cli::output"
 )]
 
 pub mod alarms;

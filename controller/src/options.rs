@@ -8,7 +8,7 @@ use codedeploy_api::codedeploy::{
     LoadBalancerInfo, TargetInstances,
 };
 use codedeploy_planner::rollback::AutoRollback as Endings;
-use codedeploy_planner::rules::Watch;
+use codedeploy_planner::rules::MonitoredAlarms;
 use codedeploy_planner::strategy::Strategy;
 
 use crate::fleet::{Filters, Membership};
@@ -147,11 +147,11 @@ impl Alarms {
         alarms.filter_map(|alarm| alarm.name.as_deref())
     }
 
-    /// The alarms to watch while a deployment runs, if any is enabled.
-    pub(crate) fn watch(&self) -> Option<Watch> {
+    /// The alarms to monitor while a deployment runs, if any is enabled.
+    pub(crate) fn monitored(&self) -> Option<MonitoredAlarms> {
         let names: Vec<_> = self.names().map(str::to_owned).collect();
         let ignore_poll_failure = self.0.ignore_poll_alarm_failure == Some(true);
-        (!names.is_empty()).then_some(Watch {
+        (!names.is_empty()).then_some(MonitoredAlarms {
             names,
             ignore_poll_failure,
         })

@@ -18,7 +18,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 
 /// The timeout of a request, including its response.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest response, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// A limit above the size of any file of roots, in bytes.
@@ -82,7 +82,7 @@ pub enum OutgoingError {
     Send { url: String, source: legacy::Error },
     #[error("the answer of {url} cannot be read; at most {MAX_ANSWER} bytes are")]
     Receive { url: String, source: axum::Error },
-    #[error("{url} did not answer within {} s", PATIENCE.as_secs())]
+    #[error("{url} did not answer within {} s", TIMEOUT.as_secs())]
     Late { url: String },
 }
 
@@ -161,7 +161,7 @@ impl Outgoing {
                 body: body.map_err(|source| OutgoingError::Receive { url: url(), source })?,
             })
         };
-        let exchange = tokio::time::timeout(PATIENCE, exchange).await;
+        let exchange = tokio::time::timeout(TIMEOUT, exchange).await;
         exchange.unwrap_or_else(|_| Err(OutgoingError::Late { url: url() }))
     }
 }

@@ -43,8 +43,8 @@ pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
         loop {
             let id = deployment_id.clone();
             let given = service.change(move |_, context| {
-                let (more, outcome) = resume(context, &id, back)?;
-                Ok((more, Some(outcome)))
+                let (more, effects) = resume(context, &id, back)?;
+                Ok((more, Some(effects)))
             });
             match given.await {
                 Ok(true) => {}
@@ -99,9 +99,9 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
                 service.transact(move |_, context| decide::decide(context, &id))
             };
             match decided.await {
-                Ok(outcome) => {
+                Ok(effects) => {
                     troubles.0.remove(&id);
-                    service.signals.announce(&outcome);
+                    service.signals.announce(&effects);
                 }
                 Err(error) if error.name == ErrorName::DamagedRecord => {
                     give_up(&service, &id, error, &mut troubles).await
@@ -149,7 +149,7 @@ async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &m
         .transact(move |_, context| decide::give_up(context, &of, &found.message))
         .await
     {
-        Ok(outcome) => service.signals.announce(&outcome),
+        Ok(effects) => service.signals.announce(&effects),
         Err(error) => troubles.note(service, id, &error),
     }
 }

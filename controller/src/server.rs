@@ -248,11 +248,11 @@ async fn run(
         .await
         .map_err(ServeError::Reconcile)?;
     let shutdown = stopping(&service);
-    let patience = service.settings.timers.request;
+    let timeout = service.settings.timers.request;
     let requests = connections::serve(
         listener,
         http::router(Arc::clone(&service)),
-        patience,
+        timeout,
         shutdown,
     );
     let deployments = async {

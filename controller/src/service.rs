@@ -282,9 +282,9 @@ impl Service {
     {
         let service = Arc::clone(self);
         let changing = async move {
-            let (value, outcome) = service.transact(work).await?;
-            if let Some(outcome) = outcome {
-                service.signals.announce(&outcome);
+            let (value, effects) = service.transact(work).await?;
+            if let Some(effects) = effects {
+                service.signals.announce(&effects);
             }
             Ok(value)
         };

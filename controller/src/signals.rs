@@ -50,17 +50,17 @@ impl Signals {
     }
 
     /// Announces the effects of a decision, once it is on disk.
-    pub fn announce(&self, outcome: &Effects) {
-        outcome.log();
-        self.wake_hosts(&outcome.hosts);
+    pub fn announce(&self, effects: &Effects) {
+        effects.log();
+        self.wake_hosts(&effects.hosts);
         self.happened.notify_one();
-        if outcome.traffic {
+        if effects.traffic {
             self.traffic.notify_one();
         }
-        if outcome.alarms {
+        if effects.alarms {
             self.alarms.notify_one();
         }
-        if lock(&self.agenda).hear(outcome) {
+        if lock(&self.agenda).hear(effects) {
             self.earlier.notify_one();
         }
     }

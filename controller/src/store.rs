@@ -40,7 +40,7 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 /// The number of pieces of work that are committed together, and the time that the first waits for the others.
 const TOGETHER: usize = 256;
-const PATIENCE: Duration = Duration::from_millis(5);
+const GATHERING: Duration = Duration::from_millis(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -197,7 +197,7 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
             Ok(answer) => answers.push(answer),
             Err(_) => drop(transaction.execute_batch(UNDO)),
         }
-        let more = answers.len() < TOGETHER && began.elapsed() < PATIENCE;
+        let more = answers.len() < TOGETHER && began.elapsed() < GATHERING;
         next = if more { queue.try_recv().ok() } else { None };
     }
     let committed = transaction.commit().map_err(Arc::new);

@@ -35,8 +35,8 @@ enum TrafficError {
     Haproxy(#[from] Arc<haproxy::HaproxyError>),
     #[error(transparent)]
     Webhook(#[from] webhook::WebhookError),
-    #[error("the load balancer {name:?} had not finished after {} s", patience.as_secs())]
-    Late { name: String, patience: Duration },
+    #[error("the load balancer {name:?} had not finished after {} s", timeout.as_secs())]
+    Late { name: String, timeout: Duration },
 }
 
 /// The way to reach a load balancer.
@@ -72,7 +72,7 @@ impl Connected {
         outgoing: &Outgoing,
         job: &Job,
         changes: &Changes,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<String, TrafficError> {
         let mut remarks = Vec::new();
         for name in &job.balancers {
@@ -80,7 +80,7 @@ impl Connected {
                 .by_name
                 .get(name)
                 .ok_or_else(|| TrafficError::Unknown(name.clone()))?;
-            let left = patience.saturating_sub(Timestamp::now().since(job.since));
+            let left = timeout.saturating_sub(Timestamp::now().since(job.since));
             let done = async {
                 let _change = changes.lock((name.clone(), job.instance.clone())).await;
                 provider.perform(outgoing, name, job).await
@@ -88,7 +88,7 @@ impl Connected {
             let remark = tokio::time::timeout(left, done).await;
             let remark = remark.map_err(|_| TrafficError::Late {
                 name: name.clone(),
-                patience,
+                timeout,
             })??;
             remarks.extend(remark);
         }
@@ -170,9 +170,9 @@ impl Jobs {
             {
                 Ok(taken) => {
                     taken
-                        .outcomes
+                        .effects
                         .iter()
-                        .for_each(|outcome| self.service.signals.announce(outcome));
+                        .for_each(|effects| self.service.signals.announce(effects));
                     for job in taken.jobs {
                         let (service, changes) = (Arc::clone(&self.service), self.changes.clone());
                         let balancers = Arc::clone(&self.balancers);
@@ -228,9 +228,9 @@ async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Chan
         balancers,
         "changing traffic"
     );
-    let patience = service.settings.timers.traffic;
+    let timeout = service.settings.timers.traffic;
     let result = connected
-        .perform(&service.outgoing, &job, &changes, patience)
+        .perform(&service.outgoing, &job, &changes, timeout)
         .await;
     let result = result.map_err(|error| {
         let reason = chain(&error);

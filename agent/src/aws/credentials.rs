@@ -11,10 +11,10 @@ use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
+use crate::bounded_read;
 use crate::identity::metadata::MetadataError;
 use crate::identity::on_premises::{self, Login};
 use crate::identity::{CredentialSource, IdentityError};
-use crate::regular;
 use codedeploy_api::chain::Chain;
 
 /// The time after which the source of keys is read again.
@@ -244,7 +244,7 @@ fn read_again(expires: Option<SystemTime>) -> Instant {
 }
 
 fn read_profile(path: &Path) -> Result<(String, String, Option<String>), KeysError> {
-    let bytes = regular::read(path).map_err(|source| KeysError::Read {
+    let bytes = bounded_read::read(path).map_err(|source| KeysError::Read {
         path: path.into(),
         source,
     })?;

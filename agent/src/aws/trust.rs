@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::AccessError;
-use crate::regular;
+use crate::bounded_read;
 
 /// The places of the system's store in the distributions; the first existing one is used.
 const SYSTEM: [&str; 6] = [
@@ -79,7 +79,7 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
 
 /// Returns the certificates in a file that TLS can use; others are skipped if at least one is usable.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
-    let bytes = regular::read_up_to(path, LIMIT);
+    let bytes = bounded_read::read_up_to(path, LIMIT);
     let bytes = bytes.map_err(|source| AccessError::Trust {
         path: path.into(),
         source,

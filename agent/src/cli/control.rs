@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use crate::background::{self, Launch, Side, Waiter};
 use crate::config::{ConfigError, Environment, Settings};
-use crate::console;
 use crate::control_socket::socket::SocketError;
 use crate::control_socket::status::{Activity, Outbox, Report};
 use crate::control_socket::{self, Place};
 use crate::deployment::ledger::Ledger;
 use crate::deployment_root::Store;
 use crate::history::{Deployment, History};
+use crate::output;
 use crate::pidfile::{self, Holder, PidFileError};
 use codedeploy_api::chain::Chain;
 
@@ -51,8 +51,8 @@ pub enum ControlError {
     Deploying { commands: Vec<String> },
     #[error("cannot send TERM to the agent, process {pid}")]
     Signal { pid: Pid, source: std::io::Error },
-    #[error("the agent, process {pid}, has not stopped after {} s; its log says what it waits for", patience.as_secs())]
-    StillRunning { pid: Pid, patience: Duration },
+    #[error("the agent, process {pid}, has not stopped after {} s; its log has the reason", timeout.as_secs())]
+    StillRunning { pid: Pid, timeout: Duration },
 }
 
 /// `start`: runs the agent in the background. Returns in the caller once the agent is up or has failed, and in the
@@ -66,19 +66,19 @@ pub fn start(
     match background::background() {
         Ok(Side::Daemon(caller)) => run(config_file, Waiter::of(caller)),
         Ok(Side::Caller(Launch::Up { pid })) => {
-            console::say(running_as(pid));
+            output::say(running_as(pid));
             ExitCode::SUCCESS
         }
         Ok(Side::Caller(Launch::AlreadyRunning { message })) => {
-            console::say(message);
+            output::say(message);
             ExitCode::SUCCESS
         }
         Ok(Side::Caller(Launch::Failed { message })) => {
-            console::complain(format_args!("codedeploy-agent: cannot start: {message}"));
+            output::complain(format_args!("codedeploy-agent: cannot start: {message}"));
             ExitCode::FAILURE
         }
         Err(error) => {
-            console::complain(format_args!("codedeploy-agent: cannot start: {error}"));
+            output::complain(format_args!("codedeploy-agent: cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -88,13 +88,13 @@ pub fn start(
 pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
     match try_stop(config_file, force) {
         Ok(Some(pid)) => {
-            console::say(format_args!(
+            output::say(format_args!(
                 "The AWS CodeDeploy agent, PID {pid}, has stopped"
             ));
             ExitCode::SUCCESS
         }
         Ok(None) => {
-            console::say(NOT_RUNNING);
+            output::say(NOT_RUNNING);
             ExitCode::SUCCESS
         }
         Err(error) => complain(&error),
@@ -114,7 +114,7 @@ pub fn restart(
 }
 
 fn complain(error: &ControlError) -> ExitCode {
-    console::complain(format_args!("error: {}", Chain(error)));
+    output::complain(format_args!("error: {}", Chain(error)));
     ExitCode::FAILURE
 }
 
@@ -140,11 +140,11 @@ fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, Cont
     agent
         .terminate()
         .map_err(|source| ControlError::Signal { pid, source })?;
-    let patience = settings.kill_agent_max_wait_time + settings.hook_kill_grace + STOP_MARGIN;
-    if agent.wait(patience)? {
+    let timeout = settings.kill_agent_max_wait_time + settings.hook_kill_grace + STOP_MARGIN;
+    if agent.wait(timeout)? {
         Ok(Some(pid))
     } else {
-        Err(ControlError::StillRunning { pid, patience })
+        Err(ControlError::StillRunning { pid, timeout })
     }
 }
 
@@ -237,7 +237,7 @@ pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
     let found = examine(config_file, json)
         .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
     let printed = if json {
-        console::print_json(serde_json::to_string_pretty(&found).unwrap_or_default())
+        output::print_json(serde_json::to_string_pretty(&found).unwrap_or_default())
     } else {
         say(&found);
         ExitCode::SUCCESS
@@ -251,18 +251,18 @@ pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
 
 fn say(found: &Document) {
     match (found.state, found.pid) {
-        (RunState::Running, Some(pid)) => console::say(running_as(pid)),
-        (RunState::Running, None) => console::say("The AWS CodeDeploy agent is starting"),
-        (RunState::Stopped, _) => console::complain(format_args!("error: {NOT_RUNNING}")),
+        (RunState::Running, Some(pid)) => output::say(running_as(pid)),
+        (RunState::Running, None) => output::say("The AWS CodeDeploy agent is starting"),
+        (RunState::Stopped, _) => output::complain(format_args!("error: {NOT_RUNNING}")),
         (RunState::Unknown, _) => {
-            console::complain("error: cannot tell whether the AWS CodeDeploy agent is running");
+            output::complain("error: cannot tell whether the AWS CodeDeploy agent is running");
         }
     }
     if let Some(note) = &found.note {
-        console::complain(note);
+        output::complain(note);
     }
     if let Some(words) = found.agent.as_ref().and_then(Report::trouble_in_words) {
-        console::complain(words);
+        output::complain(words);
     }
     // Scripts compare the text of the official agents, so stdout has nothing else. An outcome that is just being
     // reported is not worth a message.
@@ -275,7 +275,7 @@ fn say(found: &Document) {
         .or(found.outbox.as_ref())
         .and_then(Outbox::in_words)
     {
-        console::complain(words);
+        output::complain(words);
     }
 }
 

@@ -16,14 +16,14 @@ use serde::Serialize;
 use crate::aws::Access;
 
 use crate::config::{Environment, Settings};
-use crate::console;
 use crate::control_socket::Place;
 use crate::identity::Identity;
+use crate::output;
 use crate::spec::envelope;
 use codedeploy_api::chain::Chain;
 
 /// The time that EC2's metadata may take to identify this host: somebody is waiting for the checks.
-const EC2_PATIENCE: Duration = Duration::from_secs(3);
+const EC2_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The verdict on one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -92,7 +92,7 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            return console::fail("codedeploy-agent", &error);
+            return output::fail("codedeploy-agent", &error);
         }
     };
     let checks = runtime.block_on(examine(config_file, &Environment::of_process()));
@@ -105,9 +105,9 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
         .unwrap_or(Verdict::Ok);
     let printed = if json {
         let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
-        console::print_json(serde_json::to_string_pretty(&document).unwrap_or_default())
+        output::print_json(serde_json::to_string_pretty(&document).unwrap_or_default())
     } else {
-        console::print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))
+        output::print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))
     };
     if worst == Verdict::Problem {
         ExitCode::FAILURE
@@ -146,7 +146,7 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
         }
     };
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    let identity = Identity::find(&settings, environment, EC2_PATIENCE).await;
+    let identity = Identity::find(&settings, environment, EC2_TIMEOUT).await;
     let access = match &identity {
         Ok(identity) => Some(Access::new(
             &settings,

@@ -9,9 +9,9 @@ use codedeploy_support::plain::harmless;
 use serde_json::{Value, json};
 
 use crate::config::{ConfigError, Environment, Settings};
-use crate::console;
-use crate::console::fail;
 use crate::deployment_root::{Store, StoreError};
+use crate::output;
+use crate::output::fail;
 use codedeploy_api::chain::Chain;
 
 /// The number of changes that the text lists; JSON has all.
@@ -28,7 +28,7 @@ enum JournalCommandError {
 }
 
 /// One deployment group with a journal.
-struct Entry {
+struct Row {
     group: String,
     journal: PathBuf,
     found: Result<Unfinished, String>,
@@ -55,24 +55,24 @@ fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalComman
             Ok(Some(unfinished)) => Ok(unfinished),
             Err(error) => Err(Chain(&error).to_string()),
         };
-        entries.push(Entry {
+        entries.push(Row {
             group,
             journal,
             found,
         });
     }
-    let mut out = console::out();
+    let mut out = output::out();
     if as_json {
-        let unfinished: Vec<Value> = entries.iter().map(Entry::document).collect();
+        let unfinished: Vec<Value> = entries.iter().map(Row::document).collect();
         let document = json!({ "install_in_progress": running, "unfinished": unfinished });
-        writeln!(out, "{}", console::json(&document))?;
+        writeln!(out, "{}", output::json(&document))?;
     } else {
         words(&mut out, &entries, running)?;
     }
     Ok(entries.is_empty() || running)
 }
 
-fn words(out: &mut impl Write, entries: &[Entry], running: bool) -> io::Result<()> {
+fn words(out: &mut impl Write, entries: &[Row], running: bool) -> io::Result<()> {
     if running {
         writeln!(
             out,
@@ -87,7 +87,7 @@ fn words(out: &mut impl Write, entries: &[Entry], running: bool) -> io::Result<(
     entries.iter().try_for_each(|entry| entry.words(out))
 }
 
-impl Entry {
+impl Row {
     fn document(&self) -> Value {
         let (group, journal) = (&self.group, self.journal.display().to_string());
         match &self.found {

@@ -17,11 +17,11 @@ use codedeploy_hooks::script::Report;
 use crate::aws::{Access, AccessError};
 use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::console;
-use crate::console::fail;
 use crate::deployment::{Host, preview};
 use crate::deployment_root::DeploymentFolder;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
+use crate::output;
+use crate::output::fail;
 use crate::recovery::{self, RecoveryError};
 use crate::revision::Revision;
 use crate::runtime::on_runtime;
@@ -77,7 +77,7 @@ impl CommandLine {
 }
 
 /// The time after which this host is assumed not to be an EC2 instance: a person is waiting.
-const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The characters of deployment ids.
 const ID_CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -194,7 +194,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         .deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(host.store())?;
-    console::say(format_args!(
+    output::say(format_args!(
         "Starting to execute deployment from within folder {}",
         folder.path().display()
     ));
@@ -204,15 +204,15 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         let report = host.perform(plan, None, shutdown.end_running.clone()).await;
         let seconds = began.elapsed().as_secs_f64();
         if !report.outcome.succeeded() {
-            console::say(format_args!("  {event:<20} failed after {seconds:.2} s"));
+            output::say(format_args!("  {event:<20} failed after {seconds:.2} s"));
             explain(event, &report);
             point_to_log(&folder);
             return Ok(false);
         }
-        console::say(format_args!("  {event:<20} succeeded in {seconds:.2} s"));
+        output::say(format_args!("  {event:<20} succeeded in {seconds:.2} s"));
     }
     point_to_log(&folder);
-    console::say(format_args!(
+    output::say(format_args!(
         "AppSpec file valid. Local deployment successful"
     ));
     Ok(true)
@@ -222,7 +222,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
 fn point_to_log(folder: &DeploymentFolder) {
     let log = folder.scripts_log();
     if log.exists() {
-        console::say(format_args!(
+        output::say(format_args!(
             "See the deployment log at {} for more details",
             log.display()
         ));
@@ -236,14 +236,14 @@ fn explain(event: &LifecycleEvent, report: &Report) {
     } else {
         format!(" in {script}")
     };
-    console::say(format_args!(
+    output::say(format_args!(
         "Your local deployment failed at {event}{at}: {}",
         report.outcome
     ));
     report
         .log_tail
         .lines()
-        .for_each(|line| console::say(format_args!("  | {line}")));
+        .for_each(|line| output::say(format_args!("  | {line}")));
 }
 
 /// Reads the named configuration, else the host's. Without one and without root, all state stays below the user's own
@@ -295,7 +295,7 @@ async fn access(settings: &Settings, environment: &Environment) -> Result<Access
         return Ok(Access::new(&settings, Region::new(region)?, &keys)?);
     }
     let identity = Identity::find(settings, environment, Duration::ZERO);
-    match tokio::time::timeout(METADATA_PATIENCE, identity).await {
+    match tokio::time::timeout(METADATA_TIMEOUT, identity).await {
         Ok(Ok(identity)) => Ok(Access::new(
             settings,
             identity.region,

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use crate::config::{ConfigError, Environment, Settings};
-use crate::console;
-use crate::console::fail;
+use crate::output;
+use crate::output::fail;
 use crate::runtime::on_runtime;
 use crate::telemetry::colours;
 use crate::telemetry::record::{Record, harmless};
@@ -118,7 +118,7 @@ async fn show(arguments: Arguments, config_file: Option<&Path>) -> Result<(), Lo
             logs: places(&settings),
         }),
         (0, None) => {
-            console::complain(format_args!(
+            output::complain(format_args!(
                 "there are no log lines yet in {}",
                 places(&settings)
             ));
@@ -156,10 +156,10 @@ fn places(settings: &Settings) -> String {
 
 fn tell(problems: &[Problem]) {
     for problem in problems.iter().take(MAX_PROBLEMS) {
-        console::complain(format_args!("not shown: {problem}"));
+        output::complain(format_args!("not shown: {problem}"));
     }
     if problems.len() > MAX_PROBLEMS {
-        console::complain(format_args!(
+        output::complain(format_args!(
             "not shown: {} more files",
             problems.len() - MAX_PROBLEMS
         ));
@@ -168,7 +168,7 @@ fn tell(problems: &[Problem]) {
         .iter()
         .any(|problem| problem.reason.kind() == io::ErrorKind::PermissionDenied)
     {
-        console::complain(
+        output::complain(
             "script output is for root and the group that reads logs: run this with sudo",
         );
     }

@@ -15,9 +15,9 @@ use std::process::ExitCode;
 
 use crate::aws::{Access, AccessError};
 use crate::config::{ConfigError, Environment, Settings};
-use crate::console;
-use crate::console::fail;
 use crate::identity::{IdentityError, Region};
+use crate::output;
+use crate::output::fail;
 use crate::runtime::on_runtime;
 use codedeploy_api::chain::Chain;
 use host_file::{FileError, HostFile};
@@ -191,7 +191,7 @@ async fn enroll(
     arguments: RegisterArguments,
     config_file: Option<PathBuf>,
 ) -> Result<(), RegisterError> {
-    let mut out = console::out();
+    let mut out = output::out();
     let registration = Registration::check(&arguments, &Environment::of_process())?;
     let Registration {
         name,
@@ -265,7 +265,7 @@ async fn finish(
     tags: &[Tag],
     file: Option<&HostFile<'_>>,
 ) -> Result<(), RegisterError> {
-    let mut out = console::out();
+    let mut out = output::out();
     if !tags.is_empty() {
         write!(out, "Adding tags to {name}: {}... ", listed(tags))?;
         out.flush()?;
@@ -292,7 +292,7 @@ async fn take_back(
     if !is_new {
         return cause;
     }
-    let mut out = console::out();
+    let mut out = output::out();
     let _ = write!(out, "FAILED\nTaking the registration of {name} back... ");
     // The service drops the tags of a deregistered instance; if it did not, the next instance of this name would get
     // them.
@@ -317,7 +317,7 @@ async fn withdraw(
     arguments: DeregisterArguments,
     config_file: Option<PathBuf>,
 ) -> Result<(), RegisterError> {
-    let mut out = console::out();
+    let mut out = output::out();
     let name = &request::instance_name(&arguments.service.instance_name)?;
     let desk = Desk::open(&arguments.service, config_file)?;
     let Some(instance) = desk.registry.instance(name).await? else {

@@ -13,8 +13,6 @@ use crate::cli::control;
 use crate::cli::control::ControlError;
 use crate::command::CommandService;
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::console;
-use crate::console::fail;
 use crate::control_socket::Place;
 use crate::deployment::Host;
 use crate::deployment::installed::Installed;
@@ -23,6 +21,8 @@ use crate::deployment::rollback::{self, RollbackError, RolledBack};
 use crate::deployment_root::{DeploymentFolder, StoreError};
 use crate::history::History;
 use crate::identity::Identity;
+use crate::output;
+use crate::output::fail;
 use crate::runtime::on_runtime;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -63,7 +63,7 @@ enum RollbackCommandError {
     Rollback(#[from] RollbackError),
     #[error(transparent)]
     Notice(#[from] NoticeError),
-    #[error("cannot follow signals")]
+    #[error("cannot handle signals")]
     Signals(#[from] io::Error),
 }
 
@@ -98,7 +98,7 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     let folder = find(&host, wanted)?;
     let about = Installed::read(&folder).map_err(RollbackError::from)?.about;
 
-    console::say(format_args!(
+    output::say(format_args!(
         "Taking back deployment {} of deployment group {wanted}",
         folder.id()
     ));
@@ -185,18 +185,18 @@ fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandEr
 
 fn tell(rolled_back: &RolledBack) {
     for warning in &rolled_back.warnings {
-        console::say(format_args!("  note: {warning}"));
+        output::say(format_args!("  note: {warning}"));
     }
     for (event, result) in &rolled_back.started {
         let short = result.words.split(':').next().unwrap_or_default();
-        console::say(format_args!("  {event} {short}"));
+        output::say(format_args!("  {event} {short}"));
         if !result.succeeded {
             result
                 .log_tail
                 .lines()
-                .for_each(|line| console::say(format_args!("  | {line}")));
+                .for_each(|line| output::say(format_args!("  | {line}")));
         }
     }
     let text = rolled_back.to_string();
-    console::say(format_args!("{}{}", text[..1].to_uppercase(), &text[1..]));
+    output::say(format_args!("{}{}", text[..1].to_uppercase(), &text[1..]));
 }

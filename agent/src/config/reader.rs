@@ -18,14 +18,14 @@ use entries::Entries;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}{what}")]
 pub struct ReadError {
-    place: Place,
+    place: Position,
     what: String,
 }
 
 /// A fact about a file that its author should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    place: Place,
+    place: Position,
     what: String,
 }
 
@@ -43,7 +43,7 @@ impl Warning {
             );
         }
         Self {
-            place: Place {
+            place: Position {
                 line,
                 key: Some(key),
             },
@@ -59,12 +59,12 @@ impl fmt::Display for Warning {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Position {
     line: Option<usize>,
     key: Option<String>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
@@ -102,7 +102,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(text: &'a [u8]) -> Result<Self, ReadError> {
         let whole = |line, what: String| ReadError {
-            place: Place { line, key: None },
+            place: Position { line, key: None },
             what,
         };
         let text = std::str::from_utf8(text).map_err(|error| {
@@ -344,7 +344,7 @@ impl<'a> Reader<'a> {
     /// A key that the rest of the file requires.
     pub fn missing(&mut self, key: &'static str, why: &str) {
         self.problems.push(ReadError {
-            place: Place {
+            place: Position {
                 line: None,
                 key: Some(key.into()),
             },
@@ -364,7 +364,7 @@ impl<'a> Reader<'a> {
             let hint = closest(&key, self.asked.iter().copied())
                 .map(|known| format!("; did you mean {known}?"))
                 .unwrap_or_default();
-            let place = Place {
+            let place = Position {
                 line: line_of(self.text, &key),
                 key: Some(key),
             };
@@ -424,8 +424,8 @@ impl<'a> Reader<'a> {
         self.problems.push(ReadError { place, what });
     }
 
-    fn place(&self, key: &str) -> Place {
-        Place {
+    fn place(&self, key: &str) -> Position {
+        Position {
             line: self.line_of(key),
             key: Some(key.to_owned()),
         }

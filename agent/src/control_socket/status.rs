@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::deployment::ledger::About;
+use crate::deployment::ledger::DeploymentNames;
 use crate::history::{Deployment, DeploymentOutcome, History};
 use crate::spec::DeploymentSpec;
 
@@ -164,14 +164,14 @@ impl Status {
     }
 
     pub fn began(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Running {
-        self.began_at(event, &About::of(spec), now())
+        self.began_at(event, &DeploymentNames::of(spec), now())
     }
 
     /// Records a command that began before this agent started.
     pub fn began_at(
         &self,
         event: &LifecycleEvent,
-        about: &About,
+        about: &DeploymentNames,
         began_at: OffsetDateTime,
     ) -> Running {
         self.begin(Command {
@@ -234,7 +234,7 @@ impl Status {
     }
 
     /// Records that a deployment was taken back on this host.
-    pub fn rolled_back(&self, about: &About, words: &str) {
+    pub fn rolled_back(&self, about: &DeploymentNames, words: &str) {
         self.state().history.rolled_back(about, words);
     }
 

@@ -9,7 +9,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{self, AppSpec, Invalid, Parsed, Script, closest_event};
 use codedeploy_hooks::script::{ScriptFinding, inspect};
 
-use crate::regular;
+use crate::bounded_read;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
 #[derive(Debug, thiserror::Error)]
@@ -267,7 +267,7 @@ pub(crate) fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
         ));
     }
     let mut text = Vec::new();
-    regular::open(&real)?
+    bounded_read::open(&real)?
         .take(appspec::MAX_BYTES as u64 + 1)
         .read_to_end(&mut text)?;
     Ok(text)

@@ -38,6 +38,6 @@ pub(super) enum CommandError {
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Installed(#[from] InstalledError),
-    #[error("the work was cut short")]
+    #[error("the work was interrupted")]
     Interrupted(#[from] JoinError),
 }

@@ -9,9 +9,9 @@ use codedeploy_hooks::fs::replace_file;
 use serde::{Deserialize, Serialize};
 
 use super::environment;
-use super::ledger::About;
+use super::ledger::DeploymentNames;
+use crate::bounded_read;
 use crate::deployment_root::DeploymentFolder;
-use crate::regular;
 use crate::spec::DeploymentSpec;
 
 /// The only version of the file so far.
@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 pub struct Installed {
     version: u32,
     #[serde(flatten)]
-    pub about: About,
+    pub about: DeploymentNames,
     pub appspec_filename: String,
     /// The variables that describe the deployment to scripts, except for the event.
     pub variables: BTreeMap<String, String>,
@@ -48,7 +48,7 @@ impl Installed {
     pub(super) fn of(spec: &DeploymentSpec, folder: &DeploymentFolder) -> Self {
         Self {
             version: VERSION,
-            about: About::of(spec),
+            about: DeploymentNames::of(spec),
             appspec_filename: spec.appspec_filename.clone(),
             variables: environment::variables(spec, folder.noted_etag()),
         }
@@ -64,7 +64,7 @@ impl Installed {
     /// Reads the description in `folder`.
     pub fn read(folder: &DeploymentFolder) -> Result<Self, InstalledError> {
         let path = folder.description();
-        let bytes = match regular::read(&path) {
+        let bytes = match bounded_read::read(&path) {
             Ok(bytes) => bytes,
             Err(source) => return Err(InstalledError::Read { path, source }),
         };

@@ -29,8 +29,8 @@ use crate::deployment_root::{Store, StoreError};
 use crate::path_component::PathComponent;
 use crate::spec::DeploymentSpec;
 use codedeploy_api::chain::Chain;
-pub use official::Bare;
-pub use record::{About, Begun, Ended, InProgress, Noted};
+pub use official::ForeignCommand;
+pub use record::{Begun, DeploymentNames, Ended, InProgress, Noted};
 use record::{Record, file_name};
 
 /// The number of outcomes that are remembered after the service accepted them; the oldest are dropped first. Each takes
@@ -73,13 +73,13 @@ pub struct Left {
     /// Oldest first.
     pub interrupted: Vec<Entry>,
     /// Commands of an official agent, or of an unusable record.
-    pub bare: Vec<Bare>,
+    pub foreign: Vec<ForeignCommand>,
     /// Commands of this agent that another one has reported meanwhile.
     pub reported: Vec<Entry>,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the command was not performed, because {} cannot be written; it says after a restart what was in progress", path.display())]
+#[error("the command was not performed: cannot write {}, without which a restarted agent would not know the command", path.display())]
 pub struct LedgerError {
     path: PathBuf,
     source: io::Error,
@@ -153,7 +153,7 @@ impl Ledger {
     pub fn leave(&self, mut entry: Entry) {
         entry.record.starts = entry.record.starts.saturating_sub(1);
         if let Err(error) = self.save(&entry) {
-            tracing::warn!(error = %Chain(&error), "a stop will be taken for a crash");
+            tracing::warn!(error = %Chain(&error), "the next start will count this stop as a crash");
         }
     }
 
@@ -185,7 +185,7 @@ impl Ledger {
         });
         entry.record.begun = Some(Begun {
             began_at,
-            about: About::of(spec),
+            about: DeploymentNames::of(spec),
             completed_before,
             noted,
             specification,
@@ -217,10 +217,14 @@ impl Ledger {
     }
 
     /// The same for a command that is known only from the note of an official agent.
-    pub fn end_bare(&self, bare: &Bare, completion: PutHostCommandCompleteInput) -> Outgoing {
+    pub fn end_foreign(
+        &self,
+        foreign: &ForeignCommand,
+        completion: PutHostCommandCompleteInput,
+    ) -> Outgoing {
         self.keep(Ended::new(
             "",
-            PathComponent::new(&bare.deployment_id),
+            PathComponent::new(&foreign.deployment_id),
             completion,
         ))
     }
@@ -233,7 +237,7 @@ impl Ledger {
                 true
             }
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "the outcome of a command cannot be kept; it is lost if the agent ends before the service takes it");
+                tracing::error!(error = %Chain(&error), "cannot record the outcome of a command; it is lost if the agent ends before the service accepts it");
                 false
             }
         };
@@ -253,7 +257,7 @@ impl Ledger {
             save(&told, &ended).map_err(|error| (error.path, error.source))
         };
         if let Err((path, error)) = kept {
-            tracing::warn!(path = %path.display(), %error, "a command that is over cannot be remembered beyond a restart");
+            tracing::warn!(path = %path.display(), %error, "cannot record that a command is over; a restart of the agent forgets it");
             remove(&self.outbox.join(&name));
         }
         self.remove_in_progress(id, ended.deployment_id.as_ref().map(|id| id.as_str()));
@@ -290,7 +294,7 @@ impl Ledger {
             }
             match usable::<InProgress>(&path).map(Entry::read) {
                 Some(Ok(entry)) => left.interrupted.push(entry),
-                Some(Err(bare)) => left.bare.push(bare),
+                Some(Err(foreign)) => left.foreign.push(foreign),
                 None => {}
             }
         }
@@ -298,8 +302,8 @@ impl Ledger {
             .sort_by_key(|entry| entry.record.received_at);
         self.set_apart_reported(&mut left);
         let notes = official::all(&self.ongoing).into_iter();
-        left.bare
-            .extend(notes.filter(|note| self.is_bare(note, &left.interrupted)));
+        left.foreign
+            .extend(notes.filter(|note| self.is_foreign(note, &left.interrupted)));
         left
     }
 
@@ -347,7 +351,7 @@ impl Ledger {
                     .as_ref()
                     .map(tracing::field::display),
                 lifecycle_event = outgoing.ended.lifecycle_event,
-                "the outcome is not reported: another agent took over and has reported the command"
+                "the outcome is dropped: another agent took over and reported the command"
             );
             self.close(outgoing);
         }
@@ -356,17 +360,17 @@ impl Ledger {
     }
 
     /// Whether the command is known only from the note of an official agent. A note that nobody needs is removed.
-    fn is_bare(&self, bare: &Bare, interrupted: &[Entry]) -> bool {
-        let name = file_name(&bare.host_command_identifier);
+    fn is_foreign(&self, foreign: &ForeignCommand, interrupted: &[Entry]) -> bool {
+        let name = file_name(&foreign.host_command_identifier);
         let is_unbegun = |entry: &Entry| {
             entry.record.begun.is_none()
-                && entry.host_command_identifier() == bare.host_command_identifier
+                && entry.host_command_identifier() == foreign.host_command_identifier
         };
         if self.told.join(&name).exists() || interrupted.iter().any(is_unbegun) {
             official::remove(
                 &self.ongoing,
-                &bare.deployment_id,
-                &bare.host_command_identifier,
+                &foreign.deployment_id,
+                &foreign.host_command_identifier,
             );
             return false;
         }
@@ -412,10 +416,10 @@ impl Ledger {
 impl Entry {
     /// Makes the entry of a record. Earlier versions also recorded commands whose name is not an event; of these, only
     /// the identifier is used.
-    pub fn read(record: InProgress) -> Result<Self, Bare> {
+    pub fn read(record: InProgress) -> Result<Self, ForeignCommand> {
         match record.command.command_name.parse() {
             Ok(event) => Ok(Self { record, event }),
-            Err(_) => Err(Bare {
+            Err(_) => Err(ForeignCommand {
                 deployment_id: String::new(),
                 host_command_identifier: record.command.host_command_identifier,
             }),
@@ -435,7 +439,7 @@ impl Entry {
     }
 
     /// The deployment, once the command has begun.
-    pub fn about(&self) -> Option<&About> {
+    pub fn about(&self) -> Option<&DeploymentNames> {
         self.record.begun.as_ref().map(|begun| &begun.about)
     }
 
@@ -484,10 +488,10 @@ fn set_aside(path: &Path, reason: &str) {
     let aside = PathBuf::from(aside);
     match fs::rename(path, &aside) {
         Ok(()) => {
-            tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "the records of commands are not usable here; set aside");
+            tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "unusable record of commands; it is set aside");
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), reason, %error, "the records of commands are not usable here, and cannot be set aside; remove it");
+            tracing::warn!(path = %path.display(), reason, %error, "unusable record of commands, which cannot be set aside; remove it");
         }
     }
 }
@@ -507,7 +511,7 @@ fn paths(folder: &Path) -> Vec<PathBuf> {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(folder = %folder.display(), %error, "cannot tell what an earlier run left");
+                tracing::warn!(folder = %folder.display(), %error, "cannot read the records of earlier runs");
             }
             Vec::new()
         }

@@ -17,7 +17,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::installed::{Installed, InstalledError};
-use super::ledger::About;
+use super::ledger::DeploymentNames;
 use super::{CommandError, Host, appspec, blocking, scripts, survivors};
 use crate::deployment_root::{DeploymentFolder, Pointer, StoreError};
 use crate::path_component::PathComponent;
@@ -69,9 +69,9 @@ pub enum RollbackError {
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    #[error("the work was cut short")]
+    #[error("the rollback was interrupted")]
     Interrupted(#[from] JoinError),
-    #[error("how far the rollback came cannot be written down")]
+    #[error("cannot write the journal of the rollback")]
     Journal(#[source] io::Error),
 }
 
@@ -86,7 +86,7 @@ pub fn is_installed(host: &Host, group: &PathComponent, deployment: &PathCompone
 /// journal of a rollback that follows a `command` stays until its outcome is recorded.
 pub async fn after_failure(
     host: &Host,
-    about: &About,
+    about: &DeploymentNames,
     command: Option<&str>,
     mut report: Report,
     stop: CancellationToken,
@@ -155,7 +155,7 @@ pub async fn finish(host: &Host, journal: &mut Journal, stop: CancellationToken)
 }
 
 /// The folder of the deployment, as the group's pointer names it.
-fn folder_of(host: &Host, about: &About) -> DeploymentFolder {
+fn folder_of(host: &Host, about: &DeploymentNames) -> DeploymentFolder {
     let (group, id) = (&about.deployment_group_id, &about.deployment_id);
     let pointed = host.store.pointed(group, Pointer::LastSuccessful);
     pointed
@@ -390,7 +390,7 @@ impl fmt::Display for RolledBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(previous) = &self.previous else {
             return f.write_str(
-                "this host was rolled back: what the deployment installed is gone, and no deployment was installed before",
+                "this host was rolled back: the files of the deployment are removed, and no deployment was installed before",
             );
         };
         write!(

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::IdentityError;
+use crate::bounded_read;
 use crate::config::reader::{ReadError, Reader, Warning};
-use crate::regular;
 
 /// The contents of the file, complete in one of its forms.
 pub(crate) struct OnPremises {
@@ -27,7 +27,7 @@ pub(crate) enum Login {
 
 /// Reads the file; `region` overrides the file's region.
 pub(crate) fn read(path: &Path, region: Option<&str>) -> Result<OnPremises, IdentityError> {
-    let text = regular::read(path).map_err(|source| IdentityError::Read {
+    let text = bounded_read::read(path).map_err(|source| IdentityError::Read {
         path: path.into(),
         source,
     })?;

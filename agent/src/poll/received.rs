@@ -43,7 +43,7 @@ enum ReceivedError {
     Foreign { found: String, own: String },
     #[error("the command has no name; expected a lifecycle event")]
     NoName,
-    #[error("the command's name is not usable")]
+    #[error("the command's name is not a lifecycle event")]
     Name(#[from] InvalidEventName),
     #[error(
         "this agent is not updated through UpdateDeploymentAgent; upgrade the codedeploy-agent package on the host instead"
@@ -53,7 +53,7 @@ enum ReceivedError {
     Fetch(#[source] CallError),
     #[error("the deployment specification is for {found:?}; expected CodeDeploy")]
     System { found: String },
-    #[error("the answer holds no deployment specification")]
+    #[error("the response contains no deployment specification")]
     NoSpecification,
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
@@ -65,7 +65,7 @@ enum ReceivedError {
     Acknowledge(#[source] CallError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("the agent failed in a way that is a bug of its own, please report it: {message}")]
+    #[error("this is a bug of the agent, please report it: {message}")]
     Panic { message: String },
 }
 
@@ -183,15 +183,15 @@ async fn see_through(attempt: Attempt<'_>, mut entry: Entry, place: Option<Semap
         End::Over(ended) => report(agent, entry, ended, shutdown).await,
         End::Unwanted => {
             agent.ledger.forget(entry);
-            agent.known.ended(&id, None);
+            agent.seen.ended(&id, None);
         }
         End::Dropped => {
             tracing::warn!(
                 waited_seconds = WANTED.as_secs(),
-                "the service did not answer, and nothing was done; the command is dropped, and taken when it is delivered again"
+                "the service did not respond, and nothing was done; the command is dropped, and runs if the service delivers it again"
             );
             agent.ledger.forget(entry);
-            agent.known.ended(&id, None);
+            agent.seen.ended(&id, None);
         }
         End::Left => agent.ledger.leave(entry),
     }
@@ -238,7 +238,7 @@ impl Attempt<'_> {
             Acknowledged::Run => {}
             Acknowledged::NoopCompleted => return Ok(End::Over(completed_noop())),
             Acknowledged::AlreadyEnded => {
-                tracing::info!("{event} is not performed: the service has ended it already");
+                tracing::info!("{event} is skipped: the service has already ended it");
                 return Ok(End::Unwanted);
             }
             Acknowledged::Unanswered => return Ok(self.unanswered()),
@@ -312,7 +312,7 @@ impl Attempt<'_> {
             {
                 Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
                 Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "the specification on record is not usable; it is fetched again");
+                    tracing::warn!(error = %Chain(&error), "the recorded specification is unusable; it is fetched again");
                 }
             }
         }
@@ -323,7 +323,7 @@ impl Attempt<'_> {
         let answer = self
             .agent
             .service
-            .call_patiently(&input, self.persistence)
+            .call_persistently(&input, self.persistence)
             .await;
         let Some(answer) = answer.transpose().map_err(ReceivedError::Fetch)? else {
             return Ok(None);
@@ -385,13 +385,13 @@ impl Attempt<'_> {
         let answer = match self
             .agent
             .service
-            .call_patiently(&input, self.persistence)
+            .call_persistently(&input, self.persistence)
             .await
         {
             None => return Ok(Acknowledged::Unanswered),
             // The service accepted the first acknowledgement.
             Some(Err(error)) if entry.record().begun.is_some() => {
-                tracing::info!(%error, "the service does not take a second acknowledgement");
+                tracing::info!(%error, "the service rejects a second acknowledgement");
                 return Ok(Acknowledged::Run);
             }
             Some(answer) => answer.map_err(ReceivedError::Acknowledge)?,

@@ -12,7 +12,7 @@ use tracing::{Instrument, Span};
 
 use super::{Agent, Commands, received, span_of};
 use crate::cli::rollback::notice;
-use crate::deployment::ledger::{About, Bare, Begun, Entry, Ledger, Left};
+use crate::deployment::ledger::{Begun, DeploymentNames, Entry, ForeignCommand, Ledger, Left};
 use crate::deployment::rollback::{self, journal::Journal};
 use crate::deployment::survivors;
 use crate::deployment_root::Store;
@@ -58,8 +58,8 @@ fn decide(entry: &Entry, installed: bool, now: OffsetDateTime) -> Decision {
     }
     Decision::Over(Outcome::Error {
         message: format!(
-            "the agent ended unexpectedly each of the {} times that it took up {event}, and does not try it again; \
-             the ends of its log before each restart, and the system's log, say more",
+            "the agent ended unexpectedly each of the {} times that it began {event}, and does not try again; see the \
+             ends of its log before each restart, and the system's log",
             record.starts
         ),
     })
@@ -79,7 +79,7 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
     let span = Span::current();
     let found = spawn_blocking(move || span.in_scope(|| look(&store, &ledger))).await;
     let (left, mut rollbacks) = found.unwrap_or_else(|error| {
-        tracing::error!(%error, "what earlier runs left is taken up at the next start");
+        tracing::error!(%error, "cannot read the commands of earlier runs; the next start tries again");
         Default::default()
     });
     for outgoing in left.outcomes {
@@ -87,10 +87,10 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
         tracing::info!(
             deployment_id = ended.deployment_id.as_ref().map(tracing::field::display),
             lifecycle_event = ended.lifecycle_event,
-            "an outcome that an earlier run could not report is reported now"
+            "reporting an outcome that an earlier run could not report"
         );
         let _ = agent
-            .known
+            .seen
             .delivered(&ended.completion.host_command_identifier);
         let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
         commands.spawn(async move { agent.tell(outgoing, true, &shutdown).await });
@@ -100,7 +100,7 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
     }
     for entry in left.interrupted {
         let id = &entry.command().host_command_identifier;
-        let _ = agent.known.delivered(id);
+        let _ = agent.seen.delivered(id);
         match rollbacks
             .iter()
             .position(|journal| journal.cause.command.as_ref() == Some(id))
@@ -119,9 +119,9 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
             _ => finish_rollback(agent, None, journal, commands, shutdown),
         }
     }
-    for bare in left.bare {
-        let _ = agent.known.delivered(&bare.host_command_identifier);
-        answer(agent, &bare, commands, shutdown);
+    for foreign in left.foreign {
+        let _ = agent.seen.delivered(&foreign.host_command_identifier);
+        answer(agent, &foreign, commands, shutdown);
     }
 }
 
@@ -131,10 +131,7 @@ fn look(store: &Store, ledger: &Ledger) -> (Left, Vec<Journal>) {
         tracing::error!("{}; the next Install tries again", Chain(&error));
     }
     let rollbacks = Journal::left(store).unwrap_or_else(|error| {
-        tracing::error!(
-            "{}; a rollback that was interrupted is not finished",
-            Chain(&error)
-        );
+        tracing::error!("{}; interrupted rollbacks are not finished", Chain(&error));
         Vec::new()
     });
     (ledger.left(), rollbacks)
@@ -145,7 +142,7 @@ fn leave_to_another(agent: &Agent, entry: Entry) {
     let span = span_of(entry.command());
     let _entered = span.enter();
     let outcome = interrupted();
-    tracing::warn!(%outcome, "the agent was restarted in the middle; another agent took over meanwhile and has reported the command");
+    tracing::warn!(%outcome, "a restart of the agent interrupted the command; another agent took over and reported it");
     if let Some(begun) = &entry.record().begun {
         account_for(agent, entry.event(), begun, &outcome);
     }
@@ -165,13 +162,13 @@ fn take_up(agent: &Arc<Agent>, entry: Entry, commands: &mut Commands, shutdown: 
         Decision::Again => {
             tracing::warn!(
                 starts = record.starts,
-                "the agent was restarted in the middle; begun again"
+                "a restart of the agent interrupted the command; it begins again"
             );
             let task = async move { received::take_up(&agent, entry, &shutdown).await };
             commands.spawn(task.instrument(span.clone()));
         }
         Decision::Over(outcome) => {
-            tracing::warn!(%outcome, "the agent was restarted in the middle; not begun again");
+            tracing::warn!(%outcome, "a restart of the agent interrupted the command; it does not begin again");
             if let Some(begun) = &record.begun {
                 account_for(&agent, entry.event(), begun, &outcome);
             }
@@ -220,7 +217,7 @@ fn finish_rollback(
             {
                 Ok(_) => journal.remove(),
                 Err(error) => {
-                    tracing::warn!("{}; it is tried again at the next start", Chain(&error))
+                    tracing::warn!("{}; the next start tries again", Chain(&error))
                 }
             }
             return;
@@ -241,7 +238,7 @@ fn has_installed(agent: &Agent, entry: &Entry) -> bool {
     let Some(begun) = &entry.record().begun else {
         return false;
     };
-    let About {
+    let DeploymentNames {
         deployment_id,
         deployment_group_id,
         ..
@@ -273,15 +270,20 @@ fn account_for(agent: &Agent, event: &LifecycleEvent, begun: &Begun, outcome: &O
 }
 
 /// Reports a command that is known only by its identifier.
-fn answer(agent: &Arc<Agent>, bare: &Bare, commands: &mut Commands, shutdown: &Shutdown) {
+fn answer(
+    agent: &Arc<Agent>,
+    foreign: &ForeignCommand,
+    commands: &mut Commands,
+    shutdown: &Shutdown,
+) {
     let outcome = interrupted();
-    tracing::warn!(deployment_id = bare.deployment_id, %outcome, "an agent was restarted in the middle of a command");
+    tracing::warn!(deployment_id = foreign.deployment_id, %outcome, "a restart of an agent interrupted the command");
     let report = Report {
         outcome,
         log_tail: String::new(),
     };
-    let completion = report::completion(&bare.host_command_identifier, &report);
-    let outgoing = agent.ledger.end_bare(bare, completion);
+    let completion = report::completion(&foreign.host_command_identifier, &report);
+    let outgoing = agent.ledger.end_foreign(foreign, completion);
     let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
     commands.spawn(async move { agent.tell(outgoing, false, &shutdown).await });
 }

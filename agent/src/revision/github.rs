@@ -79,7 +79,7 @@ pub(super) struct GitHub<'a> {
     pub(super) http: SharedHttpClient,
     pub(super) endpoint: &'a str,
     /// The longest silence that is tolerated.
-    pub(super) patience: Duration,
+    pub(super) read_timeout: Duration,
 }
 
 /// The reason why one attempt failed.
@@ -176,7 +176,7 @@ impl GitHub<'_> {
         incoming.restart()?;
         let mut writer = incoming.at(0);
         loop {
-            let chunk = match tokio::time::timeout(self.patience, body.body.next()).await {
+            let chunk = match tokio::time::timeout(self.read_timeout, body.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(error))) => {
                     return Err(Failure::Temporary(
@@ -187,7 +187,7 @@ impl GitHub<'_> {
                 Err(_) => {
                     return Err(Failure::Temporary(format!(
                         "nothing arrived for {} s",
-                        self.patience.as_secs()
+                        self.read_timeout.as_secs()
                     )));
                 }
             };
@@ -220,7 +220,7 @@ impl GitHub<'_> {
             if let Some(AccessToken(token)) = token.filter(|_| here.origin == address.origin) {
                 headers.push(("authorization", format!("token {token}")));
             }
-            let answer = web::get(&self.http, &here, headers, self.patience)
+            let answer = web::get(&self.http, &here, headers, self.read_timeout)
                 .await
                 .map_err(|error| Failure::Temporary(error.to_string()))?;
             match answer.status {

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::copy::names;
 use super::custody;
-use crate::regular;
+use crate::bounded_read;
 
 /// Identifies the file and its version.
 const HEADER: &[u8] = b"codedeploy-agent archive manifest 1\0";
@@ -65,7 +65,7 @@ pub enum ManifestError {
 
 /// One path of an archive.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
+struct Recorded {
     kind: Kind,
     /// A link has no mode.
     mode: Option<u32>,
@@ -94,7 +94,7 @@ impl Kind {
     }
 }
 
-impl Entry {
+impl Recorded {
     /// The owner and mode of a file or folder.
     fn access(&self) -> Option<Access> {
         self.mode.map(|mode| Access {
@@ -142,7 +142,7 @@ pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
         let mode = entry
             .mode
             .map_or_else(|| "-".into(), |mode| format!("{mode:04o}"));
-        let Entry {
+        let Recorded {
             kind,
             uid,
             gid,
@@ -166,7 +166,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), ManifestError> {
         path: from.to_owned(),
         source,
     };
-    let mut manifest = regular::open(from).map_err(failed)?;
+    let mut manifest = bounded_read::open(from).map_err(failed)?;
     let copy = File::options()
         .write(true)
         .create(true)
@@ -257,7 +257,7 @@ pub fn deployed(
 }
 
 /// Reports every record of the manifest, in order.
-fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Entry)) -> Result<(), ManifestError> {
+fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Recorded)) -> Result<(), ManifestError> {
     let failed = |source| ManifestError::Read {
         path: manifest.to_owned(),
         source,
@@ -293,7 +293,7 @@ fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Entry)) -> Result<(), Man
     Ok(())
 }
 
-fn parse(record: &[u8]) -> Option<(PathBuf, Entry)> {
+fn parse(record: &[u8]) -> Option<(PathBuf, Recorded)> {
     let mut fields = record.strip_suffix(b"\0")?.splitn(6, |byte| *byte == b' ');
     let mut text = || std::str::from_utf8(fields.next()?).ok();
     let (kind, mode, owner, size, digest) = (text()?, text()?, text()?, text()?, text()?);
@@ -308,7 +308,7 @@ fn parse(record: &[u8]) -> Option<(PathBuf, Entry)> {
     let path = PathBuf::from(OsStr::from_bytes(fields.next()?));
     Some((
         path,
-        Entry {
+        Recorded {
             kind,
             mode,
             uid,
@@ -318,7 +318,7 @@ fn parse(record: &[u8]) -> Option<(PathBuf, Entry)> {
     ))
 }
 
-type Visit<'a> = dyn FnMut(PathBuf, Entry) -> Result<(), ManifestError> + 'a;
+type Visit<'a> = dyn FnMut(PathBuf, Recorded) -> Result<(), ManifestError> + 'a;
 
 /// Visits every path below `archive`; an object other than a file, folder or link has been changed.
 fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
@@ -352,7 +352,7 @@ fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
         let stat = stat.map_err(io::Error::from).map_err(failed(&path))?;
         let entry = |kind, content| {
             let mode = (kind != Kind::Link).then_some(stat.st_mode & 0o7777);
-            Entry {
+            Recorded {
                 kind,
                 mode,
                 uid: stat.st_uid,

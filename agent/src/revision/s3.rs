@@ -224,7 +224,7 @@ impl<'a> Source<'a> {
     }
 
     /// The longest silence of a stream that is tolerated.
-    fn patience(&self) -> Duration {
+    fn read_timeout(&self) -> Duration {
         self.access.read_timeout
     }
 }

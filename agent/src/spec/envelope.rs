@@ -6,8 +6,8 @@ use base64::Engine;
 use codedeploy_api::command::Envelope;
 
 use super::pkcs7::{self, Authorities, Pkcs7Error, Signer};
+use crate::bounded_read;
 use crate::config::{KeyDigest, SignerTrust};
-use crate::regular;
 
 /// The largest envelope that is opened, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -102,7 +102,7 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
     let SignerTrust::Authority(path) = trust else {
         return Ok(None);
     };
-    let pem = regular::read(path).map_err(|source| EnvelopeError::Authority {
+    let pem = bounded_read::read(path).map_err(|source| EnvelopeError::Authority {
         path: path.clone(),
         source,
     })?;

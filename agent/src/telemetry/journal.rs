@@ -18,7 +18,7 @@ const PREFIX: &str = "CODEDEPLOY_";
 const MAX_VALUE: usize = 32 * 1024;
 
 /// The time that an unresponsive journal may delay the agent.
-const PATIENCE: Duration = Duration::from_millis(200);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -45,7 +45,7 @@ impl Journal {
             return None;
         }
         let socket = UnixDatagram::unbound().ok()?;
-        socket.set_write_timeout(Some(PATIENCE)).ok()?;
+        socket.set_write_timeout(Some(WRITE_TIMEOUT)).ok()?;
         Some(Self {
             socket,
             address: address.to_owned(),

@@ -20,12 +20,12 @@ pub struct Rules {
     pub strategy: Strategy,
     /// The alarms that stop the deployment; it starts after they were checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alarms: Option<Watch>,
+    pub alarms: Option<MonitoredAlarms>,
 }
 
 /// The alarms of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watch {
+pub struct MonitoredAlarms {
     pub names: Vec<String>,
     /// Continue if the state of an alarm cannot be read.
     pub ignore_poll_failure: bool,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::Timestamp;
 use serde_json::json;
 
-use super::console::{self, ConsoleError};
 use super::data_dir::DataDir;
 use super::hosts::HostError;
+use super::output::{self, OutputError};
 use super::table::{table, when};
 use crate::config::{ConfigError, Partition};
 use crate::credentials::{self, AccessKey, Listed, Role};
@@ -64,7 +64,7 @@ pub(super) enum AdminError {
     )]
     NoAuthority(PathBuf),
     #[error(transparent)]
-    Console(#[from] ConsoleError),
+    Print(#[from] OutputError),
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
     #[error(transparent)]
@@ -178,9 +178,9 @@ pub(super) fn create_credentials(
             &format!("{} of {arn}", key.access_key_id),
         )?;
         Ok(if json {
-            console::hand_over(json!(key))
+            output::hand_over(json!(key))
         } else {
-            console::hand_over(as_text(&key))
+            output::hand_over(as_text(&key))
         }?)
     })
 }
@@ -209,7 +209,7 @@ pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result
     let now = Timestamp::now();
     keys.retain(|key| all || key.state(now) == "active");
     if json {
-        return Ok(console::show(json!(keys))?);
+        return Ok(output::show(json!(keys))?);
     }
     let row = |key: &Listed| {
         let (created, expires) = (when(Some(key.created)), when(key.expires));
@@ -217,7 +217,7 @@ pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result
         [id, key.state(now).to_owned(), role, created, expires, arn]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    Ok(console::show(table(
+    Ok(output::show(table(
         [
             "ACCESS KEY ID",
             "STATE",
@@ -238,7 +238,7 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
         }
         Ok(work.note("credentials revoke", &id)?)
     })?;
-    console::remark(format_args!(
+    output::remark(format_args!(
         "{access_key_id} is revoked: the service rejects it from now on"
     ));
     Ok(())
@@ -250,12 +250,12 @@ pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     let signer = Signer::open(&keys)?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     let Some(next) = Signer::announced(&keys)? else {
-        return Ok(console::show(format_args!(
+        return Ok(output::show(format_args!(
             "{certificate}deployment_signer_pin: {pin}"
         ))?);
     };
     let next = next.pin()?;
-    Ok(console::show(format_args!(
+    Ok(output::show(format_args!(
         "{certificate}deployment_signer_pin: [\"{pin}\", \"{next}\"]"
     ))?)
 }
@@ -276,10 +276,10 @@ pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> 
             audit::note(tx, Timestamp::now(), "replace-key", &what).map_err(AdminError::Database)
         })?;
     }
-    console::show(format_args!(
+    output::show(format_args!(
         "deployment_signer_pin: [\"{present}\", \"{next}\"]"
     ))?;
-    console::advise(
+    output::advise(
         "Put this line into codedeployagent.yml on every host and restart the agents; `host list` shows which hosts accept \
          the next key. Then stop the service, and `codedeploy-controller replace-key signer` makes it the one that signs.",
     );
@@ -289,7 +289,7 @@ pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> 
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     must_exist(data_dir)?;
     let authority = Authority::certificate_pem(data_dir);
-    Ok(console::show(authority.ok_or_else(|| {
+    Ok(output::show(authority.ok_or_else(|| {
         AdminError::NoAuthority(data_dir.to_owned())
     })?)?)
 }
@@ -307,7 +307,7 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
         keys.replace(key)
     };
     for path in replaced? {
-        console::remark(format_args!("The old file is kept as {}", path.display()));
+        output::remark(format_args!("The old file is kept as {}", path.display()));
     }
     match key {
         Key::Master => {
@@ -320,20 +320,20 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
                 )?;
                 Ok::<_, AdminError>(credentials::revoke_all(tx)?)
             })?;
-            console::remark(format_args!(
+            output::remark(format_args!(
                 "The secrets that it encrypted are lost: {keys} access keys are revoked. Make new ones (credentials \
                  create; host remove and host add), and store GitHub tokens again (github-token add --replace)."
             ));
         }
-        Key::Signer if promotes => console::remark(
+        Key::Signer if promotes => output::remark(
             "The announced key signs from the next start on. Hosts that accept it continue as before; remove the old digest \
              from their deployment_signer_pin when all of them do.",
         ),
-        Key::Signer | Key::NextSigner => console::remark(
+        Key::Signer | Key::NextSigner => output::remark(
             "The next start makes a new key. Agents that pin the old key reject every deployment until their \
              deployment_signer_pin is the value that `codedeploy-controller signer` shows.",
         ),
-        Key::Authority => console::remark(
+        Key::Authority => output::remark(
             "The next start makes a new key. Hosts and clients trust the service again once they have the certificate that \
              `codedeploy-controller certificate` shows.",
         ),
@@ -345,7 +345,7 @@ pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
     let copy = NewFile::create(file.to_owned())?;
     data.visit(|data_dir| backup::backup(&database(data_dir), &copy.to_write()))??;
     copy.keep()?;
-    console::remark(format_args!(
+    output::remark(format_args!(
         "{} has the database. Not included: the key files in {} (master.key, signer-key.der, tls-authority-key.der) and the \
          S3 revisions. Copy them separately",
         file.display(),
@@ -366,18 +366,18 @@ pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
     let _lock = Lock::take(data_dir)?;
     let Restored { kept, revocations } = copy.restore(&database(data_dir))?;
     if let Some(kept) = kept {
-        console::remark(format_args!(
+        output::remark(format_args!(
             "The replaced database is kept as {}",
             kept.display()
         ));
     }
     match revocations {
         Revocations::Kept { keys: 0, hosts: 0 } => {}
-        Revocations::Kept { keys, hosts } => console::remark(format_args!(
+        Revocations::Kept { keys, hosts } => output::remark(format_args!(
             "Still revoked or removed, although the backup is older: {keys} access keys, {hosts} hosts."
         )),
         Revocations::Unknown { good } if good.is_empty() => {}
-        Revocations::Unknown { good } => console::remark(format_args!(
+        Revocations::Unknown { good } => output::remark(format_args!(
             "The replaced database is missing or unreadable, so later revocations and removals are unknown. These \
              access keys are valid now; revoke those that should not be (credentials revoke, host remove):\n{}",
             good.join("\n")

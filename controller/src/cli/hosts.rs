@@ -11,8 +11,8 @@ use codedeploy_api::command::{ANY_SIGNER, AUTHORITY_SIGNER, SIGNER_SEPARATOR};
 use serde_json::{Map, Value, json};
 
 use super::admin::{AdminError, transact};
-use super::console;
 use super::data_dir::DataDir;
+use super::output;
 use super::table::{table, when};
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
@@ -133,8 +133,8 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             let files = rendezvous.files(&work.partition.region, &key);
             // Before the commit: without its files, the host would be registered with a key that nobody knows.
             match open.as_slice() {
-                [] if json => console::hand_over(as_json(&key, &files))?,
-                [] => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
+                [] if json => output::hand_over(as_json(&key, &files))?,
+                [] => output::hand_over(as_text(&rendezvous.conf_dir, &files))?,
                 open => open
                     .iter()
                     .zip(&files)
@@ -151,14 +151,14 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
         .map(NewFile::keep)
         .collect::<Result<_, _>>()?;
     if json {
-        return Ok(console::show(as_json(&key, &files))?);
+        return Ok(output::show(as_json(&key, &files))?);
     }
     let (host, there) = (&key.arn, on_host.display());
     let paths: String = paths
         .iter()
         .map(|path| format!("\n{}", path.display()))
         .collect();
-    console::remark(format!(
+    output::remark(format!(
         "{host} is registered; copy these to its {there}, owned by root with mode 0600:{paths}"
     ));
     Ok(())
@@ -240,7 +240,7 @@ impl Rendezvous {
         let announcement = Announcement::read(data_dir);
         let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
         if let Some(doubt) = doubt(&endpoint) {
-            console::complain(format_args!("warning: {}: {doubt}", endpoint.url()));
+            output::complain(format_args!("warning: {}: {doubt}", endpoint.url()));
         }
         let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
         let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty())
@@ -321,7 +321,7 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
             shown["accepts_signer"] = json!(Acceptance::of(host, &pins).words());
             shown
         };
-        return Ok(console::show(json!(
+        return Ok(output::show(json!(
             hosts.iter().map(host).collect::<Vec<_>>()
         ))?);
     }
@@ -341,7 +341,7 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
         ]
     };
     let rows: Vec<_> = hosts.iter().map(row).collect();
-    Ok(console::show(table(
+    Ok(output::show(table(
         ["NAME", "STATE", "LAST SEEN", "AGENT", "SIGNER", "TAGS"],
         &rows,
     ))?)
@@ -422,7 +422,7 @@ pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     if !removed {
         return Err(HostError::NoSuchHost(asked).into());
     }
-    console::remark(format_args!(
+    output::remark(format_args!(
         "{asked} is deregistered and its keys are revoked; what it had begun fails within a second"
     ));
     Ok(())

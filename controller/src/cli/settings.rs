@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::data_dir::DataDir;
 use super::table::table;
-use super::{CliError, console};
+use super::{CliError, output};
 use crate::config::show::{Line, show};
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::error::chain;
@@ -59,7 +59,7 @@ pub(super) fn config(
     let Found { lines, warnings } = found?;
     warnings.iter().for_each(|warning| warn(warning));
     if arguments.config_file.is_none() {
-        console::complain(format_args!(
+        output::complain(format_args!(
             "no file was read: {PACKAGED} does not exist, and --config-file names none"
         ));
     }
@@ -68,11 +68,11 @@ pub(super) fn config(
     } else {
         as_table(&lines)
     };
-    Ok(console::show(shown)?)
+    Ok(output::show(shown)?)
 }
 
 fn warn(text: &str) {
-    console::complain(format_args!("warning: {text}"));
+    output::complain(format_args!("warning: {text}"));
 }
 
 /// Settings with which the service would start, and warnings for its operator.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::admin::{AdminError, transact};
-use super::console;
+use super::output;
 use crate::registry::tokens::{self, Listed, NewToken, Token, TokenError};
 use crate::request::Field as _;
 use crate::request::members::TokenName;
@@ -39,7 +39,7 @@ pub(super) fn add(
 pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     let tokens = transact(data_dir, |work| Ok(tokens::all(work.tx)?))?;
     if json {
-        return Ok(console::show(json!(tokens))?);
+        return Ok(output::show(json!(tokens))?);
     }
     let line = |token: &Listed| {
         let applications = match token.applications.as_slice() {
@@ -48,7 +48,7 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
         };
         format!("{}  {}  {applications}\n", token.name, token.account)
     };
-    Ok(console::show(tokens.iter().map(line).collect::<String>())?)
+    Ok(output::show(tokens.iter().map(line).collect::<String>())?)
 }
 
 pub(super) fn link(

@@ -2,7 +2,7 @@
 
 use codedeploy_planner::deployment_state::{DeploymentState, Stop};
 use codedeploy_planner::plan;
-use codedeploy_planner::rules::Watch;
+use codedeploy_planner::rules::MonitoredAlarms;
 
 use super::{decide, intervene, start};
 use crate::deployment::effects::Effects;
@@ -12,9 +12,9 @@ use crate::transaction::Context;
 
 /// A deployment that its alarms can stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watched {
+pub struct Monitored {
     pub deployment_id: String,
-    pub watch: Watch,
+    pub alarms: MonitoredAlarms,
 }
 
 /// The result of a check of a deployment's alarms.
@@ -27,8 +27,8 @@ pub enum Sight {
 }
 
 /// Returns the deployments whose alarms matter now.
-pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
-    let mut watched = Vec::new();
+pub fn monitored(context: &Context<'_>) -> Result<Vec<Monitored>, ApiError> {
+    let mut monitored = Vec::new();
     for id in unfinished::all(context.tx)? {
         // An unreadable one must not hide the alarms of others.
         let record = Record::load(context.tx, &id).unwrap_or_else(|error| {
@@ -36,38 +36,38 @@ pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
             None
         });
         if let Some(record) = record
-            && let Some(watch) = record.rules.alarms
+            && let Some(alarms) = record.rules.alarms
             && !matches!(record.progress, DeploymentState::Ended { .. })
         {
-            watched.push(Watched {
+            monitored.push(Monitored {
                 deployment_id: id,
-                watch,
+                alarms,
             });
         }
     }
-    Ok(watched)
+    Ok(monitored)
 }
 
 /// Handles a check of the alarms of a deployment: the first one lets it start, an active alarm stops it.
 pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Effects, ApiError> {
-    let mut outcome = Effects::none(id);
+    let mut effects = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
-        return Ok(outcome);
+        return Ok(effects);
     };
     match (sight, &record.progress) {
         (Sight::Active(message), _) => {
-            intervene::end_early(context, &mut record, Stop::Alarm { message }, &mut outcome)?;
+            intervene::end_early(context, &mut record, Stop::Alarm { message }, &mut effects)?;
         }
         (Sight::Quiet, DeploymentState::Created) => {
-            start::start(context, &mut record, &mut outcome)?;
-            decide::advance(context, &mut record, &mut outcome)?;
+            start::start(context, &mut record, &mut effects)?;
+            decide::advance(context, &mut record, &mut effects)?;
         }
         (Sight::Quiet, _) => {}
     }
-    outcome.look_again(plan::deadline(
+    effects.look_again(plan::deadline(
         &record.rules,
         &record.progress,
         context.timers,
     ));
-    Ok(outcome)
+    Ok(effects)
 }

@@ -69,7 +69,7 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
         }
         let until = context.now + context.timers.lease;
         let command_name = event.name.name().to_owned();
-        let outcome = advance(
+        let effects = advance(
             context,
             &command,
             &record,
@@ -83,7 +83,7 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
             command_name,
             nonce: command.sequence,
         };
-        return Ok((Offer::Command(command), Some(outcome)));
+        return Ok((Offer::Command(command), Some(effects)));
     }
     Ok((Offer::Nothing { again_at }, None))
 }
@@ -108,11 +108,11 @@ pub fn acknowledge(
         return Ok((status(&event.state), Effects::none(&record.id)));
     }
     if event.state.is_offered() && is_over(context, &record, &target) {
-        let mut outcome = Effects::none(&record.id);
-        outcome.recheck_self();
-        return Ok((CommandStatus::Failed, outcome));
+        let mut effects = Effects::none(&record.id);
+        effects.recheck_self();
+        return Ok((CommandStatus::Failed, effects));
     }
-    let outcome = advance(
+    let effects = advance(
         context,
         &command,
         &record,
@@ -122,7 +122,7 @@ pub fn acknowledge(
     if let Some(noop) = diagnostics::is_noop(envelope) {
         command.note_noop(context.tx, noop)?;
     }
-    Ok((CommandStatus::InProgress, outcome))
+    Ok((CommandStatus::InProgress, effects))
 }
 
 /// Records the outcome of a command. The first completion counts; agents send more than one.
@@ -418,7 +418,7 @@ pub(super) fn advance(
     target: &mut Target,
     input: EventInput,
 ) -> Result<Effects, ApiError> {
-    let mut outcome = Effects::none(&record.id);
+    let mut effects = Effects::none(&record.id);
     let before = target.state.clone();
     target.state.advance(command.event, input, context.now)?;
     let closing =
@@ -435,10 +435,10 @@ pub(super) fn advance(
     } else {
         None
     };
-    outcome.save(context, record, target, &before, issued)?;
+    effects.save(context, record, target, &before, issued)?;
     // The target's own part is done; the deployment continues when the target ends, or when its own turn comes.
     if closing || (ended && issued.is_none()) {
-        outcome.recheck_self();
+        effects.recheck_self();
     }
-    Ok(outcome)
+    Ok(effects)
 }

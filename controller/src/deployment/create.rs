@@ -64,7 +64,7 @@ pub fn create(
             minimum_healthy,
             ignore_application_stop_failures,
             strategy,
-            alarms: alarms.as_ref().and_then(Alarms::watch),
+            alarms: alarms.as_ref().and_then(Alarms::monitored),
         },
         definition: Some(Definition {
             revision: revision.clone(),
@@ -93,10 +93,10 @@ pub fn create(
         group_name: group.name.clone(),
     };
     publish(context, &group, &record, Some(&revision))?;
-    let mut outcome = Effects::none(&id);
-    outcome.recheck_self();
+    let mut effects = Effects::none(&id);
+    effects.recheck_self();
     let (application, deployment_group) = (application.name, group.name);
-    outcome.note(
+    effects.note(
         context,
         Change::Created {
             application,
@@ -108,7 +108,7 @@ pub fn create(
         CreateDeploymentOutput {
             deployment_id: Some(id),
         },
-        outcome,
+        effects,
     ))
 }
 

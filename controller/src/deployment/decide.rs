@@ -27,7 +27,7 @@ impl From<IllegalEvent> for ApiError {
 
 /// Decides about a deployment and carries the decision out. Does nothing if the deployment has ended or does not exist.
 pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
-    let mut outcome = Effects::none(id);
+    let mut effects = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         // It was deleted, or belongs to no group.
         set_aside(
@@ -36,31 +36,31 @@ pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
             "its deployment group does not exist",
             context.now,
         )?;
-        return Ok(outcome);
+        return Ok(effects);
     };
     match &record.progress {
-        DeploymentState::Created if record.rules.alarms.is_some() => outcome.alarms = true,
+        DeploymentState::Created if record.rules.alarms.is_some() => effects.alarms = true,
         DeploymentState::Created => {
-            start::start(context, &mut record, &mut outcome)?;
-            advance(context, &mut record, &mut outcome)?;
+            start::start(context, &mut record, &mut effects)?;
+            advance(context, &mut record, &mut effects)?;
         }
         DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
-            advance(context, &mut record, &mut outcome)?;
+            advance(context, &mut record, &mut effects)?;
         }
         DeploymentState::Ended {
             retire_at: Some(at),
             ..
         } if *at <= context.now => {
-            end::retire(context, &mut record, &mut outcome)?;
+            end::retire(context, &mut record, &mut effects)?;
         }
         DeploymentState::Ended { .. } => {}
     }
-    outcome.look_again(plan::deadline(
+    effects.look_again(plan::deadline(
         &record.rules,
         &record.progress,
         context.timers,
     ));
-    Ok(outcome)
+    Ok(effects)
 }
 
 /// Ends a deployment whose rows make a decision impossible.
@@ -73,17 +73,17 @@ pub fn give_up(context: &Context<'_>, id: &str, found: &str) -> Result<Effects, 
 pub(super) fn advance(
     context: &Context<'_>,
     record: &mut Record,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
     let mut room = BATCH;
     let overdue = Target::overdue(context.tx, &record.id, context.now, room)?;
     room -= overdue.len().min(room);
     for mut target in overdue {
-        outcome.settle(context, record, &mut target)?;
+        effects.settle(context, record, &mut target)?;
     }
     loop {
         if room == 0 {
-            outcome.recheck_self();
+            effects.recheck_self();
             break;
         }
         let counts = record.counts(context.tx)?;
@@ -105,11 +105,11 @@ pub(super) fn advance(
             }
             Move::AwaitContinue { until } => {
                 record.step(context, DeploymentInput::AwaitContinue { until })?;
-                outcome.note(context, Change::Ready)?;
+                effects.note(context, Change::Ready)?;
                 break;
             }
             Move::End { ending, retire_at } => {
-                end::end(context, record, ending, retire_at, outcome)?;
+                end::end(context, record, ending, retire_at, effects)?;
                 break;
             }
             Move::Begin(number) => match record.progress {
@@ -135,10 +135,10 @@ pub(super) fn advance(
             } else {
                 target.state.begin(&record.rules, context.now)?
             };
-            outcome.save(context, record, &mut target, &before, issued)?;
+            effects.save(context, record, &mut target, &before, issued)?;
         }
     }
-    outcome.look_again(record.first_deadline(context.tx)?);
+    effects.look_again(record.first_deadline(context.tx)?);
     Ok(())
 }
 

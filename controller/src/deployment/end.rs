@@ -19,13 +19,13 @@ pub(super) fn end(
     record: &mut Record,
     ending: Ending,
     retire_at: Option<Timestamp>,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
     let stop = match &record.progress {
         DeploymentState::InProgress { stop, .. } => stop.clone(),
         _ => None,
     };
-    finish(context, record, ending, retire_at, outcome)?;
+    finish(context, record, ending, retire_at, effects)?;
     let Some(group) = groups::by_id(context, &record.group_id)? else {
         return Ok(());
     };
@@ -35,10 +35,10 @@ pub(super) fn end(
         .retire_at()
         .is_some_and(|at| at <= context.now)
     {
-        retire(context, record, outcome)?;
+        retire(context, record, effects)?;
     }
     match stop {
-        Some(stop) => roll_back(context, record, &stop, &group, outcome),
+        Some(stop) => roll_back(context, record, &stop, &group, effects),
         None => Ok(()),
     }
 }
@@ -48,11 +48,11 @@ pub(super) fn cancel(
     context: &Context<'_>,
     record: &mut Record,
     stop: &Stop,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
-    finish(context, record, stop.ending(), None, outcome)?;
+    finish(context, record, stop.ending(), None, effects)?;
     match groups::by_id(context, &record.group_id)? {
-        Some(group) => roll_back(context, record, stop, &group, outcome),
+        Some(group) => roll_back(context, record, stop, &group, effects),
         None => Ok(()),
     }
 }
@@ -62,7 +62,7 @@ fn finish(
     record: &mut Record,
     ending: Ending,
     retire_at: Option<Timestamp>,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
     let error = ending
         .error()
@@ -71,7 +71,7 @@ fn finish(
     record.step(context, DeploymentInput::End { ending, retire_at })?;
     let rolls_back = record.rolls_back();
     let status = record.progress.status();
-    Ok(outcome.note(
+    Ok(effects.note(
         context,
         Change::Ended {
             status,
@@ -129,12 +129,12 @@ fn keep_health(
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
     let instances = Target::deregister_originals(context.tx, &record.id, context.now)?;
-    outcome
+    effects
         .recheck
         .extend(removal::give_up(context.tx)?.recheck);
     record.step(context, DeploymentInput::Retire)?;
-    Ok(outcome.note(context, Change::Retired { instances })?)
+    Ok(effects.note(context, Change::Retired { instances })?)
 }

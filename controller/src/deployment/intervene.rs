@@ -31,12 +31,12 @@ pub fn stop(
     {
         return Err(already_completed(&record));
     }
-    let mut outcome = Effects::none(&record.id);
+    let mut effects = Effects::none(&record.id);
     let stop = Stop::Request {
         rollback: request.auto_rollback_enabled,
     };
     let was_over = matches!(record.progress, DeploymentState::Ended { .. });
-    end_early(context, &mut record, stop, &mut outcome)?;
+    end_early(context, &mut record, stop, &mut effects)?;
     let ignored = was_over
         .then(|| ignored_wish(&record, request.auto_rollback_enabled))
         .flatten();
@@ -58,7 +58,7 @@ pub fn stop(
         status: Some(status),
         status_message: Some(message.into()),
     };
-    Ok((output, outcome))
+    Ok((output, effects))
 }
 
 /// The message if it is too late for the wish about the rollback.
@@ -80,13 +80,13 @@ pub(super) fn end_early(
     context: &Context<'_>,
     record: &mut Record,
     stop: Stop,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
     match &record.progress {
-        DeploymentState::Created => end::cancel(context, record, &stop, outcome),
+        DeploymentState::Created => end::cancel(context, record, &stop, effects),
         DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
             record.step(context, DeploymentInput::RequestStop(stop))?;
-            decide::advance(context, record, outcome)
+            decide::advance(context, record, effects)
         }
         DeploymentState::Ended { .. } => Ok(()),
     }
@@ -116,9 +116,9 @@ pub fn proceed(
         DeploymentState::Ended {
             retire_at: Some(_), ..
         } if ends_wait => {
-            let mut outcome = Effects::none(&record.id);
-            end::retire(context, &mut record, &mut outcome)?;
-            Ok((Nothing {}, outcome))
+            let mut effects = Effects::none(&record.id);
+            end::retire(context, &mut record, &mut effects)?;
+            Ok((Nothing {}, effects))
         }
         DeploymentState::Ended { .. } => Err(already_completed(&record)),
         DeploymentState::Created

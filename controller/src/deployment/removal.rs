@@ -101,7 +101,7 @@ const BATCH: usize = 500;
 /// Removes a part of a group's deployments. An active one first ends with `reason`, so that the end can be reported.
 fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Step<()>, ApiError> {
     if let Some(id) = unfinished::of_group(context.tx, group_id)? {
-        let mut outcome = Effects::none(&id);
+        let mut effects = Effects::none(&id);
         if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over())
         {
             let message = "The deployment's group or application was deleted before it ended.";
@@ -115,7 +115,7 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Ste
             )?;
             let status = record.progress.status();
             let rolls_back = record.rolls_back();
-            outcome.note(
+            effects.note(
                 context,
                 Change::Ended {
                     status,
@@ -124,7 +124,7 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Ste
                 },
             )?;
         }
-        return Ok(Step::More(Box::new(outcome)));
+        return Ok(Step::More(Box::new(effects)));
     }
     let mut room = BATCH;
     while let Some(id) = Record::oldest_of_group(context.tx, group_id)? {

@@ -20,9 +20,9 @@ pub fn resume(
     id: &str,
     back: Timestamp,
 ) -> Result<(bool, Effects), ApiError> {
-    let mut outcome = Effects::none(id);
+    let mut effects = Effects::none(id);
     let Some(record) = Record::load(context.tx, id)? else {
-        return Ok((false, outcome));
+        return Ok((false, effects));
     };
     let granted = back + context.timers.pick_up;
     let before = Timestamp::from_millis(granted.millis() - 1);
@@ -39,9 +39,9 @@ pub fn resume(
             .running(&record.rules)
             .is_some_and(|event| event.state.is_offered())
         {
-            outcome.hosts.push(target.member.host);
+            effects.hosts.push(target.member.host);
         }
     }
-    outcome.look_again(record.first_deadline(context.tx)?);
-    Ok((more, outcome))
+    effects.look_again(record.first_deadline(context.tx)?);
+    Ok((more, effects))
 }

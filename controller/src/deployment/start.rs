@@ -22,7 +22,7 @@ use crate::transaction::Context;
 pub(super) fn start(
     context: &Context<'_>,
     record: &mut Record,
-    outcome: &mut Effects,
+    effects: &mut Effects,
 ) -> Result<(), ApiError> {
     let Some(group) = groups::by_id(context, &record.group_id)? else {
         return Ok(());
@@ -38,7 +38,7 @@ pub(super) fn start(
         Err(Decline::Stop(stop)) => (Vec::new(), Some(stop)),
         Err(Decline::Error(error)) => return Err(error),
     };
-    outcome.note(
+    effects.note(
         context,
         Change::Started {
             targets: new_targets.len(),

@@ -46,7 +46,7 @@ const BATCH: usize = 250;
 #[derive(Debug, Default)]
 pub struct Taken {
     pub jobs: Vec<Job>,
-    pub outcomes: Vec<Effects>,
+    pub effects: Vec<Effects>,
     /// The place to continue from, if there are more.
     pub next: Option<i64>,
 }
@@ -58,8 +58,8 @@ pub fn take(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
         if !state.is_offered() || commands::is_over(context, record, target) {
             return Ok(None);
         }
-        let outcome = commands::advance(context, command, record, target, EventInput::Acknowledge)?;
-        Ok(Some((context.now, Some(outcome))))
+        let effects = commands::advance(context, command, record, target, EventInput::Acknowledge)?;
+        Ok(Some((context.now, Some(effects))))
     })
 }
 
@@ -117,10 +117,10 @@ fn each(
         let Some(event) = target.state.events.get(command.event).cloned() else {
             continue;
         };
-        let Some((since, outcome)) = begin(record, &mut target, &command, event.state)? else {
+        let Some((since, effects)) = begin(record, &mut target, &command, event.state)? else {
             continue;
         };
-        taken.outcomes.extend(outcome);
+        taken.effects.extend(effects);
         taken.jobs.push(Job {
             command: command.id,
             deployment_id: record.id.clone(),

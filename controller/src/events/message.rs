@@ -16,7 +16,7 @@ pub struct Notification {
     pub id: String,
     pub time: Timestamp,
     pub state: State,
-    pub target: Option<Target>,
+    pub target: Option<NotifiedTarget>,
     pub deployment: Deployment,
 }
 
@@ -44,7 +44,7 @@ pub struct Undoes {
 
 /// The target of a notification.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct NotifiedTarget {
     pub id: String,
     pub arn: String,
     pub events: Vec<Event>,
@@ -229,7 +229,7 @@ impl Notification {
         &'a self,
         partition: &'a Partition,
         trigger: &'a str,
-        target: &'a Target,
+        target: &'a NotifiedTarget,
     ) -> OfInstance<'a> {
         OfInstance {
             region: &partition.region,
@@ -447,7 +447,7 @@ mod tests {
             r#"{"ErrorCode":"HEALTH_CONSTRAINTS","ErrorMessage":"m"}"#
         );
         assert_eq!(message["rollbackInformation"], "{}");
-        failed.target = Some(Target {
+        failed.target = Some(NotifiedTarget {
             id: "box1".into(),
             arn: "arn:box1".into(),
             events: Vec::new(),
@@ -484,7 +484,7 @@ mod tests {
             "arn:aws:codedeploy:eu-west-1:111122223333:deploymentgroup:shop/web",
         ]);
         assert_eq!(told["resources"], resources);
-        change.target = Some(Target {
+        change.target = Some(NotifiedTarget {
             id: "box1".into(),
             arn: "arn:box1".into(),
             events: Vec::new(),

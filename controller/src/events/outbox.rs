@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 
-use super::message::{Deployment, Notification, State, Target, Undoes};
+use super::message::{Deployment, Notification, NotifiedTarget, State, Undoes};
 use crate::config::events::{Events, Receiver};
 use crate::error::ApiError;
 use crate::records::state_changes::{self, StateChange};
@@ -129,7 +129,7 @@ fn notification(
             // A host that left the deployment is reported without its lifecycle events.
             let found = records::Target::named(context.tx, id, &target.id)?;
             let events = found.map(|found| found.state.events).unwrap_or_default();
-            Some(Target {
+            Some(NotifiedTarget {
                 id: target.id.clone(),
                 arn: target.arn.clone(),
                 events,

@@ -141,9 +141,9 @@ fn start(
     let description = "Started by a notification of the revision's bucket";
     let request = CreateDeployment::of_revision(application, group, revision, description);
     match request.and_then(|request| create::create(context, request)) {
-        Ok((_, outcome)) => {
+        Ok((_, effects)) => {
             forget()?;
-            Ok((true, Some(outcome)))
+            Ok((true, Some(effects)))
         }
         Err(error) if error.name == ErrorName::DeploymentLimitExceeded => Ok((false, None)),
         Err(error) if error.name == ErrorName::InternalFailure => Err(error),

@@ -10,7 +10,7 @@ use codedeploy_api::codedeploy::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Message, Protocol};
+use super::protocol::{Protocol, RequestBody};
 use super::sigv4::{self, Claim, Request};
 
 /// Reads the body of a request in CBOR. What was read must be written, and be read again.
@@ -25,13 +25,13 @@ fn body_of<I: DeserializeOwned + Serialize>(body: &[u8]) {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/cbor"),
     )]);
-    let message =
-        |body: &[u8]| Message::new(Protocol::RpcV2Cbor, &headers, Bytes::copy_from_slice(body));
-    let Ok(read) = message(body).and_then(|message| message.read::<I>()) else {
+    let encoded =
+        |body: &[u8]| RequestBody::new(Protocol::RpcV2Cbor, &headers, Bytes::copy_from_slice(body));
+    let Ok(read) = encoded(body).and_then(|encoded| encoded.read::<I>()) else {
         return;
     };
-    let again = message(&[]).and_then(|message| message.answer(&read));
-    let again = again.and_then(|written| message(&written)?.read::<I>());
+    let again = encoded(&[]).and_then(|encoded| encoded.answer(&read));
+    let again = again.and_then(|written| encoded(&written)?.read::<I>());
     assert!(again.is_ok(), "an input that was read and written is one");
 }
 

@@ -7,7 +7,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::command::*;
 
 use super::header_text;
-use super::protocol::{Message, to_json};
+use super::protocol::{RequestBody, to_json};
 use crate::credentials::{self, Principal, Role};
 use crate::deployment::commands::{self, Offer};
 use crate::error::{ApiError, ErrorName};
@@ -20,44 +20,44 @@ pub(super) async fn call(
     service: &Arc<Service>,
     caller: Caller,
     operation: &str,
-    message: &Message,
+    body: &RequestBody,
 ) -> Result<Vec<u8>, ApiError> {
     match operation {
         PollHostCommandInput::NAME => {
-            let input: PollHostCommandInput = message.read()?;
+            let input: PollHostCommandInput = body.read()?;
             caller.owns(&input.host_identifier)?;
-            message.answer(&poll(service, caller).await?)
+            body.answer(&poll(service, caller).await?)
         }
         GetDeploymentSpecificationInput::NAME => {
-            let input: GetDeploymentSpecificationInput = message.read()?;
+            let input: GetDeploymentSpecificationInput = body.read()?;
             caller.owns(&input.host_identifier)?;
-            message.answer(&specification(service, caller, input.deployment_execution_id).await?)
+            body.answer(&specification(service, caller, input.deployment_execution_id).await?)
         }
         PutHostCommandAcknowledgementInput::NAME => {
-            message.answer(&acknowledge(service, caller, message.mended().read()?).await?)
+            body.answer(&acknowledge(service, caller, body.mended().read()?).await?)
         }
         PutHostCommandCompleteInput::NAME => {
-            message.answer(&complete(service, caller, message.mended().read()?).await?)
+            body.answer(&complete(service, caller, body.mended().read()?).await?)
         }
         PostHostCommandUpdateInput::NAME => {
-            let input: PostHostCommandUpdateInput = message.read()?;
+            let input: PostHostCommandUpdateInput = body.read()?;
             let id = input.host_command_identifier;
             let status = service.transact(move |_, context| {
                 commands::current(context, caller.admit(context)?, &id)
             });
-            message.answer(&PostHostCommandUpdateOutput {
+            body.answer(&PostHostCommandUpdateOutput {
                 command_status: Some(status.await?),
             })
         }
         PostHostRollbackInput::NAME => {
-            let input: PostHostRollbackInput = message.read()?;
+            let input: PostHostRollbackInput = body.read()?;
             caller.owns(&input.host_identifier)?;
             service
                 .transact(move |_, context| {
                     commands::rolled_back(context, caller.admit(context)?, &input)
                 })
                 .await?;
-            message.answer(&PostHostRollbackOutput {})
+            body.answer(&PostHostRollbackOutput {})
         }
         other => Err(ErrorName::UnknownOperation.because(format!(
             "The operation {:?} is not one of the agents' API.",
@@ -188,13 +188,13 @@ async fn acknowledge(
     let status = service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let (status, outcome) = commands::acknowledge(
+            let (status, effects) = commands::acknowledge(
                 context,
                 caller.admit(context)?,
                 id,
                 input.diagnostics.as_ref(),
             )?;
-            Ok((status, Some(outcome)))
+            Ok((status, Some(effects)))
         })
         .await?;
     Ok(PutHostCommandAcknowledgementOutput {
@@ -217,14 +217,14 @@ async fn complete(
     service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let outcome = commands::complete(
+            let effects = commands::complete(
                 context,
                 caller.admit(context)?,
                 id,
                 succeeded,
                 input.diagnostics.as_ref(),
             )?;
-            Ok(((), Some(outcome)))
+            Ok(((), Some(effects)))
         })
         .await?;
     Ok(PutHostCommandCompleteOutput {})

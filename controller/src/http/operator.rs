@@ -5,7 +5,7 @@ use std::sync::Arc;
 use codedeploy_api::codedeploy::Nothing;
 use serde::Serialize;
 
-use super::protocol::Message;
+use super::protocol::RequestBody;
 use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
 use crate::deployment::removal::{self, Step};
@@ -24,7 +24,7 @@ struct Operation {
     name: &'static str,
     /// Whether it only reads.
     reads: bool,
-    prepare: fn(&Message) -> Result<Prepared, ApiError>,
+    prepare: fn(&RequestBody) -> Result<Prepared, ApiError>,
 }
 
 /// A checked request, as a function of one transaction. It can be carried out more than once.
@@ -49,12 +49,12 @@ enum Answer {
 }
 
 trait Output: Send {
-    fn write(&self, message: &Message) -> Result<Vec<u8>, ApiError>;
+    fn write(&self, body: &RequestBody) -> Result<Vec<u8>, ApiError>;
 }
 
 impl<T: Serialize + Send> Output for T {
-    fn write(&self, message: &Message) -> Result<Vec<u8>, ApiError> {
-        message.answer(self)
+    fn write(&self, body: &RequestBody) -> Result<Vec<u8>, ApiError> {
+        body.answer(self)
     }
 }
 
@@ -63,10 +63,10 @@ impl Answer {
         Answer::Output(Box::new(output))
     }
 
-    fn write(&self, message: &Message) -> Result<Vec<u8>, ApiError> {
+    fn write(&self, body: &RequestBody) -> Result<Vec<u8>, ApiError> {
         match self {
             Answer::Empty => Ok(Vec::new()),
-            Answer::Output(output) => output.write(message),
+            Answer::Output(output) => output.write(body),
         }
     }
 }
@@ -75,11 +75,11 @@ pub(super) async fn call(
     service: &Arc<Service>,
     principal: Principal,
     operation: &str,
-    message: Message,
+    body: RequestBody,
 ) -> Result<Vec<u8>, ApiError> {
     let operation = Operation::named(operation)?;
     operation.authorise(&principal)?;
-    let Prepared { work, subject } = (operation.prepare)(&message)?;
+    let Prepared { work, subject } = (operation.prepare)(&body)?;
     let answer = if operation.reads {
         read(service, work).await?
     } else {
@@ -88,7 +88,7 @@ pub(super) async fn call(
     if let Some(subject) = subject.filter(|_| !operation.reads) {
         subject.log();
     }
-    answer.write(&message)
+    answer.write(&body)
 }
 
 async fn read(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> {
@@ -160,7 +160,7 @@ macro_rules! operations {
             Operation {
                 name: stringify!($name),
                 reads: operations!(@reads $kind),
-                prepare: |message| prepare(message, |context, request| Ok(reply::$kind($function(context, request)?))),
+                prepare: |body| prepare(body, |context, request| Ok(reply::$kind($function(context, request)?))),
             },
         )*];
     };
@@ -169,10 +169,10 @@ macro_rules! operations {
 }
 
 fn prepare<R: Request + Clone + Send + Sync + 'static>(
-    message: &Message,
+    body: &RequestBody,
     work: fn(&Context<'_>, R) -> Result<Reply, ApiError>,
 ) -> Result<Prepared, ApiError> {
-    let request = R::check(message.read()?)?;
+    let request = R::check(body.read()?)?;
     let subject = request.subject();
     Ok(Prepared {
         work: Arc::new(move |context| work(context, request.clone())),

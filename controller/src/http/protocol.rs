@@ -33,7 +33,7 @@ pub(super) enum Protocol {
 
 /// The API and the operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target<'a> {
+pub(super) enum ApiOperation<'a> {
     Operator(&'a str),
     Host(&'a str),
 }
@@ -56,13 +56,13 @@ impl Protocol {
         }
     }
 
-    pub(super) fn identify(self, head: &Parts) -> Result<Target<'_>, ApiError> {
+    pub(super) fn identify(self, head: &Parts) -> Result<ApiOperation<'_>, ApiError> {
         let target = self.target(head);
         match self {
             Self::AwsJson => match target.split_once('.') {
-                Some((codedeploy::TARGET_PREFIX, operation)) => Ok(Target::Operator(operation)),
+                Some((codedeploy::TARGET_PREFIX, operation)) => Ok(ApiOperation::Operator(operation)),
                 Some((command::TARGET_PREFIX | command::TARGET_PREFIX_SECURE, operation)) => {
-                    Ok(Target::Host(operation))
+                    Ok(ApiOperation::Host(operation))
                 }
                 _ => Err(ErrorName::UnknownOperation.because(format!(
                     "X-Amz-Target {:?} names no API of this service: expected {}.<Operation> or {}.<Operation>.",
@@ -79,7 +79,7 @@ impl Protocol {
                     )));
                 }
                 let operation = (head.method == Method::POST).then(|| operation_in(target)).flatten();
-                operation.map(Target::Operator).ok_or_else(|| {
+                operation.map(ApiOperation::Operator).ok_or_else(|| {
                     ErrorName::UnknownOperation.because(format!(
                         "{} {:?} names no operation of this service: expected POST /service/{}/operation/<Operation>.",
                         head.method,
@@ -141,12 +141,12 @@ fn operation_in(path: &str) -> Option<&str> {
 
 /// The body of a request, to be read as an input; its response is written in the same protocol.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(super) struct RequestBody {
     protocol: Protocol,
     body: Bytes,
 }
 
-impl Message {
+impl RequestBody {
     pub(super) fn new(
         protocol: Protocol,
         headers: &HeaderMap,
@@ -161,7 +161,7 @@ impl Message {
                 shorten(content_type)
             )));
         }
-        Ok(Message { protocol, body })
+        Ok(RequestBody { protocol, body })
     }
 
     /// Reads the input of an operation; an empty body is an input without members.
@@ -184,14 +184,14 @@ impl Message {
         })
     }
 
-    /// Returns the same message with invalid text repaired. A host's scripts may print any bytes, and its report
+    /// Returns the same body with invalid text repaired. A host's scripts may print any bytes, and its report
     /// matters more than they do.
     pub(super) fn mended(&self) -> Self {
         let body = match String::from_utf8_lossy(&self.body) {
             Cow::Borrowed(_) => self.body.clone(),
             Cow::Owned(text) => text.into(),
         };
-        Message {
+        RequestBody {
             protocol: self.protocol,
             body,
         }

@@ -26,7 +26,7 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::sigv4::Claim;
 use super::unauthenticated::Slot;
-use crate::credentials::{self, Kept, Role};
+use crate::credentials::{self, Role, StoredKey};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::objects::Objects;
@@ -92,7 +92,7 @@ impl Store {
     }
 
     pub(super) async fn call(&self, request: Request<Body>) -> Response<Body> {
-        let patience = self.service.settings.timers.request;
+        let timeout = self.service.settings.timers.request;
         let failed = |error: &dyn std::fmt::Debug| {
             tracing::error!(?error, "an S3 request could not be answered");
             let mut response = Response::new(Body::empty());
@@ -104,8 +104,7 @@ impl Store {
             let answer = refusal(&error).to_http_response();
             return answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
         }
-        let mut request =
-            request.map(|body| s3s::Body::http_body_unsync(unhurried(body, patience)));
+        let mut request = request.map(|body| s3s::Body::http_body_unsync(unhurried(body, timeout)));
         let operation = Arc::new(OnceLock::new());
         request
             .extensions_mut()
@@ -187,8 +186,8 @@ fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
     }
 }
 
-/// A body that fails if nothing arrives for `patience`.
-fn unhurried(body: Body, patience: Duration) -> Body {
+/// A body that fails if nothing arrives for `timeout`.
+fn unhurried(body: Body, timeout: Duration) -> Body {
     // The library knows the length of an empty body only.
     if body.is_end_stream() {
         return body;
@@ -196,7 +195,7 @@ fn unhurried(body: Body, patience: Duration) -> Body {
     Body::from_stream(futures_util::stream::unfold(
         body.into_data_stream(),
         move |mut frames| async move {
-            let frame = match tokio::time::timeout(patience, frames.next()).await {
+            let frame = match tokio::time::timeout(timeout, frames.next()).await {
                 Ok(frame) => frame?.map_err(io::Error::other),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
@@ -234,7 +233,7 @@ impl Gate {
     async fn find<T, W>(&self, access_key_id: &str, use_it: W) -> S3Result<T>
     where
         T: Send + 'static,
-        W: FnOnce(&Service, &Context<'_>, Kept) -> Result<T, ApiError> + Send + 'static,
+        W: FnOnce(&Service, &Context<'_>, StoredKey) -> Result<T, ApiError> + Send + 'static,
     {
         let id = access_key_id.to_owned();
         let found = self.0.read(move |service, context| {

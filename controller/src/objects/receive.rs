@@ -194,12 +194,12 @@ impl Meter {
 }
 
 impl Objects {
-    /// Receives content; gives up if the client sends nothing for `patience`.
+    /// Receives content; gives up if the client sends nothing for `timeout`.
     pub async fn receive<E>(
         &self,
         content: impl Stream<Item = Result<Bytes, E>>,
         mut meter: Meter,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Staged, ObjectError>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -217,7 +217,7 @@ impl Objects {
         let mut content = std::pin::pin!(content);
         loop {
             let late = |_| ObjectError::Incomplete(io::Error::from(io::ErrorKind::TimedOut).into());
-            let Some(bytes) = tokio::time::timeout(patience, content.next())
+            let Some(bytes) = tokio::time::timeout(timeout, content.next())
                 .await
                 .map_err(late)?
             else {

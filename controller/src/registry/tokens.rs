@@ -52,7 +52,7 @@ pub struct Listed {
 
 /// A stored token.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct StoredToken {
     name: String,
     sealed: Vec<u8>,
 }
@@ -125,7 +125,7 @@ impl fmt::Debug for Token {
     }
 }
 
-impl Kept {
+impl StoredToken {
     pub(crate) fn open(&self, vault: &Vault) -> Result<Token, VaultError> {
         vault.unseal(&owner(&self.name), &self.sealed).map(Token)
     }
@@ -231,7 +231,7 @@ pub fn all(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
 }
 
 /// Returns the token that the application of a deployment group is linked to.
-pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<Kept>, SqlError> {
+pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<StoredToken>, SqlError> {
     tx.query_opt(
         "SELECT t.name, t.token FROM deployment_groups g
          JOIN applications a ON a.id = g.application_id
@@ -239,7 +239,7 @@ pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<Kept>, SqlE
          WHERE g.id = ?1",
         [group_id],
         |row| {
-            Ok(Kept {
+            Ok(StoredToken {
                 name: row.get(0)?,
                 sealed: row.get(1)?,
             })

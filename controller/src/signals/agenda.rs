@@ -18,11 +18,11 @@ pub struct Agenda {
 
 impl Agenda {
     /// Takes over the requests of a decision. Returns whether the earliest time has moved forward.
-    pub fn hear(&mut self, outcome: &Effects) -> bool {
-        let mut earlier = outcome
+    pub fn hear(&mut self, effects: &Effects) -> bool {
+        let mut earlier = effects
             .again_at
-            .is_some_and(|at| self.look_at(&outcome.deployment_id, at));
-        for id in &outcome.recheck {
+            .is_some_and(|at| self.look_at(&effects.deployment_id, at));
+        for id in &effects.recheck {
             earlier |= self.look_now(id);
         }
         earlier

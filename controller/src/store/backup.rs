@@ -66,7 +66,7 @@ pub(super) fn copy(database: &Path, to: &Path) -> Result<(), BackupError> {
     drop(private(to)?);
     let copying = || {
         let connection = open(database)?;
-        connection.busy_timeout(sqlite::PATIENCE)?;
+        connection.busy_timeout(sqlite::BUSY_TIMEOUT)?;
         connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])
     };
     copying().map_err(|source| BackupError::Copy {

@@ -32,7 +32,7 @@ const MIGRATIONS: [&str; 13] = [
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// The time to wait for another process that writes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The memory for pages of the database, used on demand: a deployment to ten thousand hosts has 25 MiB.
 const CACHE_KIB: i64 = 28 * 1024;
@@ -73,7 +73,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection
         .pragma_update(None, "journal_mode", "WAL")
         .map_err(failed)?;
@@ -95,7 +95,7 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection
         .pragma_update(None, "cache_size", -READER_CACHE_KIB)

@@ -35,7 +35,7 @@ pub(super) enum WebhookError {
 /// The interval of repeated requests to one that is not done, or does not respond.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The number of consecutive failures to respond.
-const PATIENCE: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 
 impl Webhook {
     pub(super) fn new(url: String) -> Self {
@@ -71,7 +71,7 @@ impl Webhook {
                 Ok(answer) => match answer.status {
                     200 | 204 => return Ok(()),
                     202 => failures = 0,
-                    429 | 502..=504 if failures < PATIENCE => failures += 1,
+                    429 | 502..=504 if failures < MAX_FAILURES => failures += 1,
                     status => {
                         // It may contain text that users of the API must not read.
                         let text: String = answer.text().chars().take(200).collect();
@@ -89,7 +89,7 @@ impl Webhook {
                         });
                     }
                 },
-                Err(error) if failures >= PATIENCE => return Err(error.into()),
+                Err(error) if failures >= MAX_FAILURES => return Err(error.into()),
                 Err(_) => failures += 1,
             }
             tokio::time::sleep(AGAIN).await;

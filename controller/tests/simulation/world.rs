@@ -405,7 +405,7 @@ impl World {
         if self.traffic {
             self.traffic = false;
             let take = |context: &Context<'_>| {
-                traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes))
+                traffic::take(context, 0).map(|taken| (taken.jobs, taken.effects))
             };
             if let Some(taken) = self.act(take) {
                 self.jobs.extend(taken.unwrap());
@@ -434,15 +434,15 @@ impl World {
 
     fn watch(&mut self) {
         self.alarms = false;
-        let watched = self.transact(alarm::watched).unwrap();
-        for watched in watched {
+        let monitored = self.transact(alarm::monitored).unwrap();
+        for monitored in monitored {
             let active = !self.calm && self.rng.u32(0..25) == 0;
-            let name = self.name(&watched.deployment_id);
+            let name = self.name(&monitored.deployment_id);
             self.say(format!(
                 "the alarm of {name} is {}",
                 if active { "active" } else { "quiet" }
             ));
-            let id = watched.deployment_id.clone();
+            let id = monitored.deployment_id.clone();
             let sight = if active {
                 Sight::Active("too-hot".into())
             } else {
@@ -453,7 +453,7 @@ impl World {
             if let Some(reported) = reported {
                 reported.unwrap();
                 if active {
-                    self.memory.note_stop(&watched.deployment_id);
+                    self.memory.note_stop(&monitored.deployment_id);
                 }
             }
         }

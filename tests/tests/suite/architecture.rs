@@ -25,7 +25,7 @@ const SOURCES: [(&str, &str); 13] = [
 ];
 
 /// The controller's layers from the top. Modules of one layer do not import each other.
-const FLOORS: [&[&str]; 19] = [
+const LAYERS: [&[&str]; 19] = [
     &["cli"],
     &["server"],
     &["http"],
@@ -293,13 +293,13 @@ fn files_do_not_import_each_other_in_circles() {
 
 #[test]
 fn imports_of_the_controller_run_downwards() {
-    let floor = |module: &Module| {
+    let layer = |module: &Module| {
         let name = module.first()?;
-        let found = FLOORS
+        let found = LAYERS
             .iter()
-            .position(|floor| floor.contains(&name.as_str()));
+            .position(|layer| layer.contains(&name.as_str()));
         Some(found.unwrap_or_else(|| {
-            panic!("the module {name} of the controller has no floor; give it one")
+            panic!("the module {name} of the controller has no layer; give it one")
         }))
     };
     let mut said = String::new();
@@ -308,7 +308,7 @@ fn imports_of_the_controller_run_downwards() {
             .iter()
             .filter(|other| other.first() != module.first())
         {
-            if let (Some(from), Some(to)) = (floor(module), floor(other))
+            if let (Some(from), Some(to)) = (layer(module), layer(other))
                 && from >= to
             {
                 writeln!(said, "{} imports {}", module.join("::"), other.join("::")).unwrap();

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
+use crate::bounded_read;
 use crate::cli::doctor::Check;
 use crate::config::{DEFAULT_FILE, Environment, Settings};
 use crate::control_socket::Place;
 use crate::pidfile::{self, Holder};
-use crate::regular;
 
 const NAME: &str = "other-agents";
 
@@ -163,7 +163,7 @@ fn command_line(pid: i32) -> Option<Vec<OsString>> {
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
-    regular::read_up_to(path, MAX_BYTES).ok()
+    bounded_read::read_up_to(path, MAX_BYTES).ok()
 }
 
 /// Recognises an agent's master by its command line: `codedeploy-agent: master …` for Ruby, or a binary that polls.

@@ -1,20 +1,20 @@
 //! `codedeploy-local plan`: shows what a deployment would do to this host, as text and as JSON.
 
-mod document;
-mod words;
+mod json;
+mod text;
 
 use std::io::{self, IsTerminal, Write};
 
 use codedeploy_support::plain::harmless_lines;
 
-use crate::console;
 use crate::deployment::preview;
+use crate::output;
 use crate::shutdown::Shutdown;
 use codedeploy_api::chain::Chain;
 
 use crate::cli::local::LocalError;
 use crate::cli::local::scratch::Scratch;
-use words::{Paint, Words};
+use text::{Paint, Text};
 
 /// A deployment, and the form of its plan.
 #[derive(Debug, clap::Args)]
@@ -45,15 +45,13 @@ pub(super) async fn plan(arguments: Arguments) -> Result<bool, LocalError> {
         .await?;
     let mut out = io::stdout().lock();
     match &preview {
-        Ok(preview) if arguments.json => {
-            writeln!(out, "{}", console::json(&document::plan(preview)))?
-        }
-        Ok(preview) => write!(out, "{}", Words { preview, paint })?,
+        Ok(preview) if arguments.json => writeln!(out, "{}", output::json(&json::plan(preview)))?,
+        Ok(preview) => write!(out, "{}", Text { preview, paint })?,
         Err(error) if arguments.json => {
             writeln!(
                 out,
                 "{}",
-                console::json(&document::failure(&Chain(error).to_string()))
+                output::json(&json::failure(&Chain(error).to_string()))
             )?;
         }
         Err(error) => {

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use codedeploy_hooks::appspec::{self, Finding};
 
+use crate::bounded_read;
 use crate::deployment::appspec::{read_bounded, where_it_belongs};
-use crate::regular;
 use crate::spec::parse::APPSPEC_FILENAMES;
 use report::Format;
 
@@ -79,7 +79,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         .lock()
         .write_all(report::report(&checked, format).as_bytes());
     if let Err(error) = written {
-        return crate::console::fail(
+        return crate::output::fail(
             "codedeploy-local",
             &crate::cli::local::LocalError::Output(error),
         );
@@ -197,7 +197,7 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
 const MOST: u64 = appspec::MAX_BYTES as u64 + 1;
 
 fn read(path: &Path) -> Result<Vec<u8>, UnreadableError> {
-    regular::open(path)
+    bounded_read::open(path)
         .and_then(beginning)
         .map_err(UnreadableError::Read)
 }

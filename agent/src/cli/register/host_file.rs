@@ -8,10 +8,10 @@ use codedeploy_hooks::fs::{replace_file, sweep};
 use serde::Serialize;
 use serde_yaml::Value;
 
+use crate::bounded_read;
 use crate::cli::register::request::Identification;
 use crate::deployment_root::{StoreError, create_folders};
 use crate::identity::Region;
-use crate::regular;
 
 const MODE: u32 = 0o600;
 
@@ -160,7 +160,7 @@ fn arn(text: &[u8]) -> Option<String> {
 
 /// `None` when there is no such file.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match regular::read(path) {
+    match bounded_read::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::bounded_read;
 use crate::config::Environment;
 use crate::identity::CredentialSource;
-use crate::regular;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorError {
@@ -42,7 +42,7 @@ pub(super) fn keys(
         .map(PathBuf::from)
         .or_else(home);
     let path = path.ok_or(OperatorError::None)?;
-    let text = match regular::read(&path) {
+    let text = match bounded_read::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(_) if named.is_none() => return Err(OperatorError::None),
         Err(source) => {

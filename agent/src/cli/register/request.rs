@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::bounded_read;
 use crate::cli::register::RegisterArguments;
 use crate::config::Environment;
-use crate::regular;
 
 const MAX_NAME: usize = 100;
 const MAX_TAGS: usize = 10;
@@ -251,7 +251,7 @@ fn secret(file: Option<&Path>, environment: &Environment) -> Result<String, Requ
 
 fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     if path.as_os_str() != "-" {
-        return regular::read_up_to(path, MAX_SECRET);
+        return bounded_read::read_up_to(path, MAX_SECRET);
     }
     let mut text = Vec::new();
     io::stdin().lock().take(MAX_SECRET).read_to_end(&mut text)?;

@@ -8,10 +8,10 @@ use codedeploy_api::command::PostHostRollbackInput;
 use codedeploy_hooks::fs::replace_file;
 use time::OffsetDateTime;
 
+use crate::bounded_read;
 use crate::command::CommandService;
 use crate::deployment::rollback::journal::Journal;
 use crate::deployment_root::{Store, StoreError, create_folders};
-use crate::regular;
 
 /// The largest result text of a rollback, in characters.
 const MAX_MESSAGE: usize = 2000;
@@ -51,7 +51,7 @@ pub fn is_waiting(store: &Store) -> bool {
 /// Delivers all waiting reports to the controller; those that it does not answer stay for later.
 pub async fn tell(store: &Store, service: &CommandService) {
     for path in waiting(store) {
-        let notice = regular::read(&path).and_then(|text| {
+        let notice = bounded_read::read(&path).and_then(|text| {
             serde_json::from_slice::<PostHostRollbackInput>(&text).map_err(io::Error::from)
         });
         let notice = match notice {

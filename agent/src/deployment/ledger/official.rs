@@ -16,7 +16,7 @@ const MAX_IDENTIFIER: u64 = 64 * 1024;
 
 /// A command that an earlier run of an agent began and did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bare {
+pub struct ForeignCommand {
     pub deployment_id: String,
     pub host_command_identifier: String,
 }
@@ -73,13 +73,13 @@ pub(super) fn is_gone(
 }
 
 /// Returns all notes in the folder, sorted by name. Everything else there is removed, with a warning.
-pub(super) fn all(folder: &Path) -> Vec<Bare> {
+pub(super) fn all(folder: &Path) -> Vec<ForeignCommand> {
     if let Err(error) = sweep(folder) {
-        tracing::warn!(folder = %folder.display(), %error, "what an earlier run began to write there stays");
+        tracing::warn!(folder = %folder.display(), %error, "cannot remove the unfinished notes of an earlier run");
     }
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let entries = entries.unwrap_or_else(|error| {
-        tracing::warn!(folder = %folder.display(), %error, "cannot tell which commands an earlier run left unfinished");
+        tracing::warn!(folder = %folder.display(), %error, "cannot read the notes of the commands that an earlier run left unfinished");
         Vec::new()
     });
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ pub(super) fn all(folder: &Path) -> Vec<Bare> {
         }
         match read(&path) {
             Ok(host_command_identifier) => {
-                found.push(Bare {
+                found.push(ForeignCommand {
                     deployment_id: name.to_string_lossy().into_owned(),
                     host_command_identifier,
                 });
@@ -129,7 +129,7 @@ pub(super) fn read(path: &Path) -> Result<String, Useless> {
 
 /// Removes a useless file; a folder that is not empty stays, for its owner.
 fn clear(path: &Path, reason: &Useless) {
-    tracing::warn!(path = %path.display(), %reason, "no record of a command in progress; removed");
+    tracing::warn!(path = %path.display(), %reason, "this is not the note of a command in progress; it is removed");
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir(path),
         _ => fs::remove_file(path),
@@ -169,7 +169,7 @@ mod tests {
             .set_modified(day_before)
             .unwrap();
 
-        let expected = |deployment_id: &str, id: &str| Bare {
+        let expected = |deployment_id: &str, id: &str| ForeignCommand {
             deployment_id: deployment_id.into(),
             host_command_identifier: id.into(),
         };

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::bounded_read;
 use crate::path_component::PathComponent;
-use crate::regular;
 use crate::spec::DeploymentSpec;
 
 /// The only version of the files so far.
@@ -39,7 +39,7 @@ pub struct Begun {
     #[serde(with = "time::serde::rfc3339")]
     pub began_at: OffsetDateTime,
     #[serde(flatten)]
-    pub about: About,
+    pub about: DeploymentNames,
     /// For an Install: the last completed Install of the same deployment before this one. If another one is completed
     /// now, it is this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ pub struct Noted {
 
 /// A deployment, in terms for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct DeploymentNames {
     pub deployment_id: PathComponent,
     pub deployment_group_id: PathComponent,
     pub deployment_group: String,
@@ -133,7 +133,7 @@ impl Ended {
     }
 }
 
-impl About {
+impl DeploymentNames {
     pub fn of(spec: &DeploymentSpec) -> Self {
         Self {
             deployment_id: spec.deployment_id.clone(),
@@ -165,7 +165,7 @@ pub(super) fn file_name(host_command_identifier: &str) -> String {
 
 /// Reads the file at `path`, if it is a record of the command that its name stands for.
 pub(super) fn read<R: Record>(path: &Path) -> Result<R, Useless> {
-    let bytes = regular::read_up_to(path, MAX_BYTES)?;
+    let bytes = bounded_read::read_up_to(path, MAX_BYTES)?;
     // Check the version first: a newer agent may write another format.
     let value: serde_json::Value = serde_json::from_slice(&bytes)?;
     match value["version"].as_u64() {

@@ -38,7 +38,7 @@ fn a_command_moves_from_in_progress_to_the_outbox_and_is_remembered() {
         .unwrap();
 
     let left = ledger(root.path()).left();
-    assert_eq!((left.outcomes.len(), left.bare.len()), (0, 0));
+    assert_eq!((left.outcomes.len(), left.foreign.len()), (0, 0));
     let [entry] = <[Entry; 1]>::try_from(left.interrupted).unwrap();
     assert_eq!(
         (entry.record().command.clone(), entry.record().starts),
@@ -145,9 +145,9 @@ fn a_record_of_an_earlier_version_whose_command_is_no_event_is_answered() {
     .unwrap();
     let left = ledger.left();
     assert_eq!(left.interrupted.len(), 0);
-    let [bare] = <[Bare; 1]>::try_from(left.bare).unwrap();
-    assert_eq!(bare.host_command_identifier, "a");
-    ledger.close(ledger.end_bare(&bare, completion("a")));
+    let [foreign] = <[ForeignCommand; 1]>::try_from(left.foreign).unwrap();
+    assert_eq!(foreign.host_command_identifier, "a");
+    ledger.close(ledger.end_foreign(&foreign, completion("a")));
     let left = ledger.left();
-    assert_eq!((left.interrupted.len(), left.bare.len()), (0, 0));
+    assert_eq!((left.interrupted.len(), left.foreign.len()), (0, 0));
 }

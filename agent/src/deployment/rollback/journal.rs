@@ -10,10 +10,10 @@ use codedeploy_api::diagnostics::CompletionPayload;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use serde::{Deserialize, Serialize};
 
-use super::super::ledger::About;
+use super::super::ledger::DeploymentNames;
 use super::Started;
+use crate::bounded_read;
 use crate::deployment_root::{Store, StoreError};
-use crate::regular;
 use codedeploy_api::chain::Chain;
 
 /// The only version of the file so far.
@@ -24,7 +24,7 @@ const VERSION: u32 = 1;
 pub struct Cause {
     version: u32,
     #[serde(flatten)]
-    pub about: About,
+    pub about: DeploymentNames,
     /// The command whose failure caused the rollback, and whose report mentions it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -75,7 +75,11 @@ pub struct Journal {
 }
 
 impl Cause {
-    pub fn new(about: About, command: Option<String>, failure: Option<CompletionPayload>) -> Self {
+    pub fn new(
+        about: DeploymentNames,
+        command: Option<String>,
+        failure: Option<CompletionPayload>,
+    ) -> Self {
         Self {
             version: VERSION,
             about,
@@ -120,7 +124,7 @@ impl Journal {
                 Err(error) => {
                     let aside = path.with_extension("unusable");
                     let moved = std::fs::rename(&path, &aside).is_ok();
-                    tracing::warn!(path = %path.display(), kept_as = moved.then(|| aside.display().to_string()), reason = %Chain(&error), "a rollback was interrupted, and what it came to cannot be told; look at the host's files");
+                    tracing::warn!(path = %path.display(), kept_as = moved.then(|| aside.display().to_string()), reason = %Chain(&error), "a rollback was interrupted, and its journal is unusable; check the host's files");
                 }
             }
         }
@@ -137,7 +141,7 @@ impl Journal {
         if lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return Ok(None);
         }
-        let text = String::from_utf8(regular::read(path)?).map_err(io::Error::other)?;
+        let text = String::from_utf8(bounded_read::read(path)?).map_err(io::Error::other)?;
         // A line without a newline is not complete.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let mut lines = whole.lines();
@@ -166,7 +170,7 @@ impl Journal {
 
     /// Removes the journal of the rollback that followed `command`, once its outcome is recorded; returns the
     /// rollback's result.
-    pub fn close(store: &Store, about: &About, command: &str) -> Option<String> {
+    pub fn close(store: &Store, about: &DeploymentNames, command: &str) -> Option<String> {
         let path = store.rollback_journal(&about.deployment_group_id);
         if !path.exists() {
             return None;
@@ -180,7 +184,7 @@ impl Journal {
     /// Removes the journal: everybody knows about the rollback.
     pub fn remove(self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the journal of a rollback that is over");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the journal of a finished rollback");
         }
     }
 
@@ -277,7 +281,7 @@ mod tests {
 
     fn cause(command: Option<&str>) -> Cause {
         let id = |text| PathComponent::new(text).unwrap();
-        let about = About {
+        let about = DeploymentNames {
             deployment_id: id("d-2"),
             deployment_group_id: id("g"),
             deployment_group: "web".into(),

@@ -157,13 +157,13 @@ impl Transfer<'_> {
         writer: &mut PartWriter<'_>,
         to: Option<u64>,
     ) -> Result<Ended, S3Error> {
-        let patience = self.source.patience();
+        let read_timeout = self.source.read_timeout();
         let ended = loop {
             let wanted = to.map_or(u64::MAX, |to| to - writer.position());
             if wanted == 0 {
                 break Ended::Complete;
             }
-            let chunk = match tokio::time::timeout(patience, stream.body.next()).await {
+            let chunk = match tokio::time::timeout(read_timeout, stream.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(error))) => {
                     break Ended::Broken(codedeploy_api::chain::Chain(&error).to_string());
@@ -171,7 +171,10 @@ impl Transfer<'_> {
                 Ok(None) if to.is_none() => break Ended::Complete,
                 Ok(None) => break Ended::Broken("the stream ended early".into()),
                 Err(_) => {
-                    break Ended::Broken(format!("nothing arrived for {} s", patience.as_secs()));
+                    break Ended::Broken(format!(
+                        "nothing arrived for {} s",
+                        read_timeout.as_secs()
+                    ));
                 }
             };
             let skipped = stream.skip.min(chunk.len() as u64);

@@ -119,7 +119,7 @@ fn the_environment_says_who_and_where_the_host_is_and_the_log_says_what_came_of_
         source.contains(host.path("codedeploy.onpremises.yml").to_str().unwrap()),
         "{source}"
     );
-    assert_eq!(line("plain http, readable by everybody")["level"], "WARN");
+    assert_eq!(line("plain http, readable on the way")["level"], "WARN");
     assert!(!log.contains("hush-hush"), "{log}");
 }
 

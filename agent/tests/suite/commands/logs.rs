@@ -12,7 +12,7 @@ use codedeploy_hooks::clock::LocalTime;
 use serde_json::Value;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_codedeploy-agent");
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A host: its configuration, its logs.
 struct Host {
@@ -343,7 +343,7 @@ impl Reading {
     fn until(&self, text: &str) {
         let mut seen = Vec::new();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TIMEOUT) {
                 Ok(line) if line.contains(text) => return,
                 Ok(line) => seen.push(line),
                 Err(_) => panic!("{text} does not come; seen: {seen:#?}"),
@@ -432,10 +432,7 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     let (_never, timer) = mpsc::channel::<()>();
     while !condition() {
-        assert!(
-            began.elapsed() < PATIENCE,
-            "{what}: not within {PATIENCE:?}"
-        );
+        assert!(began.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}");
         let _ = timer.recv_timeout(Duration::from_millis(20));
     }
 }

@@ -165,7 +165,7 @@ impl Folder {
         let content = self.content(source, path, range).await?;
         Ok(self
             .objects
-            .receive(content, Meter::new(algorithms), self.patience())
+            .receive(content, Meter::new(algorithms), self.request_timeout())
             .await?)
     }
 }

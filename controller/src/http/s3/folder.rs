@@ -57,7 +57,7 @@ impl From<ObjectError> for S3Error {
 
 impl Folder {
     /// The time for which a client may send nothing in the middle of its content.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn request_timeout(&self) -> Duration {
         self.service.settings.timers.request
     }
 

@@ -132,7 +132,11 @@ impl S3 for Folder {
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
         let staged = self
             .objects
-            .receive(body, Meter::new(&declared.algorithms), self.patience())
+            .receive(
+                body,
+                Meter::new(&declared.algorithms),
+                self.request_timeout(),
+            )
             .await?;
         declared.check(&staged)?;
         let version = self
@@ -364,7 +368,11 @@ impl S3 for Folder {
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
         let staged = self
             .objects
-            .receive(body, Meter::new(&declared.algorithms), self.patience())
+            .receive(
+                body,
+                Meter::new(&declared.algorithms),
+                self.request_timeout(),
+            )
             .await?;
         declared.check(&staged)?;
         let sums = staged.checksums().clone();

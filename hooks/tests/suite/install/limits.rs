@@ -11,7 +11,7 @@ use codedeploy_hooks::install::{Conflict, InstallError};
 use super::bed::{Bed, conflicts, link, write};
 
 /// Far more than necessary in an unoptimised build on a shared machine.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+const TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn texts(found: &[Conflict]) -> Vec<String> {
     found.iter().map(ToString::to_string).collect()
@@ -149,7 +149,7 @@ fn a_deep_revision_is_refused_by_its_depth() {
         matches!(found[..], [Conflict::TooDeepInRevision { .. }]),
         "{found:?}"
     );
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?}", began.elapsed());
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn an_appspec_that_multiplies_its_revision_is_refused_by_number() {
     let found = conflicts(bed.plan(&bed.appspec(&files)));
     assert_eq!(found, [Conflict::TooManyObjects { most: 1_000_000 }]);
     assert!(found[0].to_string().contains("1000000"), "{}", found[0]);
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?}", began.elapsed());
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn links_that_multiply_folders_are_refused() {
     let began = Instant::now();
     let found = conflicts(bed.install(&bed.appspec(&[("l0", "app")])));
     assert_eq!(found, [Conflict::TooManyExpansions]);
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?}", began.elapsed());
 }
 
 fn many_files(bed: &Bed) -> AppSpec {
@@ -230,7 +230,7 @@ fn many_permissions_over_many_files_take_no_time_or_are_refused() {
     let found = texts(&conflicts(bed.plan(&appspec)));
     assert!(found[0].contains("too many entries"), "{found:?}");
     println!("with two that are refused, {:?}", began.elapsed());
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?}", began.elapsed());
 }
 
 #[test]

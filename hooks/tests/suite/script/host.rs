@@ -19,7 +19,7 @@ pub(crate) const DEPLOYMENT: &str = "d-ABCDEFGHI";
 pub(crate) const KEEPER: &str = env!("CARGO_BIN_EXE_keep-script");
 
 /// The time within which a condition must become true.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Host {
     folder: TempDir,
@@ -189,7 +189,7 @@ impl Drop for Pid {
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        assert!(start.elapsed() < TIMEOUT, "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -398,8 +398,14 @@ async fn whatever_is_wrong_with_a_command_is_reported_once() {
         (without("CommandName"), "the command has no name"),
         (but("CommandName", json!(null)), "the command has no name"),
         (but("CommandName", json!("")), "the command has no name"),
-        (but("CommandName", json!("../etc")), "name is not usable"),
-        (but("CommandName", json!(long)), "name is not usable"),
+        (
+            but("CommandName", json!("../etc")),
+            "name is not a lifecycle event",
+        ),
+        (
+            but("CommandName", json!(long)),
+            "name is not a lifecycle event",
+        ),
         (
             but("CommandName", json!("UpdateDeploymentAgent")),
             "upgrade the codedeploy-agent package",
@@ -419,7 +425,7 @@ async fn whatever_is_wrong_with_a_command_is_reported_once() {
         (without("HostIdentifier"), "but this is arn"),
         (
             without("DeploymentExecutionId"),
-            "holds no deployment specification",
+            "contains no deployment specification",
         ),
         (
             but("DeploymentExecutionId", json!("unheard of")),
@@ -466,7 +472,7 @@ async fn whatever_is_wrong_with_a_specification_is_reported_once() {
         (
             "empty",
             json!({"DeploymentSystem": "CodeDeploy", "DeploymentSpecification": {}}),
-            "holds no deployment",
+            "contains no deployment",
         ),
         (
             "unsigned",
@@ -638,7 +644,7 @@ async fn a_command_that_cannot_be_recorded_is_not_performed() {
         &files.each_ref().map(|(name, text)| (*name, text.as_str())),
     );
     let blocked = host.perform("d-blocked", "DownloadBundle").await;
-    failed(&blocked, "ongoing-deployment/d-blocked cannot be written");
+    failed(&blocked, "ongoing-deployment/d-blocked, without which");
     works(&host).await;
     assert_eq!(
         host.stub.requests(COMPLETE).len(),

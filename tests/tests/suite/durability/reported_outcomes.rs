@@ -245,7 +245,7 @@ async fn an_agent_that_is_stopped_leaves_its_outcomes_to_the_next_one_and_ends()
         );
         assert!(
             host.log()
-                .contains("stopped before the service took the outcome"),
+                .contains("stops before the service has accepted the outcome"),
             "{}",
             host.log()
         );
@@ -511,7 +511,7 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
     }
     assert!(
         host.log()
-            .contains("the specification on record is not usable; it is fetched again")
+            .contains("the recorded specification is unusable; it is fetched again")
     );
 }
 
@@ -525,7 +525,7 @@ async fn an_outcome_that_the_disk_does_not_take_is_told_all_the_same() {
         fs::write(&folder, "in the way").unwrap();
     }
     succeeded(&host.perform("d-1", HOOK).await);
-    until_logged(&host, "the outcome of a command cannot be kept").await;
+    until_logged(&host, "cannot record the outcome of a command").await;
     let again = host.command("d-1", HOOK);
     succeeded(&host.stub.completed(&again, 2).await);
     assert_eq!(lines(&runs), 1, "the agent remembers it while it lives");
@@ -540,6 +540,7 @@ async fn an_outcome_that_the_disk_does_not_take_is_told_all_the_same() {
         host.path("root/deployment-commands/outbox.damaged")
             .exists()
     );
+    until_remembered(&host, "d-2/DownloadBundle").await;
     assert_eq!(host.records("told").len(), 1);
 }
 

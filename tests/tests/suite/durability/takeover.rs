@@ -105,7 +105,8 @@ async fn a_script_that_awss_agent_reported_as_lost_is_not_reported_again() {
         host.stub.completions(&command)
     );
     assert!(
-        host.log().contains("another agent took over meanwhile"),
+        host.log()
+            .contains("another agent took over and reported it"),
         "{}",
         host.log()
     );
@@ -135,7 +136,7 @@ async fn an_outcome_that_awss_agent_replaced_by_its_own_is_not_reported_any_more
     assert_eq!(host.stub.completions(&command).len(), told);
     assert!(
         host.log()
-            .contains("another agent took over and has reported the command"),
+            .contains("another agent took over and reported the command"),
         "{}",
         host.log()
     );

@@ -13,7 +13,7 @@ use codedeploy_tests::programs::{Program, Programs};
 const NOBODY: u32 = 65534;
 
 /// Longer than any rejection takes, shorter than anybody waits.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Machine {
     folder: tempfile::TempDir,
@@ -74,7 +74,7 @@ impl Machine {
             Programs::built().local.command::<&str>([])
         };
         command.args(arguments).current_dir("/").kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = tokio::time::timeout(TIMEOUT, command.output()).await;
         let output = output
             .unwrap_or_else(|_| panic!("{what}: no answer"))
             .unwrap();

@@ -60,9 +60,9 @@ pub(super) async fn ask(access: &Access, identity: &Identity) -> Asked {
 pub(super) fn signature(answer: Option<&Answer>) -> Signature {
     match answer {
         Some(Ok(())) => Signature::Accepted,
-        Some(Err(CallError::Service { answer, .. })) => match said_of(&answer.kind) {
-            Said::NoSuchDeployment => Signature::Accepted,
-            Said::WrongSignature | Said::Expired => Signature::Refused,
+        Some(Err(CallError::Service { answer, .. })) => match meaning_of(&answer.kind) {
+            ErrorMeaning::NoSuchDeployment => Signature::Accepted,
+            ErrorMeaning::WrongSignature | ErrorMeaning::Expired => Signature::Refused,
             _ => Signature::Unknown,
         },
         _ => Signature::Unknown,
@@ -71,7 +71,7 @@ pub(super) fn signature(answer: Option<&Answer>) -> Signature {
 
 /// The meaning of an error's name, for a host that asked for a deployment which does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum ErrorMeaning {
     /// The service looked for the deployment, so it accepted the host.
     NoSuchDeployment,
     WrongSignature,
@@ -82,25 +82,25 @@ enum Said {
     Other,
 }
 
-fn said_of(kind: &str) -> Said {
+fn meaning_of(kind: &str) -> ErrorMeaning {
     match kind.trim_end_matches("Exception") {
         "Client"
         | "InvalidInput"
         | "Validation"
         | "DeploymentDoesNotExist"
         | "InvalidDeploymentId"
-        | "ResourceNotFound" => Said::NoSuchDeployment,
+        | "ResourceNotFound" => ErrorMeaning::NoSuchDeployment,
         "InvalidSignature" | "SignatureDoesNotMatch" | "IncompleteSignature" => {
-            Said::WrongSignature
+            ErrorMeaning::WrongSignature
         }
         "UnrecognizedClient"
         | "InvalidClientTokenId"
         | "InvalidAccessKeyId"
-        | "MissingAuthenticationToken" => Said::UnknownKey,
-        "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => Said::Expired,
-        "AccessDenied" | "NotAuthorized" | "Unauthorized" => Said::NotAllowed,
-        kind if kind.contains("Throttl") || kind == "TooManyRequests" => Said::TooOften,
-        _ => Said::Other,
+        | "MissingAuthenticationToken" => ErrorMeaning::UnknownKey,
+        "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => ErrorMeaning::Expired,
+        "AccessDenied" | "NotAuthorized" | "Unauthorized" => ErrorMeaning::NotAllowed,
+        kind if kind.contains("Throttl") || kind == "TooManyRequests" => ErrorMeaning::TooOften,
+        _ => ErrorMeaning::Other,
     }
 }
 
@@ -135,50 +135,50 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
         }
     };
     let said = format!("{endpoint} answers {kind} (HTTP {status}): {message}");
-    match said_of(kind) {
-        Said::NoSuchDeployment => {
+    match meaning_of(kind) {
+        ErrorMeaning::NoSuchDeployment => {
             Check::ok(NAME, format!("{endpoint} accepts this host's signature"))
         }
-        Said::WrongSignature | Said::Expired if clocks.are_too_far_apart() => {
+        ErrorMeaning::WrongSignature | ErrorMeaning::Expired if clocks.are_too_far_apart() => {
             Check::warning(NAME, said, "fix the clock first")
         }
-        Said::WrongSignature => Check::problem(
+        ErrorMeaning::WrongSignature => Check::problem(
             NAME,
             said,
             "the secret access key is wrong, or a proxy changes requests; use the secret of this access \
              key id",
         ),
-        Said::UnknownKey => Check::problem(
+        ErrorMeaning::UnknownKey => Check::problem(
             NAME,
             said,
             "the access key is unknown to the service; use this host's current key",
         ),
-        Said::Expired => Check::problem(
+        ErrorMeaning::Expired => Check::problem(
             NAME,
             said,
             "the credentials have expired; fix the program that renews them",
         ),
-        Said::NotAllowed => Check::problem(
+        ErrorMeaning::NotAllowed => Check::problem(
             NAME,
             said,
             "register this host with the service, and allow its identity to call it",
         ),
-        Said::TooOften => Check::warning(
+        ErrorMeaning::TooOften => Check::warning(
             NAME,
             said,
             "the service is called too often; try again later",
         ),
-        Said::Other if status == 429 => Check::warning(
+        ErrorMeaning::Other if status == 429 => Check::warning(
             NAME,
             said,
             "the service is called too often; try again later",
         ),
-        Said::Other if status >= 500 => Check::warning(
+        ErrorMeaning::Other if status >= 500 => Check::warning(
             NAME,
             said,
             "the service has an internal problem; try again later",
         ),
-        Said::Other => Check::problem(
+        ErrorMeaning::Other => Check::problem(
             NAME,
             said,
             "this is not the answer of a command service; correct deploy_control_endpoint or the region",

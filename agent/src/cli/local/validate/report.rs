@@ -5,7 +5,7 @@ use codedeploy_support::plain::harmless;
 use serde_json::{Value, json};
 
 use crate::cli::local::validate::{Checked, Severity};
-use crate::console;
+use crate::output;
 
 /// The version of the JSON format: new members may be added.
 const VERSION: u32 = 1;
@@ -30,7 +30,7 @@ impl Severity {
 
 pub(super) fn report(checked: &[Checked], format: Format) -> String {
     match format {
-        Format::Json => console::json(&document(checked)) + "\n",
+        Format::Json => output::json(&document(checked)) + "\n",
         Format::Text => lines(checked, text_line) + &summary(checked),
         Format::Github => lines(checked, annotation) + &summary(checked),
     }

@@ -9,7 +9,7 @@ use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
 
 use super::super::source::Source;
-use super::directory::Entry;
+use super::directory::DirectoryEntry;
 
 const BUFFER: usize = 32 * 1024;
 
@@ -63,7 +63,12 @@ enum Decoder<'a> {
 
 impl<'a> Content<'a> {
     /// The content of `entry`, which begins at `position`.
-    pub(super) fn open(bundle: &'a File, entry: &Entry<'_>, method: Method, position: u64) -> Self {
+    pub(super) fn open(
+        bundle: &'a File,
+        entry: &DirectoryEntry<'_>,
+        method: Method,
+        position: u64,
+    ) -> Self {
         let capacity = BUFFER
             .min(usize::try_from(entry.packed).unwrap_or(BUFFER))
             .max(1);

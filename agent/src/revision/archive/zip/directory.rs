@@ -100,9 +100,9 @@ impl Directory {
     }
 
     /// The entry at `index`, which must exist.
-    pub(super) fn entry(&self, index: usize) -> Result<Entry<'_>, UnpackError> {
+    pub(super) fn entry(&self, index: usize) -> Result<DirectoryEntry<'_>, UnpackError> {
         let start = self.starts.get(index).map(|start| *start as usize);
-        let entry = start.and_then(|start| Entry::parse(&self.bytes[start..]));
+        let entry = start.and_then(|start| DirectoryEntry::parse(&self.bytes[start..]));
         entry.ok_or_else(|| contradiction("an entry is shorter than its fields"))
     }
 }
@@ -119,7 +119,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<u32>, UnpackError> {
         {
             break;
         }
-        let Some(entry) = Entry::parse(rest) else {
+        let Some(entry) = DirectoryEntry::parse(rest) else {
             return Err(contradiction("its size does not agree with its entries"));
         };
         starts.push(at as u32);
@@ -256,7 +256,7 @@ pub(super) fn read_whole(bundle: &File, at: u64, buffer: &mut [u8]) -> io::Resul
 
 /// One entry of a central directory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(super) struct DirectoryEntry<'a> {
     pub(super) name: &'a [u8],
     pub(super) extra: &'a [u8],
     /// The system that defines the attributes.
@@ -275,7 +275,7 @@ pub(super) struct Entry<'a> {
     length: usize,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> DirectoryEntry<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
         if bytes.len() < ENTRY || !bytes.starts_with(ENTRY_MARK) {
             return None;

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use super::super::entry::EntryName;
 use super::super::error::{Refusal, UnpackError};
 use super::super::source::Source;
-use super::directory::{Directory, Entry, any_mark, read_whole};
+use super::directory::{Directory, DirectoryEntry, any_mark, read_whole};
 use super::fields::{Fields, u16_at, u32_at, u64_at};
 use super::{BundleType, contradiction};
 
@@ -64,7 +64,7 @@ impl Local {
     fn read(
         bundle: &File,
         directory: &Directory,
-        entry: &Entry<'_>,
+        entry: &DirectoryEntry<'_>,
     ) -> io::Result<Result<Self, &'static str>> {
         let mut header = [0; HEADER];
         let Some(start) = entry.offset.checked_add(directory.shift) else {
@@ -143,7 +143,7 @@ impl Local {
 fn descriptor(
     bundle: &File,
     directory: &Directory,
-    entry: &Entry<'_>,
+    entry: &DirectoryEntry<'_>,
     end: u64,
 ) -> io::Result<Option<u64>> {
     let room = (directory.position - end).min(DESCRIPTOR as u64) as usize;

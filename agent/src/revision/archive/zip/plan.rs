@@ -10,7 +10,7 @@ use super::super::entry::{EntryName, EntryPath};
 use super::super::error::{Refusal, UnpackError};
 use super::super::writer::{Attributes, Root};
 use super::content::Method;
-use super::directory::{Directory, Entry};
+use super::directory::{Directory, DirectoryEntry};
 use super::fields::Fields;
 
 /// The permission bits that a zip may set; set-id and sticky bits are dropped, as `unzip` does without -K.
@@ -74,7 +74,7 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusal> {
+fn judge(entry: &DirectoryEntry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusal> {
     let raw = name(entry)?;
     let attributes = entry.attributes;
     let name = match entry.system {
@@ -153,7 +153,7 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
 }
 
 /// Returns the entry's name. An additional UTF-8 name counts if it only spells out what the code page abbreviates.
-fn name<'a>(entry: &Entry<'a>) -> Result<&'a [u8], Refusal> {
+fn name<'a>(entry: &DirectoryEntry<'a>) -> Result<&'a [u8], Refusal> {
     match Fields(entry.extra).unicode_path(entry.name) {
         None => Ok(entry.name),
         Some(unicode) if unicode == entry.name => Ok(unicode),

@@ -9,7 +9,7 @@ use codedeploy_support::plain::harmless;
 use crate::deployment::preview::{EventPreview, Preview};
 
 /// Prints a preview in groups; the last line is a summary.
-pub(super) struct Words<'a> {
+pub(super) struct Text<'a> {
     pub(super) preview: &'a Preview,
     pub(super) paint: Paint,
 }
@@ -54,9 +54,9 @@ fn printable(text: impl fmt::Display) -> String {
     harmless(&text.to_string()).into_owned()
 }
 
-impl fmt::Display for Words<'_> {
+impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Words { preview, paint } = self;
+        let Text { preview, paint } = self;
         writeln!(f, "{}", paint.title("Events"))?;
         preview
             .events
@@ -70,7 +70,7 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-impl Words<'_> {
+impl Text<'_> {
     fn event(&self, f: &mut fmt::Formatter<'_>, event: &EventPreview) -> fmt::Result {
         let what = match (event.origin, &event.archive) {
             (None, _) => "by the agent".to_owned(),

@@ -1,4 +1,4 @@
-//! The commands that this process knows: those in progress, and the outcomes of the last ended ones, so that a
+//! The commands that this process has seen: those in progress, and the outcomes of the last ended ones, so that a
 //! redelivered command never runs again.
 
 use std::collections::{HashSet, VecDeque};
@@ -10,7 +10,7 @@ use codedeploy_api::command::PutHostCommandCompleteInput as Completion;
 const REMEMBERED: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct KnownCommands(Mutex<Lists>);
+pub(super) struct SeenCommands(Mutex<Lists>);
 
 #[derive(Debug, Default)]
 struct Lists {
@@ -30,7 +30,7 @@ pub(super) enum Delivery {
     Ended(Arc<Completion>),
 }
 
-impl KnownCommands {
+impl SeenCommands {
     /// Records a delivery.
     pub(super) fn delivered(&self, id: &str) -> Delivery {
         let mut lists = self.lock();
@@ -77,35 +77,35 @@ mod tests {
 
     #[test]
     fn a_command_is_new_once_and_its_end_is_remembered() {
-        let known = KnownCommands::default();
-        assert!(matches!(known.delivered("a"), Delivery::New));
-        assert!(matches!(known.delivered("a"), Delivery::InProgress));
-        known.ended("a", completion());
-        assert!(matches!(known.delivered("a"), Delivery::Ended(_)));
-        assert!(matches!(known.delivered("a"), Delivery::InProgress));
-        known.ended("a", None);
+        let seen = SeenCommands::default();
+        assert!(matches!(seen.delivered("a"), Delivery::New));
+        assert!(matches!(seen.delivered("a"), Delivery::InProgress));
+        seen.ended("a", completion());
+        assert!(matches!(seen.delivered("a"), Delivery::Ended(_)));
+        assert!(matches!(seen.delivered("a"), Delivery::InProgress));
+        seen.ended("a", None);
         assert!(
-            matches!(known.delivered("a"), Delivery::Ended(_)),
+            matches!(seen.delivered("a"), Delivery::Ended(_)),
             "what was reported once stays known"
         );
     }
 
     #[test]
     fn a_command_that_was_not_begun_may_come_again() {
-        let known = KnownCommands::default();
-        known.delivered("a");
-        known.ended("a", None);
-        assert!(matches!(known.delivered("a"), Delivery::New));
+        let seen = SeenCommands::default();
+        seen.delivered("a");
+        seen.ended("a", None);
+        assert!(matches!(seen.delivered("a"), Delivery::New));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let known = KnownCommands::default();
+        let seen = SeenCommands::default();
         for number in 0..10_000 {
-            known.delivered(&number.to_string());
-            known.ended(&number.to_string(), completion());
+            seen.delivered(&number.to_string());
+            seen.ended(&number.to_string(), completion());
         }
-        let lists = known.lock();
+        let lists = seen.lock();
         assert_eq!(
             (lists.in_progress.len(), lists.ended.len()),
             (0, REMEMBERED)

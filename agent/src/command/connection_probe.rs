@@ -11,9 +11,9 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 /// Tracks the connection of the newest call.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reach(Arc<Mutex<CaptureSmithyConnection>>);
+pub(super) struct ConnectionProbe(Arc<Mutex<CaptureSmithyConnection>>);
 
-impl Reach {
+impl ConnectionProbe {
     /// Whether that call has a connection, established and encrypted.
     pub(super) fn is_connected(&self) -> bool {
         self.0
@@ -25,9 +25,9 @@ impl Reach {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Reach {
+impl Intercept for ConnectionProbe {
     fn name(&self) -> &'static str {
-        "Reach"
+        "ConnectionProbe"
     }
 
     fn read_before_transmit(

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConsoleError {
+pub(super) enum OutputError {
     #[error("cannot write to the standard output")]
     Write(#[source] io::Error),
     #[error(
@@ -20,20 +20,20 @@ pub(super) enum ConsoleError {
 
 /// Prints the requested output. A reader that has left has read enough; a file that cannot take it all would be
 /// mistaken for the whole.
-pub(super) fn show(text: impl Display) -> Result<(), ConsoleError> {
+pub(super) fn show(text: impl Display) -> Result<(), OutputError> {
     match print(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.map_err(ConsoleError::Write),
+        printed => printed.map_err(OutputError::Write),
     }
 }
 
 /// Prints output that cannot be shown again, such as a secret. Call this before storing it: a secret that nobody has
 /// seen must not exist.
-pub(super) fn hand_over(text: impl Display) -> Result<(), ConsoleError> {
-    if is_nowhere().map_err(ConsoleError::Lost)? {
-        return Err(ConsoleError::Nobody);
+pub(super) fn hand_over(text: impl Display) -> Result<(), OutputError> {
+    if is_nowhere().map_err(OutputError::Lost)? {
+        return Err(OutputError::Nobody);
     }
-    print(text).map_err(ConsoleError::Lost)
+    print(text).map_err(OutputError::Lost)
 }
 
 /// Reports a finished action; a failed write changes nothing about that.
