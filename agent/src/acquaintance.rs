@@ -1,5 +1,6 @@
-//! The agent's knowledge of its service, kept across restarts: the signers that send a binding, so that nobody can
-//! replay their older specifications without one; and whether the service is this project's controller.
+//! The agent's knowledge of its service, kept across restarts: the signers that send a binding, so
+//! that nobody can replay their older specifications without one; and whether the service is this
+//! project's controller.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,5 @@
-//! The common parts of all calls to AWS, or to a compatible service: HTTP and TLS, credentials, endpoints.
+//! The common parts of all calls to AWS, or to a compatible service: HTTP and TLS, credentials,
+//! endpoints.
 
 mod bounded;
 pub mod credentials;
@@ -26,7 +27,8 @@ const FIPS_REGIONS: [&str; 6] = [
     "us-gov-west-1",
 ];
 
-/// The agent's access to services: one HTTP client with one trust store, and one source of credentials.
+/// The agent's access to services: one HTTP client with one trust store, and one source of
+/// credentials.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub http: SharedHttpClient,
@@ -34,7 +36,8 @@ pub struct Access {
     pub region: Region,
     pub endpoints: Endpoints,
     pub read_timeout: Duration,
-    /// The time to wait for a store that does not respond at all. Nobody watches while a daemon waits.
+    /// The time to wait for a store that does not respond at all. Nobody watches while a daemon
+    /// waits.
     pub outage: Duration,
     /// The accepted signers of specifications.
     pub signer: SignerTrust,

@@ -72,7 +72,8 @@ impl Waiter {
         });
     }
 
-    /// Reports that the agent will not run, because of `error`, or because another one is running already.
+    /// Reports that the agent will not run, because of `error`, or because another one is running
+    /// already.
     pub fn failed(&mut self, error: &(dyn std::error::Error + 'static), runs_already: bool) {
         let message = Chain(error).to_string();
         self.tell(&if runs_already {
@@ -89,7 +90,8 @@ impl Waiter {
     }
 }
 
-/// Splits this process in two. Call this before there is any thread: a fork copies only the calling one.
+/// Splits this process in two. Call this before there is any thread: a fork copies only the calling
+/// one.
 pub(crate) fn background() -> io::Result<Side> {
     let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     match fork_alone()? {

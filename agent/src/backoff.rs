@@ -25,8 +25,9 @@ impl Backoff {
         std::mem::take(&mut self.errors) > 0
     }
 
-    /// Returns the pause after one more error, minus the time that the failed call took; with jitter over the whole
-    /// range, so that a fleet does not poll in step. After throttling, the pause is not reduced.
+    /// Returns the pause after one more error, minus the time that the failed call took; with
+    /// jitter over the whole range, so that a fleet does not poll in step. After throttling, the
+    /// pause is not reduced.
     pub fn after_error(&mut self, throttled: bool, call_took: Duration) -> Duration {
         self.errors = (self.errors + 1).min(CAP);
         if throttled {

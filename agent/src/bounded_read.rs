@@ -1,4 +1,5 @@
-//! Reads small files that others name or write: only regular ones, without blocking, and up to a limit.
+//! Reads small files that others name or write: only regular ones, without blocking, and up to a
+//! limit.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -69,20 +69,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check everything that a deployment needs, and advise what to do. Exit code 1: there is a problem.
+    /// Check everything that a deployment needs, and advise what to do. Exit code 1: there is a
+    /// problem.
     Doctor {
         /// Print the checks as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// List Installs that a crash interrupted, and what the agent will do about them. Exit code 1: there is one.
+    /// List Installs that a crash interrupted, and what the agent will do about them. Exit code 1:
+    /// there is one.
     Journal {
         /// Print all details as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Take back the last deployment of a deployment group on this host: restore the files from before its Install, and
-    /// start the previous revision again.
+    /// Take back the last deployment of a deployment group on this host: restore the files from
+    /// before its Install, and start the previous revision again.
     Rollback(rollback::Arguments),
     /// Deploy a bundle on this machine without a service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
@@ -156,8 +158,8 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Reads a command line. A unique prefix of an option stands for it; an ambiguous prefix is an error that lists all
-/// candidates.
+/// Reads a command line. A unique prefix of an option stands for it; an ambiguous prefix is an
+/// error that lists all candidates.
 fn read<P: Parser>(arguments: impl Iterator<Item = OsString>) -> Result<P, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     P::try_parse_from(&arguments).map_err(|error| {

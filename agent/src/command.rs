@@ -1,5 +1,5 @@
-//! The CodeDeployCommand service, called through the SDK's own HTTP and signing (spec: Command service protocol). This
-//! module sets time-outs, limits and retries for all calls alike.
+//! The CodeDeployCommand service, called through the SDK's own HTTP and signing (spec: Command
+//! service protocol). This module sets time-outs, limits and retries for all calls alike.
 
 mod connection_probe;
 mod peer;
@@ -97,7 +97,8 @@ pub enum CallError {
         operation: &'static str,
         answer: ServiceError,
     },
-    /// No usable response: no connection, no credentials, a time-out, or a response that breaks off or never ends.
+    /// No usable response: no connection, no credentials, a time-out, or a response that breaks off
+    /// or never ends.
     #[error("{operation} did not reach the service: {reason}")]
     Transport {
         operation: &'static str,
@@ -188,7 +189,8 @@ impl CallError {
     }
 }
 
-/// The attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4 seconds.
+/// The attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4
+/// seconds.
 const ATTEMPTS: u32 = 4;
 
 /// The longest pause between attempts of [`CommandService::call_persistently`].
@@ -221,7 +223,8 @@ impl CommandService {
         self.probe.is_connected()
     }
 
-    /// The digests of the service's signing keys, from its latest response, if it is this project's controller.
+    /// The digests of the service's signing keys, from its latest response, if it is this project's
+    /// controller.
     pub fn signers(&self) -> Option<Arc<str>> {
         self.peer.signers()
     }
@@ -236,8 +239,8 @@ impl CommandService {
         &self.host_identifier
     }
 
-    /// Waits for the next command of this host; `None` if there is none. Makes one attempt: the caller backs off.
-    /// Dropping the future ends the wait.
+    /// Waits for the next command of this host; `None` if there is none. Makes one attempt: the
+    /// caller backs off. Dropping the future ends the wait.
     pub async fn poll(&self) -> Result<Option<HostCommand>, CallError> {
         let input = command::PollHostCommandInput {
             host_identifier: self.host_identifier.clone(),
@@ -454,7 +457,8 @@ fn deserialize(response: &HttpResponse) -> Result<Answer, OrchestratorError<Serv
     }))
 }
 
-/// Returns the name of an error without its namespace and without the address that some services append.
+/// Returns the name of an error without its namespace and without the address that some services
+/// append.
 fn bare_name(kind: &str) -> &str {
     let name = kind.rsplit('#').next().unwrap_or_default();
     name.split(':').next().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! The agent's settings: the contents of the configuration file, and the complete values that result (spec:
-//! Configuration file).
+//! The agent's settings: the contents of the configuration file, and the complete values that
+//! result (spec: Configuration file).
 
 mod environment;
 pub mod reader;
@@ -59,7 +59,8 @@ pub struct Settings {
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
     pub hardening: Hardening,
-    /// Set if `codedeploy_test_profile` is `beta` or `gamma`: the agent uses the keys in its environment.
+    /// Set if `codedeploy_test_profile` is `beta` or `gamma`: the agent uses the keys in its
+    /// environment.
     pub keep_environment_credentials: bool,
 }
 
@@ -153,8 +154,8 @@ pub fn log_warnings(named: Option<&Path>, warnings: &[Warning]) {
 }
 
 impl Settings {
-    /// Reads `named`, or the default file if that is `None`; if the default file is missing, the defaults apply. Also
-    /// returns warnings for the log.
+    /// Reads `named`, or the default file if that is `None`; if the default file is missing, the
+    /// defaults apply. Also returns warnings for the log.
     pub fn load(
         named: Option<&Path>,
         environment: &Environment,

@@ -26,8 +26,8 @@ use crate::spec::envelope::{self, EnvelopeError};
 use crate::telemetry;
 use codedeploy_api::chain::Chain;
 
-/// The time that the daemon waits for a store that does not respond at all: a lifecycle event may last for an hour, and
-/// a restarted store comes back sooner.
+/// The time that the daemon waits for a store that does not respond at all: a lifecycle event may
+/// last for an hour, and a restarted store comes back sooner.
 const OUTAGE: Duration = Duration::from_secs(15 * 60);
 
 /// The reason why the daemon cannot start.
@@ -175,8 +175,9 @@ fn is_loopback(endpoint: &str) -> bool {
     host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
 
-/// This process holds secrets, which must not end up in a core file. A limit of core dumps would be inherited by hooks
-/// and by their applications; this flag ends with exec (prctl(2), PR_SET_DUMPABLE).
+/// This process holds secrets, which must not end up in a core file. A limit of core dumps would be
+/// inherited by hooks and by their applications; this flag ends with exec (prctl(2),
+/// PR_SET_DUMPABLE).
 fn without_core_dumps() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "cannot switch off core dumps");

@@ -1,8 +1,8 @@
 //! One command of one deployment: an event and a specification in, a report out.
 //!
-//! The page to read for what the agent does to a host: [`Host::plan`] looks and decides, [`Host::perform`] acts.
-//! DownloadBundle fetches and unpacks the revision, Install puts its files in place, every other event runs scripts; the
-//! [`Store`] joins the commands of a deployment.
+//! The page to read for what the agent does to a host: [`Host::plan`] looks and decides,
+//! [`Host::perform`] acts. DownloadBundle fetches and unpacks the revision, Install puts its files
+//! in place, every other event runs scripts; the [`Store`] joins the commands of a deployment.
 
 pub(crate) mod appspec;
 mod download;
@@ -50,7 +50,8 @@ pub struct Host {
     keeper: PathBuf,
     /// The log of all scripts' output; a link that leads there was resolved before any script ran.
     deployments_log: PathBuf,
-    /// Only one Install at a time examines and changes the host, whatever its group, because destinations may overlap.
+    /// Only one Install at a time examines and changes the host, whatever its group, because
+    /// destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
     announced: Announced,
 }
@@ -94,8 +95,8 @@ impl Host {
         &self.store
     }
 
-    /// Plans a command on this host, and changes nothing. An error that it finds is part of the plan, because the
-    /// service accepts errors only for an acknowledged command.
+    /// Plans a command on this host, and changes nothing. An error that it finds is part of the
+    /// plan, because the service accepts errors only for an acknowledged command.
     pub async fn plan<'a>(&self, event: &'a LifecycleEvent, spec: &'a DeploymentSpec) -> Plan<'a> {
         let (store, again) = (self.store.clone(), self.is_deployed_again(spec));
         let (for_event, for_spec) = (event.clone(), spec.clone());
@@ -107,8 +108,9 @@ impl Host {
         }
     }
 
-    /// Performs a command; a command from a service has an identifier. The report names every error. `stop` ends a
-    /// script or a download early and prevents an Install that has not begun; an Install that has begun is finished.
+    /// Performs a command; a command from a service has an identifier. The report names every
+    /// error. `stop` ends a script or a download early and prevents an Install that has not begun;
+    /// an Install that has begun is finished.
     pub async fn perform(
         &self,
         plan: Plan<'_>,
@@ -142,7 +144,8 @@ impl Host {
         }
     }
 
-    /// Whether the deployment uses a revision that this host has deployed before, with the rules of that time.
+    /// Whether the deployment uses a revision that this host has deployed before, with the rules of
+    /// that time.
     fn is_deployed_again(&self, spec: &DeploymentSpec) -> bool {
         self.settings.enable_archive_reuse && spec.reuse_archive_from.is_some()
     }

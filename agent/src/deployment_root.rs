@@ -1,4 +1,5 @@
-//! The places of deployments on this host, and the last deployment of each group (spec: Files and folders on the host).
+//! The places of deployments on this host, and the last deployment of each group (spec: Files and
+//! folders on the host).
 
 mod files;
 mod folder;
@@ -73,24 +74,27 @@ impl Store {
         }
     }
 
-    /// The same store with new records for the agent's user alone, or for everybody as with AWS's agents.
+    /// The same store with new records for the agent's user alone, or for everybody as with AWS's
+    /// agents.
     pub fn restricted(self, restricted: bool) -> Self {
         Self { restricted, ..self }
     }
 
-    /// Makes a folder of the store, and the store if it is missing. Everybody can pass through the store, because
-    /// scripts run as other users, but cannot list it.
+    /// Makes a folder of the store, and the store if it is missing. Everybody can pass through the
+    /// store, because scripts run as other users, but cannot list it.
     pub fn make_folder(&self, path: &Path, mode: u32) -> Result<(), StoreError> {
         create_folders(&self.root, 0o711)?;
         create_folders(path, mode)
     }
 
-    /// Makes a folder for records that others read, too. New records in it are as open as the folder.
+    /// Makes a folder for records that others read, too. New records in it are as open as the
+    /// folder.
     pub fn make_records_folder(&self, path: &Path) -> Result<(), StoreError> {
         self.make_folder(path, if self.restricted { 0o700 } else { 0o755 })
     }
 
-    /// Whether the folder of a deployment group with this id would collide with one of the agent's own.
+    /// Whether the folder of a deployment group with this id would collide with one of the agent's
+    /// own.
     pub fn is_own_name(&self, group: &PathComponent) -> bool {
         let group = group.as_str();
         // On file systems that ignore case, another spelling is the same folder.
@@ -141,7 +145,8 @@ impl Store {
         Ok(found)
     }
 
-    /// The records of the group's last Install; makes their folder. An unusable record is set aside.
+    /// The records of the group's last Install; makes their folder. An unusable record is set
+    /// aside.
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
         self.make_records_folder(&folder)?;
@@ -229,7 +234,8 @@ impl Store {
             .collect())
     }
 
-    /// Returns the deployment that a pointer of the group names. An unusable pointer is set aside, with a warning.
+    /// Returns the deployment that a pointer of the group names. An unusable pointer is set aside,
+    /// with a warning.
     pub fn pointed(&self, group: &PathComponent, pointer: Pointer) -> Option<DeploymentFolder> {
         let path = self.pointer_file(group, pointer);
         let problem = match read_state(&path, MAX_POINTER) {
@@ -301,8 +307,8 @@ impl Store {
         remove(&folder.incoming_bundle())
     }
 
-    /// Publishes the unpacked revision as the deployment's archive, so that it survives a power cut; until then, there
-    /// is none.
+    /// Publishes the unpacked revision as the deployment's archive, so that it survives a power
+    /// cut; until then, there is none.
     pub fn publish(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         let (incoming, archive) = (folder.incoming_archive(), folder.archive());
         let open = |path: &Path| fs::File::open(path).map_err(failed("open", path));
@@ -316,8 +322,8 @@ impl Store {
             .map_err(failed("write to the disk", folder.path()))
     }
 
-    /// Deletes the group's oldest deployments so that `keep` remain, including the one that is about to be made. Never
-    /// deletes the last successful one, `this` or `needed`.
+    /// Deletes the group's oldest deployments so that `keep` remain, including the one that is
+    /// about to be made. Never deletes the last successful one, `this` or `needed`.
     pub fn prune(
         &self,
         group: &PathComponent,
@@ -381,7 +387,8 @@ const INSTRUCTIONS: &str = "deployment-instructions";
 const LOGS: &str = "deployment-logs";
 const COMMANDS: &str = "deployment-commands";
 
-/// The names of the agent's own folders, and those of official agents, beside the folders of deployment groups.
+/// The names of the agent's own folders, and those of official agents, beside the folders of
+/// deployment groups.
 const OWN_NAMES: [&str; 5] = [INSTRUCTIONS, LOGS, COMMANDS, "ongoing-deployment", HISTORY];
 
 /// In the root folder: the history of the last deployments.

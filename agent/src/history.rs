@@ -1,4 +1,5 @@
-//! The last ten deployments of this host and their outcomes, kept across restarts in one small file.
+//! The last ten deployments of this host and their outcomes, kept across restarts in one small
+//! file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -82,7 +83,8 @@ enum UnusableError {
 }
 
 impl History {
-    /// Reads the history in `path`. An unusable file is set aside with a warning, and the history is empty.
+    /// Reads the history in `path`. An unusable file is set aside with a warning, and the history
+    /// is empty.
     pub fn open(path: &Path) -> Self {
         let deployments = load(path).unwrap_or_else(|error| {
             let aside = path.with_extension("json.damaged");
@@ -150,7 +152,8 @@ impl History {
         });
     }
 
-    /// Records the end of one command of a deployment, here and on disk; a full disk causes a warning.
+    /// Records the end of one command of a deployment, here and on disk; a full disk causes a
+    /// warning.
     pub fn record(&mut self, mut latest: Deployment) {
         self.refresh();
         latest.message = latest.message.chars().take(MAX_MESSAGE).collect();

@@ -1,5 +1,5 @@
-//! The host's identity at the service: its identifier, its region and the source of its credentials (spec: Identity,
-//! credentials, endpoint).
+//! The host's identity at the service: its identifier, its region and the source of its credentials
+//! (spec: Identity, credentials, endpoint).
 
 pub mod metadata;
 pub(crate) mod on_premises;
@@ -46,7 +46,8 @@ pub enum CredentialSource {
     },
     /// The keys of an IAM user in the on-premises file.
     OnPremisesFile(PathBuf),
-    /// Temporary keys of a role session in a shared credentials file, default profile, which another program renews.
+    /// Temporary keys of a role session in a shared credentials file, default profile, which
+    /// another program renews.
     File(PathBuf),
     /// Temporary keys of the role of an EC2 instance's profile.
     InstanceProfile(Metadata),
@@ -96,8 +97,9 @@ fn bullets(problems: &[ReadError]) -> String {
 }
 
 impl Identity {
-    /// Determines the host's identity: from the on-premises file if there is one, else from EC2. Waits up to `timeout`
-    /// for EC2's response. `AWS_REGION` and `AWS_HOST_IDENTIFIER` override region and identifier.
+    /// Determines the host's identity: from the on-premises file if there is one, else from EC2.
+    /// Waits up to `timeout` for EC2's response. `AWS_REGION` and `AWS_HOST_IDENTIFIER` override
+    /// region and identifier.
     pub async fn find(
         settings: &Settings,
         environment: &Environment,
@@ -186,7 +188,8 @@ impl Identity {
     }
 }
 
-/// Whether something exists at `path`; a path that cannot be examined counts, so that reading it reports the error.
+/// Whether something exists at `path`; a path that cannot be examined counts, so that reading it
+/// reports the error.
 pub(crate) fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
@@ -210,8 +213,8 @@ async fn wait_for(metadata: &Metadata, timeout: Duration) -> Result<Instance, Me
 }
 
 impl CredentialSource {
-    /// Returns the keys in a person's environment, for commands that a person runs; the daemon uses them only with a
-    /// test profile.
+    /// Returns the keys in a person's environment, for commands that a person runs; the daemon uses
+    /// them only with a test profile.
     pub fn of_person(environment: &Environment) -> Option<Self> {
         Some(Self::Keys {
             access_key_id: environment.text("AWS_ACCESS_KEY_ID")?.to_owned(),

@@ -1,16 +1,17 @@
 //! A deployment agent that speaks AWS CodeDeploy's protocol.
 //!
-//! A value moves in one direction. [`poll`] takes a host command from the service ([`command`]), fetches its
-//! specification and has it verified and read ([`spec`]); [`deployment`] performs it: it fetches a [`revision`],
-//! installs its files or runs its scripts; [`report`] reports the outcome to the service. [`daemon`] starts all of
-//! this, and [`recovery`] first finishes what a crash interrupted.
+//! A value moves in one direction. [`poll`] takes a host command from the service ([`command`]),
+//! fetches its specification and has it verified and read ([`spec`]); [`deployment`] performs it:
+//! it fetches a [`revision`], installs its files or runs its scripts; [`report`] reports the
+//! outcome to the service. [`daemon`] starts all of this, and [`recovery`] first finishes what a
+//! crash interrupted.
 //!
-//! [`cli`] has the commands for people: `codedeploy-local` does the same work without a service; other commands start,
-//! stop, query and examine the agent of this host. The daemon answers them through [`control_socket`]; they print
-//! through [`output`].
+//! [`cli`] has the commands for people: `codedeploy-local` does the same work without a service;
+//! other commands start, stop, query and examine the agent of this host. The daemon answers them
+//! through [`control_socket`]; they print through [`output`].
 //!
-//! [`deployment_root`] is the folder with all persistent state. [`config`] and [`identity`] define the settings and the
-//! host, [`aws`] the access to services.
+//! [`deployment_root`] is the folder with all persistent state. [`config`] and [`identity`] define
+//! the settings and the host, [`aws`] the access to services.
 
 pub mod acquaintance;
 pub mod aws;

@@ -4,8 +4,8 @@
     reason = "glibc's allocator is told through its C functions"
 )]
 
-/// Makes all threads share one arena: the agent's threads seldom allocate at the same time, and an arena for each would
-/// stay resident. Call this before threads start.
+/// Makes all threads share one arena: the agent's threads seldom allocate at the same time, and an
+/// arena for each would stay resident. Call this before threads start.
 pub(crate) fn share_one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a parameter of the allocator; no pointer is involved.

@@ -1,5 +1,6 @@
-//! The output of commands for a person, line by line. A command does not fail if the reader has closed the other end.
-//! Control characters are made harmless, because the output may repeat text from anywhere.
+//! The output of commands for a person, line by line. A command does not fail if the reader has
+//! closed the other end. Control characters are made harmless, because the output may repeat text
+//! from anywhere.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -15,7 +16,8 @@ pub fn say(line: impl Display) {
     let _ = writeln!(stdout(), "{}", harmless_lines(&line.to_string()));
 }
 
-/// Prints the requested text to standard output; fails if the text cannot be written whole, for example on a full disk.
+/// Prints the requested text to standard output; fails if the text cannot be written whole, for
+/// example on a full disk.
 pub fn print(text: impl Display) -> ExitCode {
     whole(&harmless_lines(&text.to_string()))
 }

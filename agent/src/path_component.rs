@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// An identifier that is safe as a file or folder name, and in a line of text: not empty, `.` or `..`, no slash, no
-/// control character.
+/// An identifier that is safe as a file or folder name, and in a line of text: not empty, `.` or
+/// `..`, no slash, no control character.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathComponent(String);

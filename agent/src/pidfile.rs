@@ -1,8 +1,10 @@
-//! The pid file. Its lock shows whether an agent runs; its number only shows which process holds the lock.
+//! The pid file. Its lock shows whether an agent runs; its number only shows which process holds
+//! the lock.
 //!
-//! A file that names a live process but is not locked is stale, whatever that process is: it does not prevent a start,
-//! and the process gets no signal. The lock belongs to the open file (`F_OFD_SETLK`, fcntl(2)), so a query of its
-//! holder never takes it, and it ends with the process in any case.
+//! A file that names a live process but is not locked is stale, whatever that process is: it does
+//! not prevent a start, and the process gets no signal. The lock belongs to the open file
+//! (`F_OFD_SETLK`, fcntl(2)), so a query of its holder never takes it, and it ends with the process
+//! in any case.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -1,5 +1,5 @@
-//! The daemon's loop: polls for commands, and runs them concurrently while polling continues (spec: Command service
-//! protocol).
+//! The daemon's loop: polls for commands, and runs them concurrently while polling continues (spec:
+//! Command service protocol).
 
 mod received;
 mod recover;
@@ -32,12 +32,14 @@ use seen_commands::{Delivery, SeenCommands};
 /// The number of commands that run at once.
 const MAX_COMMANDS: usize = 16;
 
-/// The time that a poll may take besides the wait for its answer: for credentials, name resolution and a connection.
+/// The time that a poll may take besides the wait for its answer: for credentials, name resolution
+/// and a connection.
 const AROUND_POLL: Duration = Duration::from_secs(120);
 
 /// The commands in progress or to be reported, each until the service has its outcome.
 type Commands = JoinSet<()>;
-/// A service that rejects a poll does so within this time; a poll without a response after it is held open.
+/// A service that rejects a poll does so within this time; a poll without a response after it is
+/// held open.
 const REFUSAL: Duration = Duration::from_secs(1);
 
 /// The running agent.
@@ -51,7 +53,8 @@ pub struct Agent {
     seen: SeenCommands,
     /// At most one command per deployment group at a time.
     groups: KeyedLock<PathComponent>,
-    /// Limits the number of commands that run at once; an outcome that waits for the service takes no place.
+    /// Limits the number of commands that run at once; an outcome that waits for the service takes
+    /// no place.
     places: Semaphore,
 }
 
@@ -149,7 +152,8 @@ impl Agent {
         }
     }
 
-    /// Reports rollbacks that no command covers to the controller; other services do not accept such reports.
+    /// Reports rollbacks that no command covers to the controller; other services do not accept
+    /// such reports.
     fn tell_rollbacks(self: &Arc<Self>, commands: &mut Commands) {
         if !notice::is_waiting(self.host.store()) {
             return;
@@ -161,8 +165,8 @@ impl Agent {
         commands.spawn(async move { notice::tell(agent.host.store(), &agent.service).await });
     }
 
-    /// Polls once. If there is nothing to do, services hold the poll open for a minute; readiness does not wait that
-    /// long.
+    /// Polls once. If there is nothing to do, services hold the poll open for a minute; readiness
+    /// does not wait that long.
     async fn next_command(&self) -> Result<Option<HostCommand>, CallError> {
         let mut poll = pin!(self.service.poll());
         while !systemd::is_ready() {
@@ -190,8 +194,8 @@ impl Agent {
         pause
     }
 
-    /// Starts a command that was delivered. For a redelivered one, reports the recorded outcome again and pauses as if the
-    /// poll had been empty.
+    /// Starts a command that was delivered. For a redelivered one, reports the recorded outcome
+    /// again and pauses as if the poll had been empty.
     fn begin(
         self: &Arc<Self>,
         command: HostCommand,

@@ -1,5 +1,5 @@
-//! Finishes Installs that a crash or a power cut interrupted, before anything new begins, and reports them
-//! (`codedeploy-agent journal`).
+//! Finishes Installs that a crash or a power cut interrupted, before anything new begins, and
+//! reports them (`codedeploy-agent journal`).
 
 use codedeploy_hooks::install::{self, RecoverError, Recovery, Turn, TurnError};
 
@@ -25,8 +25,9 @@ pub struct Recovered {
     pub result: Result<Recovery, RecoverError>,
 }
 
-/// Finishes the interrupted Installs of all deployment groups, and removes unfinished files; waits for an Install of
-/// another process. An Install that could not be finished is logged, and reported again by [`before_install`].
+/// Finishes the interrupted Installs of all deployment groups, and removes unfinished files; waits
+/// for an Install of another process. An Install that could not be finished is logged, and reported
+/// again by [`before_install`].
 pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
     store.sweep();
     if store.journals()?.is_empty() {
@@ -36,8 +37,8 @@ pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
     recover_all(store, &turn)
 }
 
-/// Returns the right to install, once nothing of this group is unfinished: another process may have died since the
-/// start.
+/// Returns the right to install, once nothing of this group is unfinished: another process may have
+/// died since the start.
 pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, RecoveryError> {
     store.make_records_folder(&store.instructions())?;
     store.sweep();

@@ -34,7 +34,8 @@ pub enum Delivered {
 /// The limit of reporting an outcome.
 #[derive(Debug, Clone)]
 pub enum DeliveryPolicy {
-    /// It is on disk: once `one_more` is cancelled, one more attempt is made in a short time; once `end` is, none.
+    /// It is on disk: once `one_more` is cancelled, one more attempt is made in a short time; once
+    /// `end` is, none.
     Safe {
         one_more: CancellationToken,
         end: CancellationToken,
@@ -113,11 +114,12 @@ pub fn failed_and_rolled_back(
     }
 }
 
-/// Reports until the service accepts the outcome, rejects it for good, or `policy` allows no more; calls `failed` for every
-/// failed attempt. Rejected credentials are no rejection of the outcome: somebody will renew them.
+/// Reports until the service accepts the outcome, rejects it for good, or `policy` allows no more;
+/// calls `failed` for every failed attempt. Rejected credentials are no rejection of the outcome:
+/// somebody will renew them.
 ///
-/// `maybe_told`: the service may already have the outcome, because the result of an earlier attempt is unknown. If the
-/// service then rejects it, the service has it.
+/// `maybe_told`: the service may already have the outcome, because the result of an earlier attempt
+/// is unknown. If the service then rejects it, the service has it.
 pub async fn complete(
     service: &CommandService,
     completion: &PutHostCommandCompleteInput,

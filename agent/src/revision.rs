@@ -1,7 +1,7 @@
 //! The revision of a deployment: its location, and its download to this host.
 //!
-//! A [`Revision`] is fetched into a deployment's folder as one file, or as a folder that exists already; [`archive`]
-//! unpacks it; [`store`] defines where all data of a deployment lie.
+//! A [`Revision`] is fetched into a deployment's folder as one file, or as a folder that exists
+//! already; [`archive`] unpacks it; [`store`] defines where all data of a deployment lie.
 
 pub mod archive;
 pub(crate) mod copy;

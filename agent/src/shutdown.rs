@@ -1,4 +1,5 @@
-//! Stopping in two steps: "take no more work", and at a deadline "end running work". Reporting continues in both.
+//! Stopping in two steps: "take no more work", and at a deadline "end running work". Reporting
+//! continues in both.
 
 use std::io;
 use std::time::Duration;
@@ -18,9 +19,10 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Handles TERM, INT, QUIT and HUP: the first signal takes the first step at once and the second step after
-    /// `grace`. A second INT or QUIT, from somebody at a keyboard, does not wait; a second TERM or HUP has no
-    /// effect. If HUP was ignored from the beginning, as with nohup(1), it stays ignored.
+    /// Handles TERM, INT, QUIT and HUP: the first signal takes the first step at once and the
+    /// second step after `grace`. A second INT or QUIT, from somebody at a keyboard, does not wait;
+    /// a second TERM or HUP has no effect. If HUP was ignored from the beginning, as with nohup(1),
+    /// it stays ignored.
     pub fn on_signals(grace: Duration) -> io::Result<Self> {
         let shutdown = Self::default();
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);

@@ -1,7 +1,7 @@
 //! The deployment specification of a command, checked.
 //!
-//! [`envelope`] opens and verifies, [`parse`] reads, [`binding`] checks that it belongs to the command at hand; only a
-//! verified specification can be read.
+//! [`envelope`] opens and verifies, [`parse`] reads, [`binding`] checks that it belongs to the
+//! command at hand; only a verified specification can be read.
 
 pub mod binding;
 pub mod envelope;
@@ -36,7 +36,8 @@ pub struct DeploymentSpec {
     /// Relative to the revision's root.
     pub appspec_filename: String,
     pub file_exists_behavior: FileExistsBehavior,
-    /// Absent: only the standard events are allowed, and any other event in the AppSpec is an error.
+    /// Absent: only the standard events are allowed, and any other event in the AppSpec is an
+    /// error.
     pub all_possible_lifecycle_events: Option<Vec<LifecycleEvent>>,
     pub revision: Revision,
     /// The earlier deployment whose unpacked archive may replace the download.

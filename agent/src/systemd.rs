@@ -7,12 +7,13 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 
-/// The extension that a stop in progress requests from systemd at a time, and the interval of requests.
+/// The extension that a stop in progress requests from systemd at a time, and the interval of
+/// requests.
 const EXTENSION: Duration = Duration::from_secs(300);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// Sends watchdog messages while the poll loop makes progress: during a step of the loop, and only as long as that step
-/// may take.
+/// Sends watchdog messages while the poll loop makes progress: during a step of the loop, and only
+/// as long as that step may take.
 #[derive(Debug)]
 pub struct Watchdog {
     /// The interval of messages; `None` if systemd does not expect any.
@@ -35,8 +36,8 @@ impl Watchdog {
         }
     }
 
-    /// Awaits one step of the loop. If it takes longer than `at_most`, the messages stop, and systemd restarts the
-    /// agent; `None` means no limit.
+    /// Awaits one step of the loop. If it takes longer than `at_most`, the messages stop, and
+    /// systemd restarts the agent; `None` means no limit.
     pub async fn over<T>(&mut self, at_most: Option<Duration>, step: impl Future<Output = T>) -> T {
         self.over_telling(at_most, step, || notify(&[NotifyState::Watchdog]))
             .await
@@ -90,7 +91,8 @@ pub fn status(text: &str) {
     notify(&[NotifyState::Status(text)]);
 }
 
-/// Awaits the end of `commands` in progress, `count` of them, and extends systemd's timeout meanwhile.
+/// Awaits the end of `commands` in progress, `count` of them, and extends systemd's timeout
+/// meanwhile.
 pub async fn stopping(count: usize, commands: impl Future<Output = ()>) {
     let text = match count {
         0 => "stopping".to_owned(),

@@ -1,7 +1,7 @@
 //! The agent's own log: its outputs and layouts (docs/logs.md).
 //!
-//! Every event becomes a [`record::Record`] with the fields of its spans. It goes to the log file, to systemd's journal
-//! if stderr is connected to it, and as text to a terminal.
+//! Every event becomes a [`record::Record`] with the fields of its spans. It goes to the log file,
+//! to systemd's journal if stderr is connected to it, and as text to a terminal.
 
 mod file;
 mod journal;
@@ -34,8 +34,8 @@ use record::{Fields, Record};
 use recorder::Recorder;
 use words::Style;
 
-/// The prefix of our own modules; libraries log whole requests and their configuration, so only their warnings are
-/// kept.
+/// The prefix of our own modules; libraries log whole requests and their configuration, so only
+/// their warnings are kept.
 const OURS: &str = "codedeploy";
 
 /// The number of warnings that a command remembers, so that each is printed once.
@@ -69,8 +69,8 @@ struct Output {
     failing: bool,
 }
 
-/// Logs to `<log_dir>/<program>.log` in the configured layout; also to the journal or, as text, to a terminal if stderr
-/// is one of them.
+/// Logs to `<log_dir>/<program>.log` in the configured layout; also to the journal or, as text, to
+/// a terminal if stderr is one of them.
 pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
     let readers = if settings.hardening.restrict_log_dir {
         Readers::Group(log_readers(&settings.log_group))
@@ -108,8 +108,8 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
         .try_init()?)
 }
 
-/// Logs to the file like the daemon, beside a running one, and prints warnings as text to stderr: for commands of a
-/// person that change the host.
+/// Logs to the file like the daemon, beside a running one, and prints warnings as text to stderr:
+/// for commands of a person that change the host.
 pub fn to_terminal_and_file(
     settings: &Settings,
     environment: &Environment,
@@ -203,8 +203,8 @@ impl Outputs {
         self.to_file(&mut output, record);
     }
 
-    /// Lines that the file does not accept go to stderr, unless that is a terminal or the journal, which has them
-    /// already.
+    /// Lines that the file does not accept go to stderr, unless that is a terminal or the journal,
+    /// which has them already.
     fn to_file(&self, output: &mut Output, record: &Record) {
         let line = self.line(record);
         let (failed, notice) = match output.file.append(&line, LocalTime::of(record.time).day()) {

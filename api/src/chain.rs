@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-/// Shows an error followed by its causes, outermost first. No error of this project repeats its source.
+/// Shows an error followed by its causes, outermost first. No error of this project repeats its
+/// source.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 

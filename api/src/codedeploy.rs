@@ -1,10 +1,11 @@
-//! The public API, `CodeDeploy_20141006`, in AWS JSON 1.1 (`X-Amz-Target: CodeDeploy_20141006.<Operation>`) and in RPC v2
-//! CBOR (`/service/CodeDeploy_20141006/operation/<Operation>`).
+//! The public API, `CodeDeploy_20141006`, in AWS JSON 1.1
+//! (`X-Amz-Target: CodeDeploy_20141006.<Operation>`) and in RPC v2 CBOR
+//! (`/service/CodeDeploy_20141006/operation/<Operation>`).
 //!
-//! Every member of every shape is optional, as on the wire: null and absent are the same, and unknown members are
-//! ignored. The service checks that required members are present, and names a missing one. Enumerations keep unknown
-//! texts ([`Other`](ComputePlatform::Other)), so that a service can reject them by name and a client can read values of
-//! a newer service.
+//! Every member of every shape is optional, as on the wire: null and absent are the same, and
+//! unknown members are ignored. The service checks that required members are present, and names a
+//! missing one. Enumerations keep unknown texts ([`Other`](ComputePlatform::Other)), so that a
+//! service can reject them by name and a client can read values of a newer service.
 
 mod applications;
 mod configs;

@@ -15,11 +15,12 @@ pub const SIGNING_NAME_SECURE: &str = "codedeploy-commands-secure";
 /// The header with the agent's version.
 pub const AGENT_VERSION_HEADER: &str = "x-amz-codedeploy-agent-version";
 
-/// The header in which this project's controller announces its signing keys: the SHA-256 digests of the present public
-/// key and, if one is announced, of the next one. AWS's service does not send it.
+/// The header in which this project's controller announces its signing keys: the SHA-256 digests of
+/// the present public key and, if one is announced, of the next one. AWS's service does not send
+/// it.
 pub const SIGNERS_HEADER: &str = "x-codedeploy-signers";
-/// The header in which an agent lists the signers that it accepts, sent to a service that sends [`SIGNERS_HEADER`]:
-/// digests, or [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
+/// The header in which an agent lists the signers that it accepts, sent to a service that sends
+/// [`SIGNERS_HEADER`]: digests, or [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
 pub const ACCEPTED_SIGNERS_HEADER: &str = "x-codedeploy-accepted-signers";
 /// Any signer is accepted.
 pub const ANY_SIGNER: &str = "any";
@@ -28,7 +29,8 @@ pub const AUTHORITY_SIGNER: &str = "authority";
 /// The separator of the digests in a header.
 pub const SIGNER_SEPARATOR: char = ',';
 
-/// The header with which a service numbers its responses; proxies on the way have no reason to send it.
+/// The header with which a service numbers its responses; proxies on the way have no reason to send
+/// it.
 pub const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
 
 /// The content type of both APIs.
@@ -62,7 +64,8 @@ pub struct PollHostCommandOutput {
     pub host_command: Option<HostCommand>,
 }
 
-/// One command for one host. The receiver checks the members: even a command that lacks one must be answered.
+/// One command for one host. The receiver checks the members: even a command that lacks one must be
+/// answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct HostCommand {
@@ -105,8 +108,8 @@ pub struct DeploymentSpecification {
     pub variant_envelope: Option<Envelope>,
 }
 
-/// A payload and the name of its format, 1 to 64 characters. An envelope without a format is still read: a report
-/// matters more than its form.
+/// A payload and the name of its format, 1 to 64 characters. An envelope without a format is still
+/// read: a report matters more than its form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct Envelope {
@@ -180,8 +183,8 @@ pub struct PostHostCommandUpdateOutput {
     pub command_status: Option<CommandStatus>,
 }
 
-/// Reports a deployment that was taken back on a host outside of a command, by hand or by the host itself. Only this
-/// project's controller has the operation, and only it receives the report.
+/// Reports a deployment that was taken back on a host outside of a command, by hand or by the host
+/// itself. Only this project's controller has the operation, and only it receives the report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PostHostRollbackInput {

@@ -79,7 +79,8 @@ impl LifecycleEvent {
             .map_or("", |(name, _)| name)
     }
 
-    /// Whether an AppSpec may name scripts for this event without the deployment listing it as a custom one.
+    /// Whether an AppSpec may name scripts for this event without the deployment listing it as a
+    /// custom one.
     pub fn is_hook(&self) -> bool {
         use LifecycleEvent::*;
         !matches!(

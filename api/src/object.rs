@@ -1,5 +1,5 @@
-//! Reads structures from objects only. Derived code alone would also accept a list of values, in the order in which the
-//! members are declared.
+//! Reads structures from objects only. Derived code alone would also accept a list of values, in
+//! the order in which the members are declared.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -32,7 +32,8 @@ pub(crate) fn read<'de, T: Object<'de>, D: Deserializer<'de>>(object: D) -> Resu
     object.deserialize_map(Reader(PhantomData))
 }
 
-/// Lets structures that derive `Serialize` and `Deserialize` with `#[serde(remote = "Self")]` be read from objects only.
+/// Lets structures that derive `Serialize` and `Deserialize` with `#[serde(remote = "Self")]` be
+/// read from objects only.
 macro_rules! objects {
     ($($name:ident)*) => {$(
         impl<'de> $crate::object::Object<'de> for $name {

@@ -1,7 +1,7 @@
 //! The deployment specification: the JSON document inside a command's signed envelope.
 //!
-//! A controller writes it, agents read it. The agent checks every member again (`agent::spec`); this module defines
-//! only the shape.
+//! A controller writes it, agents read it. The agent checks every member again (`agent::spec`);
+//! this module defines only the shape.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,8 @@ pub struct SpecificationDocument {
     /// RESTART deployments: the deployment whose unpacked archive is reused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from_deployment_id: Option<String>,
-    /// The host and command that it was signed for. AWS's service does not send it, and AWS's agents ignore it.
+    /// The host and command that it was signed for. AWS's service does not send it, and AWS's
+    /// agents ignore it.
     #[serde(flatten)]
     pub binding: SpecificationBinding,
 }

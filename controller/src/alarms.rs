@@ -20,8 +20,8 @@ use crate::outgoing::{self, Outgoing, OutgoingError};
 use crate::service::Service;
 use crate::tasks::Tasks;
 
-/// The reason why the state of an alarm is unknown. Users of the API read it, so it contains neither paths nor
-/// responses, which may hold secrets.
+/// The reason why the state of an alarm is unknown. Users of the API read it, so it contains
+/// neither paths nor responses, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
 enum AlarmError {
     #[error(transparent)]
@@ -48,7 +48,8 @@ struct Questions {
 }
 
 impl Questions {
-    /// Queries the alarms of a deployment, all at once: the first active one is reported without waiting for others.
+    /// Queries the alarms of a deployment, all at once: the first active one is reported without
+    /// waiting for others.
     fn look(
         &mut self,
         outgoing: &Arc<Outgoing>,
@@ -210,7 +211,8 @@ fn read_result(body: &[u8]) -> Option<bool> {
 /// The delay before a failed transaction is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Checks the alarms of active deployments until the service stops. A deployment with slow alarms delays no other.
+/// Checks the alarms of active deployments until the service stops. A deployment with slow alarms
+/// delays no other.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
     let mut questions = Questions::default();

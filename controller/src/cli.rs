@@ -48,7 +48,8 @@ enum Command {
     Config {
         #[command(flatten)]
         data: DataDir,
-        /// File with settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if it exists].
+        /// File with settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if it
+        /// exists].
         #[arg(long)]
         config_file: Option<PathBuf>,
         /// Print JSON: a list of key, value and origin.
@@ -66,16 +67,18 @@ enum Command {
     GithubToken(GithubToken),
     /// Show the certificate that signs deployment specifications, and the pin of its key.
     Signer(DataDir),
-    /// Show the certificate of the authority that signs the service's own certificate, for clients to trust.
+    /// Show the certificate of the authority that signs the service's own certificate, for clients
+    /// to trust.
     Certificate(DataDir),
-    /// Retire a key; the next start makes a new one, or takes the announced one. The service must be stopped.
+    /// Retire a key; the next start makes a new one, or takes the announced one. The service must
+    /// be stopped.
     ReplaceKey {
         #[command(flatten)]
         data: DataDir,
         #[arg(value_enum)]
         key: Key,
-        /// Announce the signer's next key instead, so that hosts can accept it before it signs; the service may be
-        /// running.
+        /// Announce the signer's next key instead, so that hosts can accept it before it signs; the
+        /// service may be running.
         #[arg(long)]
         next: bool,
     },
@@ -111,7 +114,8 @@ struct Serve {
     /// Serve plain http to other hosts.
     #[arg(long)]
     insecure_http: bool,
-    /// File with further settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if it exists].
+    /// File with further settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if
+    /// it exists].
     #[arg(long)]
     config_file: Option<PathBuf>,
 }
@@ -127,7 +131,8 @@ enum Credentials {
         /// IAM user or session ARN of the key; for a host, its host identifier.
         #[arg(long)]
         user_arn: Option<String>,
-        /// Make a temporary key with a session token that expires after this time, such as 12h or 7d.
+        /// Make a temporary key with a session token that expires after this time, such as 12h or
+        /// 7d.
         #[arg(long, value_parser = admin::duration, value_name = "DURATION")]
         expires_in: Option<Duration>,
         /// Print JSON.
@@ -165,7 +170,8 @@ enum HostCommand {
         /// A tag, as key=value; can be given up to ten times.
         #[arg(long = "tag", value_parser = tag)]
         tags: Vec<Tag>,
-        /// URL of this service as the host reaches it [default: the configured endpoint, or the address it listens on].
+        /// URL of this service as the host reaches it [default: the configured endpoint, or the
+        /// address it listens on].
         #[arg(long)]
         endpoint: Option<String>,
         /// Write the files into this folder, with mode 0600, instead of printing them.
@@ -278,11 +284,13 @@ enum CliError {
 /// The time that a failed start waits under systemd, which would restart the service at once.
 const FAILED_START: Duration = Duration::from_secs(4);
 
-/// The settings are wrong, and will be at the next start (`EX_CONFIG` of sysexits.h): systemd need not retry.
+/// The settings are wrong, and will be at the next start (`EX_CONFIG` of sysexits.h): systemd need
+/// not retry.
 const WRONG_SETTINGS: u8 = 78;
 
 impl CliError {
-    /// The advice for an operation that the system denied to a program that `was_root` at its start.
+    /// The advice for an operation that the system denied to a program that `was_root` at its
+    /// start.
     fn advice(&self, was_root: bool) -> String {
         let own_data = match self {
             Self::Admin(_) | Self::Privileges(_) | Self::Config(_) => false,

@@ -37,7 +37,8 @@ pub struct Settings {
     pub tls: Tls,
     /// A PEM file of authorities that the service's own requests trust, besides the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// The URL by which hosts and clients reach the service, if it differs from the address that it listens on.
+    /// The URL by which hosts and clients reach the service, if it differs from the address that it
+    /// listens on.
     pub endpoint: Option<Endpoint>,
     /// The folder of revisions, if the service has one.
     pub s3: Option<S3Folder>,

@@ -1,4 +1,5 @@
-//! Access keys: the callers of each API; the administrator of the data directory makes and revokes them.
+//! Access keys: the callers of each API; the administrator of the data directory makes and revokes
+//! them.
 
 use std::time::Duration;
 
@@ -103,7 +104,8 @@ impl StoredKey {
         vault.unseal(&self.principal.access_key_id, &self.secret)
     }
 
-    /// Returns its owner, if the session token of a signed request is the key's, and the key has not expired.
+    /// Returns its owner, if the session token of a signed request is the key's, and the key has
+    /// not expired.
     pub fn admit(self, token: Option<&str>, now: Timestamp) -> Result<Principal, ApiError> {
         let matches = match (&self.token, token) {
             (None, None) => true,

@@ -1,11 +1,13 @@
 //! Deployments: their creation, decisions, execution by hosts, and queries.
 //!
 //! * [`create`], [`intervene`], [`queries`] and [`targets`] handle the operators' requests;
-//! * [`decide`] alone advances a deployment: it asks [`codedeploy_planner`] and carries out the answer in the database,
-//!   with [`start`], [`end`] and [`rollback`] for the two ends of a deployment;
-//! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
-//! * [`resume`] extends the hosts' timeouts after a downtime of the service, and [`removal`] ends and removes the
-//!   deployments of a group;
+//! * [`decide`] alone advances a deployment: it asks [`codedeploy_planner`] and carries out the
+//!   answer in the database, with [`start`], [`end`] and [`rollback`] for the two ends of a
+//!   deployment;
+//! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`]
+//!   that of alarms;
+//! * [`resume`] extends the hosts' timeouts after a downtime of the service, and [`removal`] ends
+//!   and removes the deployments of a group;
 //! * [`effects`] notifies the waiting tasks of the changes that a transaction made.
 
 pub mod alarm;

@@ -1,9 +1,10 @@
 //! Reports deployments' changes to receivers, and starts deployments of new revisions.
 //!
-//! Out: the transaction that changes a state notes it in the database by itself (triggers of the schema). Of what was
-//! noted, [`outbox`] makes messages ([`message`]: as EventBridge and as SNS have them), and [`delivery`] takes them to
-//! their receivers until they are taken or a day is over. In: [`bucket_notification`] reads notifications of buckets, and
-//! [`pending_deployments`] starts what they ask for.
+//! Out: the transaction that changes a state notes it in the database by itself (triggers of the
+//! schema). Of what was noted, [`outbox`] makes messages ([`message`]: as EventBridge and as SNS
+//! have them), and [`delivery`] takes them to their receivers until they are taken or a day is
+//! over. In: [`bucket_notification`] reads notifications of buckets, and [`pending_deployments`]
+//! starts what they ask for.
 
 pub mod bucket_notification;
 pub mod delivery;

@@ -38,8 +38,8 @@ pub enum InvalidFilter {
 }
 
 impl TagTest {
-    /// If the type is omitted, it is inferred from the halves that are set. Some clients send an empty text for an
-    /// omitted half.
+    /// If the type is omitted, it is inferred from the halves that are set. Some clients send an
+    /// empty text for an omitted half.
     pub fn read(filter: &TagFilter) -> Result<TagTest, InvalidFilter> {
         let half = |half: &Option<String>| half.clone().filter(|text| !text.is_empty());
         let shown = || {
@@ -114,10 +114,11 @@ impl TagTest {
     }
 }
 
-/// The registered instances of a deployment group: those of its EC2 filters and those of its on-premises filters.
+/// The registered instances of a deployment group: those of its EC2 filters and those of its
+/// on-premises filters.
 ///
-/// AWS looks the former up in EC2. Here all hosts are registered, and both kinds of filters test the tags of all of
-/// them.
+/// AWS looks the former up in EC2. Here all hosts are registered, and both kinds of filters test
+/// the tags of all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
     any_of: Vec<AllOf>,
@@ -215,7 +216,8 @@ pub fn instance_of_host(tx: &Tx<'_>, host: &str) -> Result<Option<String>, SqlEr
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub version: Option<String>,
-    /// The signers that it accepts; AWS's agents do not send them, nor does the first call of this project's agent.
+    /// The signers that it accepts; AWS's agents do not send them, nor does the first call of this
+    /// project's agent.
     pub accepted_signers: Option<String>,
 }
 

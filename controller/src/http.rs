@@ -1,4 +1,5 @@
-//! The HTTP side: one endpoint for both APIs. A request is identified, verified and passed to its API.
+//! The HTTP side: one endpoint for both APIs. A request is identified, verified and passed to its
+//! API.
 
 mod bucket_notifications;
 pub(crate) mod connections;
@@ -62,16 +63,16 @@ pub fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
-/// The headers with the id of a request, under which the log has its result; AWS's two kinds of services name them
-/// differently.
+/// The headers with the id of a request, under which the log has its result; AWS's two kinds of
+/// services name them differently.
 const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 
 /// The id of a request, for responses with the id in their body.
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
-/// Creates a span for the request: all its log lines have its id, its client, and the access key that it claims. The
-/// verified signer and the operation are added as soon as they are known.
+/// Creates a span for the request: all its log lines have its id, its client, and the access key
+/// that it claims. The verified signer and the operation are added as soon as they are known.
 async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
     let request_id = crate::ids::new_id().unwrap_or_default();
     let client = request
@@ -101,9 +102,9 @@ async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
     response
 }
 
-/// Handles requests outside of `/`: a protocol with operations in paths is recognised by a header; everything else that
-/// does not belong to the two APIs goes to the folder of revisions, if there is one. Agents request `/` once at their
-/// start, unsigned, to check TLS.
+/// Handles requests outside of `/`: a protocol with operations in paths is recognised by a header;
+/// everything else that does not belong to the two APIs goes to the folder of revisions, if there
+/// is one. Agents request `/` once at their start, unsigned, to check TLS.
 async fn rest(
     service: Arc<Service>,
     store: Option<s3::Store>,

@@ -1,5 +1,6 @@
-//! The key files of a data directory. Each is made once, at its first use, and recorded in the database. A lost or
-//! different key is an error: a replacement would decrypt no secret and be trusted by no host.
+//! The key files of a data directory. Each is made once, at its first use, and recorded in the
+//! database. A lost or different key is an error: a replacement would decrypt no secret and be
+//! trusted by no host.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -95,8 +96,8 @@ impl Keys {
         }
     }
 
-    /// Returns the content of a key's file. If the database was never used with one, the existing file is used, or one
-    /// is made.
+    /// Returns the content of a key's file. If the database was never used with one, the existing
+    /// file is used, or one is made.
     pub(crate) fn open(
         &self,
         key: Key,
@@ -133,7 +134,8 @@ impl Keys {
         self.data_dir.join(key.file()).exists()
     }
 
-    /// Retires a key: renames its files, returns their new names, and removes its record from the database.
+    /// Retires a key: renames its files, returns their new names, and removes its record from the
+    /// database.
     pub fn replace(&self, key: Key) -> Result<Vec<PathBuf>, KeyError> {
         let mut kept = Vec::new();
         for name in [Some(key.file()), key.certificate()].into_iter().flatten() {
@@ -143,8 +145,8 @@ impl Keys {
         Ok(kept)
     }
 
-    /// Replaces the signer's key by the announced one; renames the old files and returns their new names. Can be
-    /// repeated after an interruption: the announcement moves last.
+    /// Replaces the signer's key by the announced one; renames the old files and returns their new
+    /// names. Can be repeated after an interruption: the announcement moves last.
     pub fn promote_next_signer(&self) -> Result<Vec<PathBuf>, KeyError> {
         let mut kept = Vec::new();
         self.forget(Key::Signer)?;
@@ -233,7 +235,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyError> {
     }
 }
 
-/// Makes a private file, complete or not at all. If two processes do this at once, both get the content of the first.
+/// Makes a private file, complete or not at all. If two processes do this at once, both get the
+/// content of the first.
 fn create(
     path: &Path,
     make: impl FnOnce() -> Result<Vec<u8>, KeyError>,

@@ -1,22 +1,26 @@
-//! `codedeploy-controller`: a self-hosted service that unmodified AWS clients and agents can use in place of AWS
-//! CodeDeploy.
+//! `codedeploy-controller`: a self-hosted service that unmodified AWS clients and agents can use in
+//! place of AWS CodeDeploy.
 //!
 //! The flow of a deployment:
 //!
-//! 1. An operator's request arrives at [`http`] and is verified. The tables of [`request`] check its members, and it
-//!    becomes a function of one transaction: in [`registry`] for operators' objects, in [`deployment`] for deployments.
-//!    The decision is on disk before the response.
-//! 2. [`reconcile`] is notified of the new deployment, and of every change of it. It asks [`codedeploy_planner`], which
-//!    is pure, for the next move, and carries that out in one transaction ([`deployment::decide`]).
-//! 3. A host's poll, waiting in [`http`], is answered when its command is on disk. The host reads the specification
-//!    that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
+//! 1. An operator's request arrives at [`http`] and is verified. The tables of [`request`] check
+//!    its members, and it becomes a function of one transaction: in [`registry`] for operators'
+//!    objects, in [`deployment`] for deployments. The decision is on disk before the response.
+//! 2. [`reconcile`] is notified of the new deployment, and of every change of it. It asks
+//!    [`codedeploy_planner`], which is pure, for the next move, and carries that out in one
+//!    transaction ([`deployment::decide`]).
+//! 3. A host's poll, waiting in [`http`], is answered when its command is on disk. The host reads
+//!    the specification that [`signing`] signed, acknowledges, runs, and completes the command:
+//!    back to 2.
 //!
-//! [`traffic`] performs the lifecycle events that move traffic, and [`alarms`] can stop a deployment.
+//! [`traffic`] performs the lifecycle events that move traffic, and [`alarms`] can stop a
+//! deployment.
 //!
-//! Beside them: [`store`] owns the database, [`privileges`] whose rights are used there, [`fleet`] which hosts a group
-//! has, [`credentials`] and [`vault`] who may call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells
-//! others what happens, [`objects`] is the folder of revisions and [`pruning`] what deletes old ones, [`config`] the
-//! settings, [`logging`] the log, [`cli`] the command line.
+//! Beside them: [`store`] owns the database, [`privileges`] whose rights are used there, [`fleet`]
+//! which hosts a group has, [`credentials`] and [`vault`] who may call, [`keys`] the key files,
+//! [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
+//! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`logging`] the log,
+//! [`cli`] the command line.
 
 #![deny(
     clippy::print_stdout,

@@ -73,7 +73,8 @@ impl Logging {
 /// Writes events as lines.
 struct Lines {
     format: Format,
-    /// Whether the journal reads the lines, and takes their priority from the prefix (sd-daemon(3)).
+    /// Whether the journal reads the lines, and takes their priority from the prefix
+    /// (sd-daemon(3)).
     to_journal: bool,
 }
 

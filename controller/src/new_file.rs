@@ -1,4 +1,5 @@
-//! New files that a command makes outside the data directory: private, and removed if the command fails.
+//! New files that a command makes outside the data directory: private, and removed if the command
+//! fails.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,8 +1,10 @@
-//! The folder of revisions: buckets of objects, whose versions stay until they are deleted by id or are old.
+//! The folder of revisions: buckets of objects, whose versions stay until they are deleted by id or
+//! are old.
 //!
-//! A bucket is a folder; an object is a folder of its versions in it (`objects::name`), and a version is two files: its
-//! content, and `<version>.json`, its description. A version exists once its description exists; both are on disk
-//! before an upload is acknowledged. Incomplete uploads are in `.staged` and `.uploads` beside the buckets.
+//! A bucket is a folder; an object is a folder of its versions in it (`objects::name`), and a
+//! version is two files: its content, and `<version>.json`, its description. A version exists once
+//! its description exists; both are on disk before an upload is acknowledged. Incomplete uploads
+//! are in `.staged` and `.uploads` beside the buckets.
 
 mod name;
 mod receive;
@@ -94,7 +96,8 @@ pub enum ObjectError {
 }
 
 impl Objects {
-    /// Opens the folder and its buckets, makes missing ones, and removes the remains of earlier uploads.
+    /// Opens the folder and its buckets, makes missing ones, and removes the remains of earlier
+    /// uploads.
     pub fn open(folder: &Path, buckets: &[String]) -> Result<Self, ObjectError> {
         let objects = Objects {
             folder: folder.to_owned(),
@@ -226,7 +229,8 @@ impl Objects {
         Ok((found, content))
     }
 
-    /// Makes received content the newest version of a key, if the present one passes `precondition`.
+    /// Makes received content the newest version of a key, if the present one passes
+    /// `precondition`.
     pub fn add(
         &self,
         bucket: &str,
@@ -322,8 +326,8 @@ impl Objects {
         Ok(expired)
     }
 
-    /// Deletes the expired versions of an object that are not `needed`, and returns them. A delete marker that is left
-    /// alone is deleted, too.
+    /// Deletes the expired versions of an object that are not `needed`, and returns them. A delete
+    /// marker that is left alone is deleted, too.
     pub fn prune(
         &self,
         bucket: &str,
@@ -388,7 +392,8 @@ impl Objects {
     }
 }
 
-/// Names of 3 to 63 lower-case letters, digits, dots and hyphens, as in S3: never one of the other folders.
+/// Names of 3 to 63 lower-case letters, digits, dots and hyphens, as in S3: never one of the other
+/// folders.
 pub fn is_bucket(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -439,7 +444,8 @@ fn read(folder: &Path, id: &str) -> Result<Version, ObjectError> {
     serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))
 }
 
-/// Ids sort by age: milliseconds, later than those of the previous version, plus enough randomness to prevent guessing.
+/// Ids sort by age: milliseconds, later than those of the previous version, plus enough randomness
+/// to prevent guessing.
 fn next_id(before: Option<&Version>) -> Result<String, ObjectError> {
     let of_before = before.and_then(|version| i64::from_str_radix(version.id.get(..12)?, 16).ok());
     let millis = Timestamp::now().millis().max(of_before.unwrap_or(0) + 1);

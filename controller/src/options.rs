@@ -1,5 +1,5 @@
-//! The checked options of deployments and deployment groups: each has typed values, and keeps the form in which clients
-//! set and see it.
+//! The checked options of deployments and deployment groups: each has typed values, and keeps the
+//! form in which clients set and see it.
 
 use codedeploy_api::codedeploy::{
     AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent,
@@ -97,7 +97,8 @@ macro_rules! options {
         pub struct $name($shape);
 
         impl $name {
-            /// Wraps a checked shape, from the present request or from an earlier one that stored it.
+            /// Wraps a checked shape, from the present request or from an earlier one that stored
+            /// it.
             pub(crate) fn checked(shape: $shape) -> Self {
                 $name(shape)
             }

@@ -1,4 +1,5 @@
-//! The service's own requests: HTTP and HTTPS, with the system's trusted roots and those of `ca_bundle`.
+//! The service's own requests: HTTP and HTTPS, with the system's trusted roots and those of
+//! `ca_bundle`.
 
 use std::error::Error;
 use std::io;
@@ -190,8 +191,8 @@ fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// The part of an address that may be shown: scheme, host and port. The rest, and a part before `@`, may contain
-/// secrets.
+/// The part of an address that may be shown: scheme, host and port. The rest, and a part before
+/// `@`, may contain secrets.
 pub fn place(url: &str) -> String {
     let shown = || {
         let uri: Uri = url.parse().ok()?;

@@ -1,4 +1,5 @@
-//! Pagination with stateless tokens: a token contains the place to continue from, and a proof that the service made it.
+//! Pagination with stateless tokens: a token contains the place to continue from, and a proof that
+//! the service made it.
 
 use std::ops::ControlFlow;
 
@@ -87,7 +88,8 @@ impl<K: Serialize> Listing<'_, K> {
 
     /// Returns the next page, and the token of the one after it, if there is one.
     ///
-    /// `items` are those after [`after`](Self::after) with their sort keys, in order; only as many as needed are taken.
+    /// `items` are those after [`after`](Self::after) with their sort keys, in order; only as many
+    /// as needed are taken.
     pub fn page<T, E>(
         &self,
         items: impl IntoIterator<Item = Result<(K, T), E>>,
@@ -105,8 +107,8 @@ impl<K: Serialize> Listing<'_, K> {
         self.end(page)
     }
 
-    /// Returns the next page of a statement's results. The statement finds items after [`after`](Self::after), in
-    /// order; `read` returns `None` for a row that is not listed.
+    /// Returns the next page of a statement's results. The statement finds items after
+    /// [`after`](Self::after), in order; `read` returns `None` for a row that is not listed.
     pub fn query<T>(
         &self,
         tx: &Tx<'_>,
@@ -164,7 +166,8 @@ impl<K, T> Page<K, T> {
 }
 
 impl Listing<'_, String> {
-    /// The name after which this page begins; on the first page empty, which sorts before every name.
+    /// The name after which this page begins; on the first page empty, which sorts before every
+    /// name.
     pub fn after_name(&self) -> String {
         self.after.clone().unwrap_or_default()
     }

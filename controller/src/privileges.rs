@@ -1,5 +1,6 @@
-//! The user that acts in a data directory: its owner, whoever runs the program. If root opened, made or gave away a
-//! file there by path, the owner could redirect that to any file of the system with a link.
+//! The user that acts in a data directory: its owner, whoever runs the program. If root opened,
+//! made or gave away a file there by path, the owner could redirect that to any file of the system
+//! with a link.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -28,10 +29,11 @@ pub enum PrivilegesError {
     Thread(#[source] io::Error),
 }
 
-/// From here on the calling thread, and every thread that it starts, acts as the owner of the data directory. This
-/// cannot be undone.
+/// From here on the calling thread, and every thread that it starts, acts as the owner of the data
+/// directory. This cannot be undone.
 ///
-/// Only root can change, and only root needs to: for other users, or without such a directory, nothing happens.
+/// Only root can change, and only root needs to: for other users, or without such a directory,
+/// nothing happens.
 pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
     if !geteuid().is_root() {
         return Ok(());
@@ -52,7 +54,8 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
         };
     }
     let uid = Uid::from_raw(folder.uid());
-    // Otherwise, a folder that belongs to its user but to root's group would keep the rights of root's group.
+    // Otherwise, a folder that belongs to its user but to root's group would keep the rights of
+    // root's group.
     let gid = Gid::from_raw(if folder.gid() == 0 {
         folder.uid()
     } else {
@@ -68,8 +71,8 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
         })
 }
 
-/// Runs `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the caller keeps its
-/// user, for files elsewhere.
+/// Runs `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the
+/// caller keeps its user, for files elsewhere.
 pub fn as_owner<T: Send>(
     data_dir: &Path,
     work: impl FnOnce(&Path) -> T + Send,

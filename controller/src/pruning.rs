@@ -1,4 +1,5 @@
-//! Deletes old versions from the folder of revisions, by its settings, except those that a deployment may need again.
+//! Deletes old versions from the folder of revisions, by its settings, except those that a
+//! deployment may need again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! Advances deployments: decides about one when something happens to it, and when one of its timers expires.
+//! Advances deployments: decides about one when something happens to it, and when one of its timers
+//! expires.
 //!
-//! All state is on disk. At the start, the service decides about every active deployment, and these decisions set the
-//! timers again.
+//! All state is on disk. At the start, the service decides about every active deployment, and these
+//! decisions set the timers again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,14 +23,15 @@ use crate::signals::lock;
 const RETRY: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(60);
 
-/// The interval of checks of the database and the clock: another process may have deregistered a host.
+/// The interval of checks of the database and the clock: another process may have deregistered a
+/// host.
 const LOOK: Duration = Duration::from_secs(1);
-/// The time without a check after which the service counts as having been down: it stood still, or the clock was set
-/// forward.
+/// The time without a check after which the service counts as having been down: it stood still, or
+/// the clock was set forward.
 const ABSENCE: Duration = Duration::from_secs(60);
 
-/// Extends the timeouts of every host with a command by the downtime of the service. Call this before any host is
-/// served and anything is decided.
+/// Extends the timeouts of every host with a command by the downtime of the service. Call this
+/// before any host is served and anything is decided.
 pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     let back = Timestamp::now();
     let doubtful = service.transact(|_, context| {

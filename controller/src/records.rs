@@ -1,7 +1,8 @@
 //! The rows of deployments, of their targets and commands, and of their traces.
 //!
-//! Lists of deployments are in [`listing`] and [`unfinished`], the health of instances is in [`health`], and the
-//! changes to report to receivers are in [`state_changes`]. A row that cannot be read is [set aside](set_aside).
+//! Lists of deployments are in [`listing`] and [`unfinished`], the health of instances is in
+//! [`health`], and the changes to report to receivers are in [`state_changes`]. A row that cannot
+//! be read is [set aside](set_aside).
 
 pub(crate) mod columns;
 pub(crate) mod command;
@@ -57,14 +58,15 @@ pub(crate) struct Record {
 pub(crate) struct Relations {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<RollbackInfo>,
-    /// The deployment whose archives hosts still have, for a deployment that restarts the application.
+    /// The deployment whose archives hosts still have, for a deployment that restarts the
+    /// application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from: Option<String>,
     /// Whether its revision is fetched with the GitHub token of the application.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_github_token: bool,
-    /// The instances on which it was taken back while it was in progress, each with the deployment of the group whose
-    /// revision it has again, if there is one.
+    /// The instances on which it was taken back while it was in progress, each with the deployment
+    /// of the group whose revision it has again, if there is one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub taken_back: BTreeMap<String, Option<String>>,
 }
@@ -104,7 +106,8 @@ impl Record {
         })
     }
 
-    /// Returns the deployment with an id. An unreadable row is set aside if the transaction can write.
+    /// Returns the deployment with an id. An unreadable row is set aside if the transaction can
+    /// write.
     pub(crate) fn load(tx: &Tx<'_>, id: &str) -> Result<Option<Record>, SqlError> {
         match Record::find(tx, id) {
             Err(damage) if damage.is_damage() && !tx.is_readonly() => {

@@ -1,7 +1,8 @@
-//! Operators' objects: applications, revisions, deployment groups and configurations, on-premises instances.
+//! Operators' objects: applications, revisions, deployment groups and configurations, on-premises
+//! instances.
 //!
-//! Every operation is a function of one transaction and a checked [request](crate::request). It first looks up the
-//! named objects, then checks for conflicts, and returns AWS's errors.
+//! Every operation is a function of one transaction and a checked [request](crate::request). It
+//! first looks up the named objects, then checks for conflicts, and returns AWS's errors.
 
 pub mod applications;
 pub mod audit;

@@ -1,9 +1,10 @@
-//! The requirements of operations for their input, as tables: each request lists its members in the order of AWS's
-//! model, with the type that defines the check of each.
+//! The requirements of operations for their input, as tables: each request lists its members in the
+//! order of AWS's model, with the type that defines the check of each.
 //!
-//! Only [`Request::check`] makes a request: it first looks for all missing members and then checks the format of each,
-//! with AWS's errors. The operation checks everything that depends on other members or on stored data. The requests are
-//! in one file per subject; [`members`] has the types of shared members.
+//! Only [`Request::check`] makes a request: it first looks for all missing members and then checks
+//! the format of each, with AWS's errors. The operation checks everything that depends on other
+//! members or on stored data. The requests are in one file per subject; [`members`] has the types
+//! of shared members.
 
 mod deployments;
 mod fleet;

@@ -7,8 +7,8 @@ use codedeploy_api::codedeploy::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A bundle, with everything that a host needs to fetch it. The Server compute platform has no other kinds of
-/// revisions.
+/// A bundle, with everything that a host needs to fetch it. The Server compute platform has no
+/// other kinds of revisions.
 ///
 /// It is stored in the shape of the API, whose text is the revision's identity in the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

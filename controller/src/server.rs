@@ -54,7 +54,8 @@ impl ServeError {
     }
 }
 
-/// The facts about a running service in its data directory, for the administrative commands and for scripts.
+/// The facts about a running service in its data directory, for the administrative commands and for
+/// scripts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Announcement {
     pub address: SocketAddr,
@@ -108,8 +109,8 @@ fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
         })
 }
 
-/// Serves until `stop` is ready; held polls are answered then. An item from `reload` makes the service read its
-/// certificate again.
+/// Serves until `stop` is ready; held polls are answered then. An item from `reload` makes the
+/// service read its certificate again.
 pub async fn serve(
     settings: Settings,
     stop: impl Future<Output = ()>,

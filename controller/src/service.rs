@@ -100,7 +100,8 @@ pub enum OpenError {
     },
 }
 
-/// A data directory has one service at a time, or none while its database is replaced. The lock ends with the process.
+/// A data directory has one service at a time, or none while its database is replaced. The lock
+/// ends with the process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "it is locked while it is open")] File);
 
@@ -162,8 +163,8 @@ pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Opens the database of a data directory beside a possibly running service. The schema is migrated only if none is
-/// running: an older service would continue with a database that it does not know.
+/// Opens the database of a data directory beside a possibly running service. The schema is migrated
+/// only if none is running: an older service would continue with a database that it does not know.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
     let database = finished(data_dir)?;
     match Store::open_current(&database) {
@@ -269,10 +270,11 @@ impl Service {
         }
     }
 
-    /// Runs `work` as [`transact`](Self::transact) does, and announces its effects, if there are any.
+    /// Runs `work` as [`transact`](Self::transact) does, and announces its effects, if there are
+    /// any.
     ///
-    /// Both happen even if the caller is gone meanwhile: otherwise the change would stay unnoticed until a timer
-    /// expires.
+    /// Both happen even if the caller is gone meanwhile: otherwise the change would stay unnoticed
+    /// until a timer expires.
     pub async fn change<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use crate::deployment::effects::Effects;
 use agenda::Agenda;
 
-/// The waiting tasks: the reconciler for changed or due deployments, polls for their hosts' commands, the load balancer
-/// task for the service's own commands, the alarm task for a deployment that waits for its alarms.
+/// The waiting tasks: the reconciler for changed or due deployments, polls for their hosts'
+/// commands, the load balancer task for the service's own commands, the alarm task for a deployment
+/// that waits for its alarms.
 #[derive(Debug, Default)]
 pub struct Signals {
     pub(crate) agenda: Mutex<Agenda>,
@@ -34,7 +35,8 @@ impl Signals {
         }
     }
 
-    /// Returns the signal for a host's polls. Enable the wait before looking for a command, so that none is missed.
+    /// Returns the signal for a host's polls. Enable the wait before looking for a command, so that
+    /// none is missed.
     pub fn of_host(&self, host: &str) -> Arc<Notify> {
         lock(&self.hosts)
             .entry(host.to_owned())

@@ -1,5 +1,5 @@
-//! The signing key: deployment specifications leave the service as PKCS#7 SignedData with their content and the
-//! signer's certificate inside (RFC 5652), in PEM.
+//! The signing key: deployment specifications leave the service as PKCS#7 SignedData with their
+//! content and the signer's certificate inside (RFC 5652), in PEM.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,8 @@ pub struct Signer {
     recent: Mutex<Recent>,
 }
 
-/// Recent signatures, by the digest of the document: a host asks for the same document at each event.
+/// Recent signatures, by the digest of the document: a host asks for the same document at each
+/// event.
 #[derive(Debug, Default)]
 struct Recent {
     young: HashMap<[u8; 32], Box<[u8]>>,
@@ -78,7 +79,8 @@ pub enum SigningError {
 }
 
 impl Signer {
-    /// Opens the key of a data directory; the first start makes an RSA key and a self-signed certificate.
+    /// Opens the key of a data directory; the first start makes an RSA key and a self-signed
+    /// certificate.
     pub fn open(keys: &Keys) -> Result<Signer, SigningError> {
         Self::of(keys, Key::Signer)
     }
@@ -126,7 +128,8 @@ impl Signer {
         pem("CERTIFICATE", &self.certificate_der)
     }
 
-    /// The SHA-256 of the public key (DER of SubjectPublicKeyInfo) in lower-case hexadecimal, which agents pin.
+    /// The SHA-256 of the public key (DER of SubjectPublicKeyInfo) in lower-case hexadecimal, which
+    /// agents pin.
     pub fn pin(&self) -> Result<String, SigningError> {
         let key = self
             .certificate

@@ -1,9 +1,10 @@
-//! The database: one thread holds the only writing connection, and every piece of work is one transaction on it. Reads
-//! have [connections of their own](readers).
+//! The database: one thread holds the only writing connection, and every piece of work is one
+//! transaction on it. Reads have [connections of their own](readers).
 //!
-//! A transaction is on disk before its caller continues (WAL, `synchronous=FULL`). Waiting pieces of work are committed
-//! together, each in its own savepoint: a thousand hosts that report at once cost a few disk writes instead of a
-//! thousand. `store::sqlite` has the schema; the modules of the domain own their rows.
+//! A transaction is on disk before its caller continues (WAL, `synchronous=FULL`). Waiting pieces
+//! of work are committed together, each in its own savepoint: a thousand hosts that report at once
+//! cost a few disk writes instead of a thousand. `store::sqlite` has the schema; the modules of the
+//! domain own their rows.
 
 pub mod backup;
 mod readers;
@@ -34,11 +35,13 @@ pub struct Store {
     readers: Option<Readers>,
 }
 
-/// A piece of work. It returns a function that answers its caller, once it is known whether the work is on disk.
+/// A piece of work. It returns a function that answers its caller, once it is known whether the
+/// work is on disk.
 type Job = Box<dyn FnOnce(Result<&Tx<'_>, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
-/// The number of pieces of work that are committed together, and the time that the first waits for the others.
+/// The number of pieces of work that are committed together, and the time that the first waits for
+/// the others.
 const TOGETHER: usize = 256;
 const GATHERING: Duration = Duration::from_millis(5);
 
@@ -88,20 +91,22 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the database, and makes or migrates it if necessary; a copy from before a migration is kept beside it.
+    /// Opens the database, and makes or migrates it if necessary; a copy from before a migration is
+    /// kept beside it.
     ///
     /// The caller holds the data directory's lock.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         Self::of(sqlite::open(path)?)
     }
 
-    /// Opens the database if it has the schema of this program; an [older](StoreError::Older) one is left alone.
+    /// Opens the database if it has the schema of this program; an [older](StoreError::Older) one
+    /// is left alone.
     pub fn open_current(path: &Path) -> Result<Store, StoreError> {
         Self::of(sqlite::open_current(path)?)
     }
 
-    /// [`open`](Self::open) after a check of every page of the database: a damaged one is rejected. For a service,
-    /// which reads and writes concurrently.
+    /// [`open`](Self::open) after a check of every page of the database: a damaged one is rejected.
+    /// For a service, which reads and writes concurrently.
     pub fn open_checked(path: &Path) -> Result<Store, StoreError> {
         let connection = sqlite::connect(path)?;
         sqlite::check(&connection, path)?;
@@ -133,7 +138,8 @@ impl Store {
         })
     }
 
-    /// Runs `work` as one transaction, which is committed if it returns `Ok` and undone if it returns `Err`.
+    /// Runs `work` as one transaction, which is committed if it returns `Ok` and undone if it
+    /// returns `Err`.
     pub async fn transact<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -182,7 +188,8 @@ impl Store {
 
 /// Runs the first piece of work, and those that arrive meanwhile, in one transaction.
 fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job>) {
-    // Immediate: the administrative commands write to the same file, and a late lock could be refused.
+    // Immediate: the administrative commands write to the same file, and a late lock could be
+    // refused.
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => return first(Err(StoreError::Transaction(error.into())))(Ok(())),

@@ -50,7 +50,8 @@ impl<K: Clone + Eq + Hash> Tasks<K> {
         }
     }
 
-    /// Waits for the next task that ends in any way, and returns its key; waits for ever if there is none.
+    /// Waits for the next task that ends in any way, and returns its key; waits for ever if there
+    /// is none.
     pub async fn ended(&mut self) -> K {
         loop {
             let id = match self.tasks.join_next_with_id().await {

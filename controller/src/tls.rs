@@ -1,5 +1,5 @@
-//! The service's certificate: read from files, or made here and signed by the data directory's own authority. It is
-//! replaced while the service runs; open connections keep theirs.
+//! The service's certificate: read from files, or made here and signed by the data directory's own
+//! authority. It is replaced while the service runs; open connections keep theirs.
 
 use std::fs::Metadata;
 use std::io;
@@ -226,7 +226,8 @@ impl Certificates {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// Replaces the certificate when its files have changed or its time has come; at once when `asked` to. Never ends.
+    /// Replaces the certificate when its files have changed or its time has come; at once when
+    /// `asked` to. Never ends.
     pub(crate) async fn keep_fresh(mut self, asked: impl Stream<Item = ()>) {
         let mut asked = std::pin::pin!(asked.chain(futures_util::stream::pending()));
         loop {
@@ -245,7 +246,8 @@ impl Certificates {
         }
     }
 
-    /// Returns whether the certificate was replaced. Unusable files are not read again until they change.
+    /// Returns whether the certificate was replaced. Unusable files are not read again until they
+    /// change.
     fn renew(&mut self, insist: bool, now: OffsetDateTime) -> Result<bool, TlsError> {
         let fresh = match &mut self.source {
             Source::Files {
@@ -392,7 +394,8 @@ impl Ending {
         }
     }
 
-    /// Returns the remaining validity of the certificate, zero if it has expired: once a day near its end.
+    /// Returns the remaining validity of the certificate, zero if it has expired: once a day near
+    /// its end.
     fn due(&mut self, now: OffsetDateTime) -> Option<time::Duration> {
         if now < self.warn_at {
             return None;

@@ -1,7 +1,8 @@
-//! BlockTraffic and AllowTraffic: the lifecycle events that the service performs itself, at load balancers.
+//! BlockTraffic and AllowTraffic: the lifecycle events that the service performs itself, at load
+//! balancers.
 //!
-//! A job stays on disk until it is done. After a restart it begins again, so a provider may get the same request twice,
-//! and must be idempotent.
+//! A job stays on disk until it is done. After a restart it begins again, so a provider may get the
+//! same request twice, and must be idempotent.
 
 mod haproxy;
 mod webhook;
@@ -117,8 +118,8 @@ impl Provider {
     }
 }
 
-/// Allows one change at a time of an instance at a load balancer. Two deployments can request opposite changes, for
-/// example a failed one and its rollback.
+/// Allows one change at a time of an instance at a load balancer. Two deployments can request
+/// opposite changes, for example a failed one and its rollback.
 type Changes = KeyedLock<(String, String)>;
 
 /// The pause before a failed transaction is retried.

@@ -1,7 +1,7 @@
 //! The service's symmetric key: secrets are encrypted with it before they enter the database.
 //!
-//! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the database alone reveals
-//! none of them; the key is in a separate file beside it.
+//! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the
+//! database alone reveals none of them; the key is in a separate file beside it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;

@@ -1,5 +1,6 @@
-//! One function for each parser of input that others wrote. Each calls the parser as the program does and may not panic,
-//! hang, or act outside a temporary folder. `targets/` wraps them for libFuzzer; `tests/corpus.rs` replays the corpora.
+//! One function for each parser of input that others wrote. Each calls the parser as the program
+//! does and may not panic, hang, or act outside a temporary folder. `targets/` wraps them for
+//! libFuzzer; `tests/corpus.rs` replays the corpora.
 
 mod scratch;
 

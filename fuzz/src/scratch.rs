@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// Calls `read` with a file that holds `input`; the folder around it is removed afterwards, with all that came to be in
-/// it.
+/// Calls `read` with a file that holds `input`; the folder around it is removed afterwards, with
+/// all that came to be in it.
 #[allow(
     clippy::expect_used,
     reason = "without a temporary folder there is nothing to try"

@@ -1,4 +1,5 @@
-//! Each input of the corpora is taken once: those from which fuzzing begins, and those that broke something before.
+//! Each input of the corpora is taken once: those from which fuzzing begins, and those that broke
+//! something before.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 

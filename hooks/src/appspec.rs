@@ -1,11 +1,13 @@
-//! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
+//! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file
+//! and Install).
 //!
-//! [`raw`] turns text, after [`relaxed`] has repaired what only YAML 1.1 allows, into a small tree that keeps
-//! positions; [`fields`] reads values from it or reports what is wrong with them, [`scalar`] reads numbers and
-//! booleans; [`validate`] turns the tree into these types and collects every problem on the way; [`hooks`] and
-//! [`permissions`] hold the rules of these sections, [`acl`] those of access control lists, [`path`] those of paths.
-//! [`lint`] compares a valid file with the unpacked revision and finds entries that cannot work; [`hints`] suggests
-//! what a missing path may have meant.
+//! [`raw`] turns text, after [`relaxed`] has repaired what only YAML 1.1 allows, into a small tree
+//! that keeps positions; [`fields`] reads values from it or reports what is wrong with them,
+//! [`scalar`] reads numbers and booleans; [`validate`] turns the tree into these types and collects
+//! every problem on the way; [`hooks`] and [`permissions`] hold the rules of these sections,
+//! [`acl`] those of access control lists, [`path`] those of paths. [`lint`] compares a valid file
+//! with the unpacked revision and finds entries that cannot work; [`hints`] suggests what a missing
+//! path may have meant.
 
 mod acl;
 mod fields;
@@ -49,8 +51,8 @@ pub struct AppSpec {
     pub permissions: Vec<Permission>,
     /// In the order of the file; each event appears once.
     pub hooks: Vec<(LifecycleEvent, Vec<Script>)>,
-    /// Keys below `hooks` that cannot be the name of a lifecycle event, such as `After Install`; their scripts never
-    /// run.
+    /// Keys below `hooks` that cannot be the name of a lifecycle event, such as `After Install`;
+    /// their scripts never run.
     pub unknown_hooks: Vec<String>,
 }
 
@@ -145,7 +147,8 @@ pub struct AclEntry {
     pub perms: u8,
 }
 
-/// The user or group that an [`AclEntry`] is for. An unnamed entry of the access ACL is rejected: the mode sets those.
+/// The user or group that an [`AclEntry`] is for. An unnamed entry of the access ACL is rejected:
+/// the mode sets those.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AclTag {
     /// Only in default entries.
@@ -207,14 +210,15 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Invalid> {
     validate::appspec(text, false)
 }
 
-/// Reads the AppSpec file of a revision that was deployed before, possibly by another agent. A mistake that an agent
-/// accepted then is read in the same way again, with a warning.
+/// Reads the AppSpec file of a revision that was deployed before, possibly by another agent. A
+/// mistake that an agent accepted then is read in the same way again, with a warning.
 pub fn parse_earlier(text: &[u8]) -> Result<Parsed, Invalid> {
     validate::appspec(text, true)
 }
 
-/// Returns the scripts of `event` in the AppSpec file of an earlier revision, with every finding for which the file
-/// would be rejected today. Nothing else in the file matters. Entries that cannot be read as scripts are left out.
+/// Returns the scripts of `event` in the AppSpec file of an earlier revision, with every finding
+/// for which the file would be rejected today. Nothing else in the file matters. Entries that
+/// cannot be read as scripts are left out.
 pub fn scripts_of_earlier(text: &[u8], event: &LifecycleEvent) -> (Vec<Script>, Vec<Finding>) {
     let problems = parse(text)
         .err()
@@ -224,8 +228,9 @@ pub fn scripts_of_earlier(text: &[u8], event: &LifecycleEvent) -> (Vec<Script>, 
     (scripts.unwrap_or_default(), problems)
 }
 
-/// Returns the position of the value at `path`, such as `hooks.BeforeInstall[0].location`; without such a value, the
-/// position of the nearest one around it. For findings about the entries of a valid file.
+/// Returns the position of the value at `path`, such as `hooks.BeforeInstall[0].location`; without
+/// such a value, the position of the nearest one around it. For findings about the entries of a
+/// valid file.
 pub fn position(text: &[u8], path: &str) -> Option<Position> {
     let document = raw::read(text).ok()?;
     Some(document.root.at(path).position)

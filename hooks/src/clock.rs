@@ -26,7 +26,8 @@ impl LocalTime {
             unsafe_code,
             reason = "libc alone knows the host's time zone; all-zero is a valid `tm`"
         )]
-        // SAFETY: both pointers are valid for the call; the environment (TZ) is never changed in this process.
+        // SAFETY: both pointers are valid for the call; the environment (TZ) is never changed in
+        // this process.
         let fields = unsafe {
             let mut fields: libc::tm = std::mem::zeroed();
             libc::localtime_r(&seconds, &mut fields);
@@ -38,9 +39,9 @@ impl LocalTime {
         }
     }
 
-    /// Returns the moment at which the host's clocks show `YYYY-MM-DD HH:MM:SS`, with any separator between date and
-    /// time, and optional milliseconds. `None` if `text` has another form. For the hour that a change of clocks
-    /// repeats, the system's library chooses.
+    /// Returns the moment at which the host's clocks show `YYYY-MM-DD HH:MM:SS`, with any separator
+    /// between date and time, and optional milliseconds. `None` if `text` has another form. For the
+    /// hour that a change of clocks repeats, the system's library chooses.
     pub fn parse(text: &str) -> Option<SystemTime> {
         let number = |range: std::ops::Range<usize>| -> Option<i32> {
             let digits = text.get(range)?;
@@ -69,7 +70,8 @@ impl LocalTime {
             unsafe_code,
             reason = "libc alone knows the host's time zone; all-zero is a valid `tm`"
         )]
-        // SAFETY: the pointer is valid for the call; the environment (TZ) is never changed in this process.
+        // SAFETY: the pointer is valid for the call; the environment (TZ) is never changed in this
+        // process.
         let seconds = unsafe {
             let mut fields: libc::tm = std::mem::zeroed();
             fields.tm_year = within(number(0..4)?, 1970..=9999)? - 1900;

@@ -1,9 +1,10 @@
 //! The owners of an unpacked revision's files until Install puts them in place.
 //!
-//! A bundle may name any user as an owner. Until Install, that user must not be able to change a file that root will
-//! run, or that a script of root will read. So root owns the whole archive: nobody else can write to it, and everybody
-//! can read and execute what the bundle allows. Install then sets the owners and modes of the bundle, unless a script
-//! of the deployment has changed them in the archive.
+//! A bundle may name any user as an owner. Until Install, that user must not be able to change a
+//! file that root will run, or that a script of root will read. So root owns the whole archive:
+//! nobody else can write to it, and everybody can read and execute what the bundle allows. Install
+//! then sets the owners and modes of the bundle, unless a script of the deployment has changed them
+//! in the archive.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,7 +25,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// The access while root holds the archive. Set-id bits stay only with the owner that they are meant for.
+    /// The access while root holds the archive. Set-id bits stay only with the owner that they are
+    /// meant for.
     pub fn held(self) -> Self {
         let special = if self.uid == 0 { self.mode & 0o7000 } else { 0 };
         let group = self.owners_own().unwrap_or_default() << 3;
@@ -35,15 +37,15 @@ impl Access {
         }
     }
 
-    /// The owner's permission bits, for an ACL entry that keeps his access while root owns the file; `None` if he needs
-    /// no entry.
+    /// The owner's permission bits, for an ACL entry that keeps his access while root owns the
+    /// file; `None` if he needs no entry.
     pub fn owners_own(self) -> Option<u32> {
         let [owner, group, others] = [6, 3, 0].map(|shift| self.mode >> shift & READ_EXECUTE);
         (self.uid != 0 && owner & !(group & others) != 0).then_some(owner)
     }
 
-    /// The access of a path at its destination, where `self` is the bundle's access and `found` the one in the archive:
-    /// a change that a script made counts.
+    /// The access of a path at its destination, where `self` is the bundle's access and `found` the
+    /// one in the archive: a change that a script made counts.
     pub fn given(self, found: Self) -> Self {
         let held = self.held();
         let has_owners = (found.uid, found.gid) == (held.uid, held.gid);

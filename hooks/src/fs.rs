@@ -57,10 +57,12 @@ pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     }
 }
 
-/// The longest path that the kernel accepts in one call. A temporary name on the way can make a path longer.
+/// The longest path that the kernel accepts in one call. A temporary name on the way can make a
+/// path longer.
 const AT_ONCE: usize = 4096;
 
-/// The number of folders that are open at once, each inside the one before, while a tree is removed.
+/// The number of folders that are open at once, each inside the one before, while a tree is
+/// removed.
 const MOST_OPEN: usize = 64;
 
 /// An open folder. No operation on a name in it follows a symbolic link.
@@ -107,7 +109,8 @@ impl Folder {
         )?))
     }
 
-    /// Opens the folder with the relative path `below`, of which no component may be a symbolic link.
+    /// Opens the folder with the relative path `below`, of which no component may be a symbolic
+    /// link.
     pub(crate) fn below(&self, below: &Path) -> io::Result<Self> {
         let mut names = below.components().map(Component::as_os_str);
         let mut here = self.folder(names.next().unwrap_or(OsStr::new(".")))?;
@@ -130,7 +133,8 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Makes the folder `name`, which must not exist; the umask, or this folder's default ACL, decides who may use it.
+    /// Makes the folder `name`, which must not exist; the umask, or this folder's default ACL,
+    /// decides who may use it.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(
             &self.0,
@@ -251,7 +255,8 @@ impl Folder {
         }
     }
 
-    /// Removes `name` if it is no folder; otherwise opens it and returns the names in it, so that it can be emptied.
+    /// Removes `name` if it is no folder; otherwise opens it and returns the names in it, so that
+    /// it can be emptied.
     fn unlink_or_open(&self, name: &OsStr) -> io::Result<Option<(Self, Vec<OsString>)>> {
         let Some(stat) = self.stat(name)? else {
             return Ok(None);
@@ -296,8 +301,8 @@ impl Folder {
         }
     }
 
-    /// Lets the owner remove the contents of this folder, which is about to be removed. An error shows when its
-    /// contents are removed.
+    /// Lets the owner remove the contents of this folder, which is about to be removed. An error
+    /// shows when its contents are removed.
     pub(crate) fn make_writable(&self) {
         let _ = rustix::fs::fchmod(&self.0, Mode::RWXU);
     }
@@ -313,7 +318,8 @@ impl Folder {
     }
 }
 
-/// Up to this number, folders are synced one by one; more are cheaper to sync as whole file systems.
+/// Up to this number, folders are synced one by one; more are cheaper to sync as whole file
+/// systems.
 const FEW_FOLDERS: usize = 4;
 
 /// A folder that could not be made durable, and why.
@@ -330,8 +336,8 @@ pub(crate) fn sync_names(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> 
         .try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
 }
 
-/// Does the same for those folders that exist on another file system than `path`. Writes to one file system can reach
-/// the disk earlier than older writes to another.
+/// Does the same for those folders that exist on another file system than `path`. Writes to one
+/// file system can reach the disk earlier than older writes to another.
 pub(crate) fn sync_elsewhere(folders: &BTreeSet<PathBuf>, path: &Path) -> Result<(), NotDurable> {
     let device = |path: &Path| Ok::<_, io::Error>(rustix::fs::fstat(Folder::open(path)?)?.st_dev);
     let at = |path: &Path, error| (path.to_path_buf(), error);
@@ -365,7 +371,8 @@ pub(crate) fn sync_file_systems(folders: &BTreeSet<PathBuf>) -> Result<(), NotDu
         .try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
 }
 
-/// Whether an error means that a folder is gone, or that its name belongs to a link or another object.
+/// Whether an error means that a folder is gone, or that its name belongs to a link or another
+/// object.
 pub(crate) fn is_nowhere(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]

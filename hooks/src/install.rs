@@ -1,10 +1,12 @@
-//! Install: puts a revision's files on the host as one transaction (spec: AppSpec file and Install, Durability).
+//! Install: puts a revision's files on the host as one transaction (spec: AppSpec file and Install,
+//! Durability).
 //!
-//! [`Turn::wait`] keeps every other process from installing; [`recover`] finishes what a crash interrupted. [`plan`]
-//! examines the revision and the host, decides everything, and reports all conflicts at once, before anything changes.
-//! [`install`] builds the new files under temporary names, makes them durable, records in the journal how every name
-//! will change, and only then changes the names; the records for the next clean-up change with them. Displaced files
-//! are kept, so that the Install can be taken back. An error on the way restores everything.
+//! [`Turn::wait`] keeps every other process from installing; [`recover`] finishes what a crash
+//! interrupted. [`plan`] examines the revision and the host, decides everything, and reports all
+//! conflicts at once, before anything changes. [`install`] builds the new files under temporary
+//! names, makes them durable, records in the journal how every name will change, and only then
+//! changes the names; the records for the next clean-up change with them. Displaced files are kept,
+//! so that the Install can be taken back. An error on the way restores everything.
 
 mod access;
 mod build;
@@ -84,7 +86,8 @@ pub struct Request<'a> {
     pub behavior: FileExistsBehavior,
     /// The records of the deployment group; their folder must exist.
     pub records: &'a Records,
-    /// The access that the bundle gives each path, if root holds the archive in place of the bundle's owners.
+    /// The access that the bundle gives each path, if root holds the archive in place of the
+    /// bundle's owners.
     pub given: Option<Given<'a>>,
     /// Whether a context of an unconfined SELinux user or type is rejected.
     pub reject_unconfined: bool,
@@ -187,8 +190,8 @@ pub struct StepError {
     source: io::Error,
 }
 
-/// Examines the revision and the host and decides everything, without changing anything. Reports every conflict, not
-/// only the first.
+/// Examines the revision and the host and decides everything, without changing anything. Reports
+/// every conflict, not only the first.
 pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let Considered {
         revision,
@@ -316,8 +319,8 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     })
 }
 
-/// Carries out `plan`, which was made in this `turn`. After an error everything is as before, unless the error states
-/// otherwise.
+/// Carries out `plan`, which was made in this `turn`. After an error everything is as before,
+/// unless the error states otherwise.
 pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError> {
     let begun = &plan.begun;
     if plan.only_without_superseded {
@@ -347,8 +350,8 @@ pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError>
 }
 
 impl InstallPlan {
-    /// The changes of the Install: first those that it brings, in the order of creation, then those that it removes and
-    /// keeps.
+    /// The changes of the Install: first those that it brings, in the order of creation, then those
+    /// that it removes and keeps.
     pub fn changes(&self) -> impl Iterator<Item = PathChange> {
         self.decision.changes(&self.paths)
     }

@@ -1,8 +1,9 @@
 //! Runs the scripts of one lifecycle event and reports how they ended (spec: Hook scripts).
 //!
-//! [`run`] takes a plan and returns a [`Report`]; [`process`] starts a script and ends it, [`output`] keeps its output,
-//! [`outcome`] names every ending. No script can delay the agent for longer than its timeout and the two graces of
-//! [`Limits`], or use more than a bounded amount of memory and disk.
+//! [`run`] takes a plan and returns a [`Report`]; [`process`] starts a script and ends it,
+//! [`output`] keeps its output, [`outcome`] names every ending. No script can delay the agent for
+//! longer than its timeout and the two graces of [`Limits`], or use more than a bounded amount of
+//! memory and disk.
 
 mod outcome;
 mod output;
@@ -33,8 +34,8 @@ pub use process::{MARK, ScriptFinding, Session, inspect, keep_script};
 pub struct Limits {
     /// The time between TERM and KILL, when a script and everything that it started is ended.
     pub kill_grace: Duration,
-    /// The time between a script's end and the end of its output. Output within it counts; a stream that is still open
-    /// after it is a failure.
+    /// The time between a script's end and the end of its output. Output within it counts; a stream
+    /// that is still open after it is a failure.
     pub drain_grace: Duration,
 }
 
@@ -55,15 +56,18 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 #[derive(Debug)]
 pub struct HookRun<'a> {
     pub plan: &'a HookPlan,
-    /// All variables of the scripts: the agent's own, and those that describe the deployment. The agent's AWS
-    /// credentials are always left out; `HOME` and the like are set for a script that runs as another user.
+    /// All variables of the scripts: the agent's own, and those that describe the deployment. The
+    /// agent's AWS credentials are always left out; `HOME` and the like are set for a script that
+    /// runs as another user.
     pub environment: &'a [(OsString, OsString)],
-    /// The program that watches over each script: one that calls [`keep_script`] first, such as [`THIS_PROGRAM`].
+    /// The program that watches over each script: one that calls [`keep_script`] first, such as
+    /// [`THIS_PROGRAM`].
     pub keeper: &'a Path,
     /// Whether root opens a session for scripts that run as another user.
     pub session: Option<Session>,
     pub limits: Limits,
-    /// The required state of the scripts before root runs them; absent if another agent unpacked the revision.
+    /// The required state of the scripts before root runs them; absent if another agent unpacked
+    /// the revision.
     pub deployed: Option<Arc<Deployed>>,
     pub log: &'a mut ScriptLog,
     /// Cancelled when the agent can wait no longer: the running script is ended.
@@ -78,8 +82,8 @@ pub struct Report {
     pub log_tail: String,
 }
 
-/// Runs the scripts of one event in order; the first failure ends it. Await it to its end: end a script through
-/// [`HookRun::stop`], not by dropping the future.
+/// Runs the scripts of one event in order; the first failure ends it. Await it to its end: end a
+/// script through [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
     let HookRun {
         plan,
@@ -252,7 +256,8 @@ async fn ending(running: &mut Running, timeout: Duration, stop: &CancellationTok
     }
 }
 
-/// The outcome of a script that succeeded: a failure if a process that it left holds its output open.
+/// The outcome of a script that succeeded: a failure if a process that it left holds its output
+/// open.
 async fn succeeded(script: &Script, pipes: &Pipes, drained: Duration) -> Outcome {
     match pipes.open() {
         None => Outcome::Succeeded { note: None },

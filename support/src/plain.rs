@@ -1,9 +1,11 @@
-//! Makes text from a bundle, a script, a service or a command line plain, so that no terminal acts on it.
+//! Makes text from a bundle, a script, a service or a command line plain, so that no terminal acts
+//! on it.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Escapes every character of `text` that a terminal acts on, or that would make it look like another line.
+/// Escapes every character of `text` that a terminal acts on, or that would make it look like
+/// another line.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, is_hostile)
 }

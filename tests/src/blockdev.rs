@@ -1,5 +1,6 @@
-//! A disk whose power can be cut: a file in a small file system of our own, with a loop device on it. It records every
-//! write and every flush in order, so that every state that a disk could have after a power cut can be reproduced.
+//! A disk whose power can be cut: a file in a small file system of our own, with a loop device on
+//! it. It records every write and every flush in order, so that every state that a disk could have
+//! after a power cut can be reproduced.
 
 mod fuse;
 

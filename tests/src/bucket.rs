@@ -48,7 +48,8 @@ pub struct Object {
 }
 
 impl Bucket {
-    /// Starts a bucket that is a folder below `folder`, served from this process; signatures are verified with `keys`.
+    /// Starts a bucket that is a folder below `folder`, served from this process; signatures are
+    /// verified with `keys`.
     pub async fn embedded(folder: &Path, name: &str, keys: &[Keys]) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder.join(name))?;
         let files =
@@ -87,7 +88,8 @@ impl Bucket {
         })
     }
 
-    /// Starts a versioned bucket on moto's server, a Python program, which does not verify signatures.
+    /// Starts a versioned bucket on moto's server, a Python program, which does not verify
+    /// signatures.
     pub async fn versioned(folder: &Path, name: &str) -> Self {
         let log = folder.join("moto.log");
         let moto = Program::at(python_tool("moto_server"));

@@ -1,6 +1,6 @@
-//! A stand-in for AWS on loopback, with features that our own controller lacks: temporary keys that rotate, and TLS
-//! with a certificate of a private authority. It gives commands to one host, serves bundles, and verifies every
-//! signature.
+//! A stand-in for AWS on loopback, with features that our own controller lacks: temporary keys that
+//! rotate, and TLS with a certificate of a private authority. It gives commands to one host, serves
+//! bundles, and verifies every signature.
 
 mod signature;
 
@@ -141,7 +141,8 @@ impl Cloud {
                     (TowerToHyperService::new(router.clone()), acceptor.clone());
                 tokio::spawn(async move {
                     let server = Builder::new(TokioExecutor::new());
-                    // A client that disconnects, or trusts another authority, affects only its own connection.
+                    // A client that disconnects, or trusts another authority, affects only its own
+                    // connection.
                     if let Some(acceptor) = acceptor {
                         if let Ok(socket) = acceptor.accept(socket).await {
                             let _ = server.serve_connection(TokioIo::new(socket), service).await;

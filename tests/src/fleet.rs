@@ -1,4 +1,5 @@
-//! A service, a bucket and hosts with running agents, in one temporary folder: the start of most end-to-end tests.
+//! A service, a bucket and hosts with running agents, in one temporary folder: the start of most
+//! end-to-end tests.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,8 @@ use crate::host::Host;
 use crate::programs::{Programs, Running};
 use crate::service::{EndedEvent, SETTINGS, Service, revision};
 
-/// The application and the group that a fleet has from the start; the group is every host of the fleet.
+/// The application and the group that a fleet has from the start; the group is every host of the
+/// fleet.
 pub const APPLICATION: &str = "shop";
 pub const GROUP: &str = "web";
 const TAG: (&str, &str) = ("env", "test");

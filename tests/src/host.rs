@@ -1,4 +1,5 @@
-//! A registered on-premises host: a folder with its configuration and state, and an agent that runs there.
+//! A registered on-premises host: a folder with its configuration and state, and an agent that runs
+//! there.
 
 use std::path::{Path, PathBuf};
 
@@ -54,8 +55,8 @@ impl Host {
         host
     }
 
-    /// Writes the agent's configuration: the bucket, folders of the test, `more` lines, and the lines that the service
-    /// printed.
+    /// Writes the agent's configuration: the bucket, folders of the test, `more` lines, and the
+    /// lines that the service printed.
     pub fn configure(&self, bucket: &Bucket, more: &str) {
         let own = format!(
             "s3_endpoint_override: {}\non_premises_config_file: {folder}/codedeploy.onpremises.yml\n\

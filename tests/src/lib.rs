@@ -1,19 +1,24 @@
-//! Shared parts of end-to-end tests and the quickstart: real programs as child processes, in temporary folders, on
-//! loopback.
+//! Shared parts of end-to-end tests and the quickstart: real programs as child processes, in
+//! temporary folders, on loopback.
 //!
-//! * [`programs`] finds and runs the agent, the controller and others, [`roles`] contains them; [`wait`] waits for
-//!   their results;
-//! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
-//! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
-//! * [`cloud`] stands in for AWS where a controller cannot, with the [`metadata`] of an EC2 instance and a [`proxy`];
-//! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`scripts`] are revisions that fail or wait on request; [`balancer`] is a real HAProxy with clients that count
-//!   failures, [`site`] the web servers behind it;
-//! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands of simulated hosts,
-//!   [`machine`] a Debian system with its own systemd, for packages;
-//! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose power can be cut,
-//!   [`mounts`] are file systems of one test; [`old_kernel`] rejects newer system calls; [`pair`] is the deployment that they disturb, and [`sweep`] tries every
-//!   point and counts.
+//! * [`programs`] finds and runs the agent, the controller and others, [`roles`] contains them;
+//!   [`wait`] waits for their results;
+//! * [`service`] is a running controller and clients for it; [`host`] a registered host with a
+//!   running agent;
+//! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that
+//!   listens to it;
+//! * [`cloud`] stands in for AWS where a controller cannot, with the [`metadata`] of an EC2
+//!   instance and a [`proxy`];
+//! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions;
+//!   [`tree`] compares folders;
+//! * [`scripts`] are revisions that fail or wait on request; [`balancer`] is a real HAProxy with
+//!   clients that count failures, [`site`] the web servers behind it;
+//! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands
+//!   of simulated hosts, [`machine`] a Debian system with its own systemd, for packages;
+//! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose
+//!   power can be cut, [`mounts`] are file systems of one test; [`old_kernel`] rejects newer system
+//!   calls; [`pair`] is the deployment that they disturb, and [`sweep`] tries every point and
+//!   counts.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,5 +1,6 @@
-//! A Debian system of its own, booted with its own systemd in a container (systemd-nspawn(1)). It shares the host's
-//! network, so a service on loopback is also its own. When it stops, all its changes are lost.
+//! A Debian system of its own, booted with its own systemd in a container (systemd-nspawn(1)). It
+//! shares the host's network, so a service on loopback is also its own. When it stops, all its
+//! changes are lost.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -93,7 +94,8 @@ impl Machine {
         machine
     }
 
-    /// The path on the host of the machine's `path`, which begins with a slash and contains no absolute link.
+    /// The path on the host of the machine's `path`, which begins with a slash and contains no
+    /// absolute link.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }

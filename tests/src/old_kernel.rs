@@ -1,5 +1,5 @@
-//! Runs a program as on an older kernel: a filter (seccomp(2)) rejects the system calls that this kernel lacks, in the
-//! program and in everything that it starts.
+//! Runs a program as on an older kernel: a filter (seccomp(2)) rejects the system calls that this
+//! kernel lacks, in the program and in everything that it starts.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,7 +15,8 @@ pub enum Kernel {
     Linux3_10,
     /// Those of Linux 4.14, as in Amazon Linux 2.
     Linux4_14,
-    /// Those of a container whose runtime is older than the kernel: newer calls are forbidden, not missing.
+    /// Those of a container whose runtime is older than the kernel: newer calls are forbidden, not
+    /// missing.
     OldContainer,
 }
 

@@ -1,5 +1,6 @@
-//! Two revisions of one application that differ in every way that matters to an Install, and the host for them. After a
-//! crash, an error or a power cut, the host must have either the old revision or the new one.
+//! Two revisions of one application that differ in every way that matters to an Install, and the
+//! host for them. After a crash, an error or a power cut, the host must have either the old
+//! revision or the new one.
 
 mod revisions;
 
@@ -92,7 +93,8 @@ impl Bed {
 }
 
 impl Pair {
-    /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may exist already.
+    /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may
+    /// exist already.
     pub fn create(place: &Path, group: &str) -> Self {
         let pair = Self {
             place: place.to_owned(),
@@ -128,7 +130,8 @@ impl Pair {
         self.place.join(name)
     }
 
-    /// The bundle of a revision for `codedeploy-local`: a tar, which keeps times; the failing one is a folder.
+    /// The bundle of a revision for `codedeploy-local`: a tar, which keeps times; the failing one
+    /// is a folder.
     pub fn bundle(&self, revision: Revision) -> PathBuf {
         self.place.join(match revision {
             Revision::Old => "old.tar",
@@ -185,8 +188,8 @@ impl Pair {
         assert!(succeeded, "{revision:?} cannot be deployed:\n{output}");
     }
 
-    /// Prepares the host for the new revision, saves a copy of that state, and records the results of undisturbed
-    /// deployments.
+    /// Prepares the host for the new revision, saves a copy of that state, and records the results
+    /// of undisturbed deployments.
     pub async fn prepare(&self) -> Reference {
         self.prepare_with(async |revision| self.deployed(revision).await)
             .await
@@ -260,7 +263,8 @@ impl Pair {
         reference.which(&self.state())
     }
 
-    /// Starts a program as after a crash, so that it recovers; returns the revision that is then present.
+    /// Starts a program as after a crash, so that it recovers; returns the revision that is then
+    /// present.
     pub async fn recover(&self, reference: &Reference) -> Found {
         let (succeeded, output) = self.deploy(Revision::Failing).await;
         if succeeded || !output.contains("on-purpose") {
@@ -271,8 +275,8 @@ impl Pair {
         self.found(reference)
     }
 
-    /// Checks that the next deployments have the same results as without the disturbance; the error describes the
-    /// differences.
+    /// Checks that the next deployments have the same results as without the disturbance; the error
+    /// describes the differences.
     pub async fn goes_on(&self, reference: &Reference, found: &Found) -> Result<(), String> {
         let (succeeded, output) = self.deploy(Revision::New).await;
         if !succeeded {
@@ -309,7 +313,8 @@ impl Pair {
         self.leaves_nothing_behind()
     }
 
-    /// Checks that no orphaned temporary name is left; displaced objects of the last Install have an owner.
+    /// Checks that no orphaned temporary name is left; displaced objects of the last Install have
+    /// an owner.
     pub fn leaves_nothing_behind(&self) -> Result<(), String> {
         let mut left = tree::temporary_names(&[self.destinations(), vec![self.root()]].concat());
         let undo = self.undo_records();

@@ -34,7 +34,8 @@ pub struct Running {
 }
 
 impl Programs {
-    /// The programs that cargo built beside the running test; `CODEDEPLOY_BIN_DIR` names another folder.
+    /// The programs that cargo built beside the running test; `CODEDEPLOY_BIN_DIR` names another
+    /// folder.
     ///
     /// # Panics
     ///
@@ -59,7 +60,8 @@ impl Programs {
         }
     }
 
-    /// The running executable in the role that follows `flag`, for an executable that contains them all.
+    /// The running executable in the role that follows `flag`, for an executable that contains them
+    /// all.
     pub fn of_this_executable(flag: &str) -> Self {
         let path = std::env::current_exe().expect("the executable has a path");
         let role = |name: &str| Program {

@@ -1,4 +1,5 @@
-//! An HTTP proxy on loopback that requires a user and a password, and always connects to the same target.
+//! An HTTP proxy on loopback that requires a user and a password, and always connects to the same
+//! target.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

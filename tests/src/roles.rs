@@ -1,4 +1,5 @@
-//! One executable that contains the controller and the agent, and starts itself in these roles, as real processes.
+//! One executable that contains the controller and the agent, and starts itself in these roles, as
+//! real processes.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! An HTTP server that fails on purpose, in place of S3 or GitHub: it cuts connections, sends wrong lengths, ignores
-//! ranges, redirects. The test decides about each response.
+//! An HTTP server that fails on purpose, in place of S3 or GitHub: it cuts connections, sends wrong
+//! lengths, ignores ranges, redirects. The test decides about each response.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,8 +64,8 @@ impl S3Stub {
         Self { endpoint, requests }
     }
 
-    /// The same as an HTTP proxy that plays every server: for each of `names` that a client connects to by TLS, it
-    /// presents its own certificate. Returns the certificate as PEM.
+    /// The same as an HTTP proxy that plays every server: for each of `names` that a client
+    /// connects to by TLS, it presents its own certificate. Returns the certificate as PEM.
     pub async fn serve_all(
         names: &[&str],
         handler: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
@@ -234,7 +234,8 @@ async fn converse(
     }
 }
 
-/// Reads a request up to its empty line; there are no bodies. `None` if the client has closed the connection.
+/// Reads a request up to its empty line; there are no bodies. `None` if the client has closed the
+/// connection.
 async fn head(
     socket: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,

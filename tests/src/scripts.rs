@@ -1,5 +1,5 @@
-//! Revisions with a script for every lifecycle event: each script records that it ran, and fails or waits on hosts
-//! where a test asks for it.
+//! Revisions with a script for every lifecycle event: each script records that it ran, and fails or
+//! waits on hosts where a test asks for it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -12,7 +12,8 @@ use crate::fleet::Fleet;
 use crate::host::Host;
 use crate::wait;
 
-/// The beginning of every script. `$here` is the revision, `$host` the folder of the host that it runs on.
+/// The beginning of every script. `$here` is the revision, `$host` the folder of the host that it
+/// runs on.
 const BEGIN: &str = r#"#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
 host=${here%%/deployment-root/*}

@@ -114,7 +114,8 @@ impl Service {
         &self.running.log
     }
 
-    /// Runs `codedeploy-controller` with a subcommand on this state, and reads the JSON that it prints.
+    /// Runs `codedeploy-controller` with a subcommand on this state, and reads the JSON that it
+    /// prints.
     pub async fn administer(&self, arguments: &[&str]) -> Value {
         administer(&self.programs, &self.data, arguments).await
     }
@@ -163,7 +164,8 @@ impl Service {
         created.deployment_id.expect("a deployment has an id")
     }
 
-    /// Waits until the deployment has ended, and calls `seen` for every event of `target` when it ends.
+    /// Waits until the deployment has ended, and calls `seen` for every event of `target` when it
+    /// ends.
     pub async fn follow(
         &self,
         id: &str,

@@ -17,8 +17,8 @@ use crate::host::Host;
 use crate::scripts::Scripted;
 use crate::wait;
 
-/// Responds slowly, so that there are always requests under way; a request for `/held` waits while the host has a file
-/// `held`.
+/// Responds slowly, so that there are always requests under way; a request for `/held` waits while
+/// the host has a file `held`.
 const SERVER: &str = r#"import os, sys, time, http.server
 page, port, host = sys.argv[1].encode(), int(sys.argv[2]), sys.argv[3]
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
-//! Injects a fault at one system call of a program: the program is killed before the call, or the call fails. System
-//! calls that change files are counted over all threads of the process, from 1, so that a sweep over the numbers omits
-//! none.
+//! Injects a fault at one system call of a program: the program is killed before the call, or the
+//! call fails. System calls that change files are counted over all threads of the process, from 1,
+//! so that a sweep over the numbers omits none.
 
 mod calls;
 pub mod tracer;
@@ -24,7 +24,8 @@ pub enum Blow {
     Kill,
     /// The call is not made and fails with this error.
     Fail(Errno),
-    /// This call fails with this error, and so do all later ones that would fail in such a state of the host.
+    /// This call fails with this error, and so do all later ones that would fail in such a state of
+    /// the host.
     FailFromThenOn(Errno),
     /// Everything else waits while this script runs; then the call is made.
     Run(PathBuf),
@@ -65,7 +66,8 @@ impl Strike {
         self.0.as_ref().map_or(0, |(at, _)| *at)
     }
 
-    /// The program and its arguments under this strike; the report goes to `report` when it has ended.
+    /// The program and its arguments under this strike; the report goes to `report` when it has
+    /// ended.
     pub fn program(&self, program: &Program, report: &Path) -> Program {
         let mut first: Vec<OsString> = vec![report.into(), self.to_string().into()];
         first.extend(program.words());

@@ -1,5 +1,5 @@
-//! A command service that does what a test asks for, with faults at any of its calls. It checks nothing and records
-//! everything.
+//! A command service that does what a test asks for, with faults at any of its calls. It checks
+//! nothing and records everything.
 
 mod http;
 pub mod lone;
@@ -102,7 +102,8 @@ enum Reply {
 }
 
 impl Stub {
-    /// Starts a service that keeps its signing key in `folder`, and holds empty polls open for `hold`.
+    /// Starts a service that keeps its signing key in `folder`, and holds empty polls open for
+    /// `hold`.
     pub async fn start(folder: &Path, hold: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await

@@ -1,4 +1,5 @@
-//! Thousands of simulated hosts in one process: each with its keys, its connection and its long poll.
+//! Thousands of simulated hosts in one process: each with its keys, its connection and its long
+//! poll.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub struct Deeds {
     latencies: Latencies,
 }
 
-/// The times from the response to a completion to the next command, in microseconds, as counts per power of 2^(1/4).
+/// The times from the response to a completion to the next command, in microseconds, as counts per
+/// power of 2^(1/4).
 #[derive(Debug)]
 struct Latencies {
     buckets: [AtomicU64; 128],
@@ -204,7 +206,8 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
         .to_vec()
 }
 
-/// `20261123T101112Z`, from days since the epoch (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// `20261123T101112Z`, from days since the epoch (Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms").
 fn stamp(time: SystemTime) -> String {
     let seconds = time
         .duration_since(UNIX_EPOCH)

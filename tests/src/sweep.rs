@@ -1,4 +1,5 @@
-//! Runs the same deployment again and again, disturbed at another point each time, and counts the results.
+//! Runs the same deployment again and again, disturbed at another point each time, and counts the
+//! results.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,8 +22,8 @@ pub fn long() -> bool {
     std::env::var_os(LONG).is_some()
 }
 
-/// A temporary folder in memory, if there is one from which programs can be executed: a sweep should not wait for a
-/// disk.
+/// A temporary folder in memory, if there is one from which programs can be executed: a sweep
+/// should not wait for a disk.
 pub fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let usable = nix::sys::statvfs::statvfs(memory)
@@ -36,8 +37,8 @@ pub fn folder() -> tempfile::TempDir {
         .expect("a temporary folder")
 }
 
-/// The numbers of all calls of a deployment if there is time, otherwise about `budget`, spread evenly over the calls of
-/// each name.
+/// The numbers of all calls of a deployment if there is time, otherwise about `budget`, spread
+/// evenly over the calls of each name.
 pub fn points(
     report: &Report,
     numbers: impl IntoIterator<Item = usize>,
@@ -134,8 +135,8 @@ impl Tally {
         self.count().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Prints the counts and adds them to the table. Fails if anything was mixed or wrong, or if there was no
-    /// disturbance.
+    /// Prints the counts and adds them to the table. Fails if anything was mixed or wrong, or if
+    /// there was no disturbance.
     pub fn count(self) -> Result<(), String> {
         let counts = self.counts.into_inner();
         let dealt: usize = counts.dealt.values().sum();

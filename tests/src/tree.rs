@@ -44,8 +44,9 @@ fn collect(root: &Path, folder: &Path, lines: &mut Vec<String>) {
     }
 }
 
-/// Everything below some folders that an Install could change: a text per path, which includes all but the times of
-/// folders. Temporary names beside their destinations are left out; see [`temporary_names`].
+/// Everything below some folders that an Install could change: a text per path, which includes all
+/// but the times of folders. Temporary names beside their destinations are left out; see
+/// [`temporary_names`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<PathBuf, String>);
 

@@ -12,8 +12,8 @@ use http_body_util::Limited;
 /// The largest response that is read, in bytes: a specification of 1 MiB in JSON, twice.
 const MAX_ANSWER: usize = 2 * 1024 * 1024;
 
-/// Wraps `client` to cut off responses that are too long. Only the response to a GET is a stream of any length, which
-/// goes to the disk; an error in its place is bounded like other responses.
+/// Wraps `client` to cut off responses that are too long. Only the response to a GET is a stream of
+/// any length, which goes to the disk; an error in its place is bounded like other responses.
 pub(super) fn bounded(client: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Bounded(client))
 }

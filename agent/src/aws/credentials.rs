@@ -1,5 +1,5 @@
-//! The agent's credentials: one source, which is read again before they expire, when their file changes, and when the
-//! service rejects them.
+//! The agent's credentials: one source, which is read again before they expire, when their file
+//! changes, and when the service rejects them.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -114,8 +114,8 @@ impl Credentials {
         Generation(self.shared.generation.load(Ordering::Acquire))
     }
 
-    /// Reads the source again after a service rejected the keys of `used`. Returns whether there are new keys, so that
-    /// the call is worth repeating.
+    /// Reads the source again after a service rejected the keys of `used`. Returns whether there
+    /// are new keys, so that the call is worth repeating.
     pub async fn refused(&self, used: Generation) -> bool {
         let mut current = self.shared.current.lock().await;
         if self.generation() == used {

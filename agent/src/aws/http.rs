@@ -10,8 +10,8 @@ use super::bounded::bounded;
 use super::{AccessError, trust, wire};
 use crate::config::Endpoints;
 
-/// Builds the client of all outgoing calls. It trusts the system's certificates and the configured ones, and uses only
-/// the configured proxy: proxies in the environment are for hooks.
+/// Builds the client of all outgoing calls. It trusts the system's certificates and the configured
+/// ones, and uses only the configured proxy: proxies in the environment are for hooks.
 pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
     let tls = TlsContext::builder()
         .with_trust_store(trust::store(&endpoints.trust)?)

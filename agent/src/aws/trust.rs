@@ -24,8 +24,8 @@ const SYSTEM: [&str; 6] = [
 /// More bytes than any store has.
 const LIMIT: u64 = 16 << 20;
 
-/// Builds the store from the system's certificates and those of `named`, files or folders. A file without any is an
-/// error, except in a folder.
+/// Builds the store from the system's certificates and those of `named`, files or folders. A file
+/// without any is an error, except in a folder.
 pub(super) fn store(named: &[PathBuf]) -> Result<TrustStore, AccessError> {
     let mut store = TrustStore::empty();
     match SYSTEM.map(Path::new).into_iter().find(|path| path.exists()) {
@@ -77,7 +77,8 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     Ok(found)
 }
 
-/// Returns the certificates in a file that TLS can use; others are skipped if at least one is usable.
+/// Returns the certificates in a file that TLS can use; others are skipped if at least one is
+/// usable.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     let bytes = bounded_read::read_up_to(path, LIMIT);
     let bytes = bytes.map_err(|source| AccessError::Trust {

@@ -1,5 +1,5 @@
-//! `log_aws_wire`: logs every request and response, without secrets and without the contents of revisions and script
-//! output.
+//! `log_aws_wire`: logs every request and response, without secrets and without the contents of
+//! revisions and script output.
 
 use std::time::Instant;
 
@@ -105,7 +105,8 @@ impl HttpConnector for LoggedConnector {
     }
 }
 
-/// Only CodeDeploy's own documents: a response of S3 or GitHub is a bundle, or repeats signed headers.
+/// Only CodeDeploy's own documents: a response of S3 or GitHub is a bundle, or repeats signed
+/// headers.
 fn is_json(headers: &Headers) -> bool {
     headers
         .get("content-type")

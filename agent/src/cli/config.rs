@@ -39,7 +39,8 @@ struct Line {
     origin: String,
 }
 
-/// Prints the settings from `file` and `environment` to `out`, and warnings to `complaints`. Secrets are hidden.
+/// Prints the settings from `file` and `environment` to `out`, and warnings to `complaints`.
+/// Secrets are hidden.
 pub fn show(
     arguments: &Arguments,
     file: Option<&Path>,

@@ -1,7 +1,8 @@
-//! Controls the agent of this host: `start`, `stop`, `restart`, `status` (spec: `codedeploy-agent`).
+//! Controls the agent of this host: `start`, `stop`, `restart`, `status` (spec:
+//! `codedeploy-agent`).
 //!
-//! The lock on the [pid file](crate::pidfile) shows whether an agent runs, the [control socket](socket) what it is
-//! doing.
+//! The lock on the [pid file](crate::pidfile) shows whether an agent runs, the [control
+//! socket](socket) what it is doing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,8 +56,8 @@ pub enum ControlError {
     StillRunning { pid: Pid, timeout: Duration },
 }
 
-/// `start`: runs the agent in the background. Returns in the caller once the agent is up or has failed, and in the
-/// daemon when the daemon ends.
+/// `start`: runs the agent in the background. Returns in the caller once the agent is up or has
+/// failed, and in the daemon when the daemon ends.
 pub fn start(
     config_file: Option<PathBuf>,
     run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
@@ -84,7 +85,8 @@ pub fn start(
     }
 }
 
-/// `stop`: stops the agent and waits for its end. While a deployment is in progress, this needs `force`.
+/// `stop`: stops the agent and waits for its end. While a deployment is in progress, this needs
+/// `force`.
 pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
     match try_stop(config_file, force) {
         Ok(Some(pid)) => {
@@ -160,7 +162,8 @@ pub fn refuse_while_deploying(settings: &Settings) -> Result<(), ControlError> {
     }
 }
 
-/// Describes the commands in progress: as the agent reports them, or from its records if it does not answer.
+/// Describes the commands in progress: as the agent reports them, or from its records if it does
+/// not answer.
 fn in_progress(settings: &Settings, place: &Place) -> Vec<String> {
     match control_socket::socket::ask(&place.socket) {
         // It was asked to stop before, and finishes them.
@@ -231,8 +234,8 @@ impl Document {
     }
 }
 
-/// `status`: reports whether the agent runs, with the text and exit code of the official agents, or prints the full
-/// status as JSON.
+/// `status`: reports whether the agent runs, with the text and exit code of the official agents, or
+/// prints the full status as JSON.
 pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
     let found = examine(config_file, json)
         .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
@@ -264,8 +267,8 @@ fn say(found: &Document) {
     if let Some(words) = found.agent.as_ref().and_then(Report::trouble_in_words) {
         output::complain(words);
     }
-    // Scripts compare the text of the official agents, so stdout has nothing else. An outcome that is just being
-    // reported is not worth a message.
+    // Scripts compare the text of the official agents, so stdout has nothing else. An outcome that
+    // is just being reported is not worth a message.
     let troubled = found
         .agent
         .as_ref()

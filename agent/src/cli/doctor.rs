@@ -1,7 +1,9 @@
-//! `doctor`: checks everything that a deployment needs, and reports in one line each what is wrong and what to do.
+//! `doctor`: checks everything that a deployment needs, and reports in one line each what is wrong
+//! and what to do.
 //!
-//! Facts are gathered concurrently with short timeouts; pure functions judge them. Nothing on the host or in the
-//! service changes, no command is taken, and no secret is printed. Without root, `doctor` reports what it can see.
+//! Facts are gathered concurrently with short timeouts; pure functions judge them. Nothing on the
+//! host or in the service changes, no command is taken, and no secret is printed. Without root,
+//! `doctor` reports what it can see.
 
 pub mod leftovers;
 pub mod local;

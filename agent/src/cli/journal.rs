@@ -1,4 +1,5 @@
-//! `codedeploy-agent journal`: lists Installs that a crash interrupted and what recovery will do, as text and as JSON.
+//! `codedeploy-agent journal`: lists Installs that a crash interrupted and what recovery will do,
+//! as text and as JSON.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! `codedeploy-local`: deploys without a service (spec: codedeploy-local); [`plan`] shows what a deployment would do,
-//! [`validate`] checks AppSpec files.
+//! `codedeploy-local`: deploys without a service (spec: codedeploy-local); [`plan`] shows what a
+//! deployment would do, [`validate`] checks AppSpec files.
 
 mod arguments;
 mod events;
@@ -246,8 +246,8 @@ fn explain(event: &LifecycleEvent, report: &Report) {
         .for_each(|line| output::say(format_args!("  | {line}")));
 }
 
-/// Reads the named configuration, else the host's. Without one and without root, all state stays below the user's own
-/// state folder.
+/// Reads the named configuration, else the host's. Without one and without root, all state stays
+/// below the user's own state folder.
 fn settings(
     named: Option<&Path>,
     environment: &Environment,
@@ -277,8 +277,8 @@ fn settings(
     ))
 }
 
-/// Uses the credentials of the on-premises file if there is one, else those of the caller, else those of the EC2
-/// instance.
+/// Uses the credentials of the on-premises file if there is one, else those of the caller, else
+/// those of the EC2 instance.
 async fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
     let on_premises = &settings.on_premises_config_file;
     let region = environment

@@ -247,8 +247,8 @@ impl<W: Write> Page<W> {
         )
     }
 
-    /// Formats one line of a script log: the script's name and its output, with stderr marked, or the script's place in
-    /// the deployment.
+    /// Formats one line of a script log: the script's name and its output, with stderr marked, or
+    /// the script's place in the deployment.
     fn output(&mut self, record: &Record) -> io::Result<()> {
         let time = LocalTime::of(record.time).milliseconds();
         let time = self.style.paint(Colour::Dim, &time);

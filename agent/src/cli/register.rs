@@ -1,8 +1,9 @@
-//! `register` and `deregister`: makes this machine an on-premises instance of CodeDeploy, and undoes it (AWS CodeDeploy
-//! User Guide, "Register an on-premises instance").
+//! `register` and `deregister`: makes this machine an on-premises instance of CodeDeploy, and
+//! undoes it (AWS CodeDeploy User Guide, "Register an on-premises instance").
 //!
-//! [`request`] checks the request, [`operator`] finds the operator's keys, [`registry`] is the service, [`host_file`]
-//! is the on-premises file. If the file cannot be written, the registration is taken back.
+//! [`request`] checks the request, [`operator`] finds the operator's keys, [`registry`] is the
+//! service, [`host_file`] is the on-premises file. If the file cannot be written, the registration
+//! is taken back.
 
 mod host_file;
 mod operator;
@@ -27,8 +28,9 @@ use request::{Registration, RequestError, Tag};
 
 const PROGRAM: &str = "codedeploy-agent";
 
-/// The service, and the keys for it. The keys belong to the person who registers, and come from the environment
-/// (AWS_ACCESS_KEY_ID …) or a profile of the shared credentials file; they are not stored.
+/// The service, and the keys for it. The keys belong to the person who registers, and come from the
+/// environment (AWS_ACCESS_KEY_ID …) or a profile of the shared credentials file; they are not
+/// stored.
 #[derive(Debug, clap::Args)]
 struct ServiceArguments {
     /// The instance's name: up to 100 of A–Z, a–z, 0–9 and + = , . @ _ -
@@ -37,14 +39,16 @@ struct ServiceArguments {
     /// The service's region [default: AWS_REGION or AWS_DEFAULT_REGION]
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
-    /// Another address of the service, such as a controller's [default: AWS_ENDPOINT_URL_CODEDEPLOY or
-    /// AWS_ENDPOINT_URL, else AWS]
+    /// Another address of the service, such as a controller's [default: AWS_ENDPOINT_URL_CODEDEPLOY
+    /// or AWS_ENDPOINT_URL, else AWS]
     #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
-    /// Profile of the shared credentials file [default: keys in the environment, else AWS_PROFILE, else `default`]
+    /// Profile of the shared credentials file [default: keys in the environment, else AWS_PROFILE,
+    /// else `default`]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// The on-premises file [default: as configured, /etc/codedeploy-agent/conf/codedeploy.onpremises.yml]
+    /// The on-premises file [default: as configured,
+    /// /etc/codedeploy-agent/conf/codedeploy.onpremises.yml]
     #[arg(long, value_name = "FILE")]
     on_premises_file: Option<PathBuf>,
 }
@@ -65,14 +69,15 @@ pub struct RegisterArguments {
         hide_env_values = true
     )]
     access_key_id: Option<String>,
-    /// A file that contains only the user's secret access key; `-` reads the standard input [default: the environment's
-    /// CODEDEPLOY_HOST_SECRET_ACCESS_KEY]
+    /// A file that contains only the user's secret access key; `-` reads the standard input
+    /// [default: the environment's CODEDEPLOY_HOST_SECRET_ACCESS_KEY]
     #[arg(long, value_name = "FILE")]
     secret_access_key_file: Option<PathBuf>,
     /// The role session of this machine; needs --credentials-file.
     #[arg(long, value_name = "ARN", requires = "credentials_file")]
     iam_session_arn: Option<String>,
-    /// The absolute path of the shared credentials file that is kept up to date with the session's keys.
+    /// The absolute path of the shared credentials file that is kept up to date with the session's
+    /// keys.
     #[arg(long, value_name = "FILE")]
     credentials_file: Option<PathBuf>,
     /// A tag by which deployment groups select the machine; up to ten.
@@ -294,8 +299,8 @@ async fn take_back(
     }
     let mut out = output::out();
     let _ = write!(out, "FAILED\nTaking the registration of {name} back... ");
-    // The service drops the tags of a deregistered instance; if it did not, the next instance of this name would get
-    // them.
+    // The service drops the tags of a deregistered instance; if it did not, the next instance of
+    // this name would get them.
     let _ = desk.registry.remove_tags(name, tags).await;
     match desk.registry.deregister(name).await {
         Ok(()) => {

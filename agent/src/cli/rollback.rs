@@ -1,4 +1,5 @@
-//! `codedeploy-agent rollback`: takes back the last deployment of a deployment group on this host, by hand.
+//! `codedeploy-agent rollback`: takes back the last deployment of a deployment group on this host,
+//! by hand.
 
 pub mod notice;
 
@@ -121,8 +122,9 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     Ok(rolled_back.succeeded())
 }
 
-/// Reports to the service at once if it is this project's controller, so that the next deployment takes the rollback
-/// into account. If it does not answer, or is not known yet, the agent reports later.
+/// Reports to the service at once if it is this project's controller, so that the next deployment
+/// takes the rollback into account. If it does not answer, or is not known yet, the agent reports
+/// later.
 async fn tell_service(host: &Host) {
     let told = async {
         let identity = Identity::find(host.settings(), host.environment(), Duration::ZERO)

@@ -1,5 +1,6 @@
-//! The responder: this project's controller announces its signing keys in every response. Only the controller gets the
-//! list of accepted signers; no other service gets anything beyond AWS's protocol.
+//! The responder: this project's controller announces its signing keys in every response. Only the
+//! controller gets the list of accepted signers; no other service gets anything beyond AWS's
+//! protocol.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +43,8 @@ impl Peer {
         }
     }
 
-    /// The digests of the controller's signing keys; `None` if the latest response did not come from a controller.
+    /// The digests of the controller's signing keys; `None` if the latest response did not come
+    /// from a controller.
     pub(super) fn signers(&self) -> Option<Arc<str>> {
         self.signers
             .lock()

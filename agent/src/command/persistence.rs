@@ -9,7 +9,8 @@ use super::CallError;
 /// The limit of waiting for a service that is unreachable.
 #[derive(Debug, Clone, Copy)]
 pub enum Persistence<'a> {
-    /// The command is not delivered again: wait until the agent stops, even if the service rejects the credentials.
+    /// The command is not delivered again: wait until the agent stops, even if the service rejects
+    /// the credentials.
     Recovered { end: &'a CancellationToken },
     /// The service delivers it again: wait as long as the command may be wanted.
     Delivered {

@@ -1,5 +1,5 @@
-//! Reads a YAML mapping of settings key by key: keys with or without a leading colon, every problem with its line, and
-//! a warning for every key that nobody asked for.
+//! Reads a YAML mapping of settings key by key: keys with or without a leading colon, every problem
+//! with its line, and a warning for every key that nobody asked for.
 
 mod entries;
 
@@ -352,7 +352,8 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Every key that was asked for, in that order, with its value; keys without an effect are left out.
+    /// Every key that was asked for, in that order, with its value; keys without an effect are left
+    /// out.
     pub fn effective(&self) -> &[Effective] {
         &self.effective
     }
@@ -443,7 +444,8 @@ fn is_url(text: &str) -> bool {
     }) && !text.contains(char::is_whitespace)
 }
 
-/// The line, counted from 1, of the last occurrence of `key` at the top level, which is the one that counts.
+/// The line, counted from 1, of the last occurrence of `key` at the top level, which is the one
+/// that counts.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     lines_of(text, key).last()
 }
@@ -496,7 +498,8 @@ fn shown(value: &Value) -> Json {
     }
 }
 
-/// Returns `text` without the password before the host of a URL; a part that cannot be parsed is hidden, too.
+/// Returns `text` without the password before the host of a URL; a part that cannot be parsed is
+/// hidden, too.
 pub fn without_password(text: &str) -> String {
     let Some((before, host)) = text.rsplit_once('@') else {
         return text.to_owned();

@@ -1,4 +1,5 @@
-//! The signers of deployment specifications that the host accepts: `deployment_signer_pin` and `deployment_signer_ca`.
+//! The signers of deployment specifications that the host accepts: `deployment_signer_pin` and
+//! `deployment_signer_ca`.
 
 use std::fmt;
 use std::path::PathBuf;

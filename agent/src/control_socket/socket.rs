@@ -1,7 +1,9 @@
-//! The local control socket: one JSON line of request, one JSON line of response, then the connection ends.
+//! The local control socket: one JSON line of request, one JSON line of response, then the
+//! connection ends.
 //!
-//! Only root and the agent's own user get responses. Clients are served one after another, each for a short time, so a
-//! bad client only delays the next one. While there is no request, the agent does not wake up.
+//! Only root and the agent's own user get responses. Clients are served one after another, each for
+//! a short time, so a bad client only delays the next one. While there is no request, the agent
+//! does not wake up.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -79,7 +81,8 @@ pub enum SocketError {
 }
 
 impl ControlSocket {
-    /// Listens at `path`, and replaces a socket of an earlier agent. Needs a runtime, and the lock on the pid file.
+    /// Listens at `path`, and replaces a socket of an earlier agent. Needs a runtime, and the lock
+    /// on the pid file.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         if path
             .symlink_metadata()
@@ -208,7 +211,8 @@ pub fn ask(path: &Path) -> Result<Report, SocketError> {
     answer.status.ok_or(SocketError::Refused { reason })
 }
 
-/// Returns a name for `path` that fits into a socket's address of 107 bytes; valid while the returned folder is open.
+/// Returns a name for `path` that fits into a socket's address of 107 bytes; valid while the
+/// returned folder is open.
 fn short_path(path: &Path) -> io::Result<(File, PathBuf)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(

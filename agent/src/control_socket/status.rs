@@ -1,5 +1,5 @@
-//! The status of the running agent: the handle that the poll loop keeps up to date, and the report that is read from
-//! it.
+//! The status of the running agent: the handle that the poll loop keeps up to date, and the report
+//! that is read from it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,7 +104,8 @@ pub struct Command {
     pub began_at: OffsetDateTime,
 }
 
-/// A command from its beginning to its end. If dropped without [`Running::ended`], it counts as failed.
+/// A command from its beginning to its end. If dropped without [`Running::ended`], it counts as
+/// failed.
 #[derive(Debug)]
 #[must_use]
 pub struct Running {

@@ -73,7 +73,8 @@ pub(super) fn file_names(named: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the AppSpec file of the revision in `archive`: the named one, else one with a usual name.
+/// Returns the AppSpec file of the revision in `archive`: the named one, else one with a usual
+/// name.
 pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError> {
     let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
     file_names(named)
@@ -86,12 +87,14 @@ pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError>
         })
 }
 
-/// The number of names of a revision that are searched for a misplaced AppSpec file, and the depth of the search.
+/// The number of names of a revision that are searched for a misplaced AppSpec file, and the depth
+/// of the search.
 const MAX_LOOKED_AT: usize = 10_000;
 const MAX_DEPTH: usize = 5;
 
-/// Returns advice if `archive` has no AppSpec file at its root: about one with another name or in a folder below, for
-/// example when a folder was bundled instead of its contents together with something else (`__MACOSX`).
+/// Returns advice if `archive` has no AppSpec file at its root: about one with another name or in a
+/// folder below, for example when a folder was bundled instead of its contents together with
+/// something else (`__MACOSX`).
 pub(crate) fn where_it_belongs(archive: &Path, named: &str) -> String {
     let rule = "it belongs at the root of the bundle";
     let Some(found) = elsewhere(archive, named) else {
@@ -154,7 +157,8 @@ fn is_like_appspec(name: &str, named: &str) -> bool {
     name.eq_ignore_ascii_case(named) || (stem == "appspec" && plain != "appspec")
 }
 
-/// The AppSpec files whose warnings were logged: every event of a deployment reads the same one. Clones share them.
+/// The AppSpec files whose warnings were logged: every event of a deployment reads the same one.
+/// Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Announced(Arc<Mutex<VecDeque<PathBuf>>>);
 
@@ -162,8 +166,8 @@ pub(super) struct Announced(Arc<Mutex<VecDeque<PathBuf>>>);
 const MAX_ANNOUNCED: usize = 64;
 
 impl Announced {
-    /// Logs the warnings about the AppSpec file at `path` once. Without a path, the warnings belong to this event
-    /// alone.
+    /// Logs the warnings about the AppSpec file at `path` once. Without a path, the warnings belong
+    /// to this event alone.
     pub(super) fn warn(&self, path: &Path, warnings: &[String]) {
         if path.as_os_str().is_empty() {
             return warnings
@@ -191,8 +195,8 @@ impl Announced {
     }
 }
 
-/// Returns the scripts of `event` in the AppSpec file of the earlier revision in `archive`, and a warning if the file
-/// has mistakes: whatever agent deployed it, this host continues from it.
+/// Returns the scripts of `event` in the AppSpec file of the earlier revision in `archive`, and a
+/// warning if the file has mistakes: whatever agent deployed it, this host continues from it.
 pub(super) fn scripts_of_earlier(
     archive: &Path,
     named: &str,
@@ -234,8 +238,8 @@ fn counted(number: usize, word: &str) -> String {
     }
 }
 
-/// Returns the AppSpec file of the revision in `archive`, with its path and its warnings. `earlier` means that a
-/// revision is deployed again.
+/// Returns the AppSpec file of the revision in `archive`, with its path and its warnings. `earlier`
+/// means that a revision is deployed again.
 pub(super) fn parsed(
     archive: &Path,
     named: &str,
@@ -273,8 +277,8 @@ pub(crate) fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Checks the AppSpec's events against the deployment's list of possible events; without a list, any event is allowed
-/// (spec: Deployment specification).
+/// Checks the AppSpec's events against the deployment's list of possible events; without a list,
+/// any event is allowed (spec: Deployment specification).
 pub(super) fn check_events(
     appspec: &AppSpec,
     possible: Option<&[LifecycleEvent]>,
@@ -325,8 +329,8 @@ fn with_meant(name: &str) -> String {
     }
 }
 
-/// Warns about hooks whose scripts never run; without a list of the deployment's events, these are all but the standard
-/// ones.
+/// Warns about hooks whose scripts never run; without a list of the deployment's events, these are
+/// all but the standard ones.
 pub(super) fn idle_hooks(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>) -> Option<String> {
     let runs = |event: &LifecycleEvent| {
         event.is_hook() || possible.is_some_and(|possible| possible.contains(event))
@@ -354,7 +358,8 @@ pub(super) fn idle_hooks(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>)
 /// The number of names in a message.
 const MAX_NAMED: usize = 10;
 
-/// Rejects scripts that are links out of the revision, because they would be rejected when they run.
+/// Rejects scripts that are links out of the revision, because they would be rejected when they
+/// run.
 pub(super) fn check_links(archive: &Path, appspec: &AppSpec) -> Result<(), AppSpecError> {
     let leads_out =
         |script: &&Script| inspect(archive, script).contains(&ScriptFinding::OutsideRevision);

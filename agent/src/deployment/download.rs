@@ -1,5 +1,5 @@
-//! DownloadBundle: fetches and unpacks the revision beside its final folder, and publishes it there when it is
-//! complete.
+//! DownloadBundle: fetches and unpacks the revision beside its final folder, and publishes it there
+//! when it is complete.
 
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use crate::spec::DeploymentSpec;
 use crate::telemetry::milliseconds_since;
 use codedeploy_api::chain::Chain;
 
-/// Creates the deployment's archive. A rename publishes it, so later events never see a partial one.
+/// Creates the deployment's archive. A rename publishes it, so later events never see a partial
+/// one.
 pub(super) async fn download(host: &Host, spec: &DeploymentSpec) -> Result<Report, CommandError> {
     let folder = host.folder(spec);
     make_room(host, spec, &folder).await?;
@@ -74,7 +75,8 @@ async fn bring(
         appspec::find(&archive, &named).map_err(|error| error.in_archive(&folder.archive(), &named))?;
         let written = if reused { Ok(()) } else { manifest::write(&archive, &folder.manifest()) };
         match written {
-            // A user other than root may be unable to read the files of the bundle, and has nothing to guard.
+            // A user other than root may be unable to read the files of the bundle, and has nothing
+            // to guard.
             Err(error) if !rustix::process::geteuid().is_root() => {
                 tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
             }

@@ -13,8 +13,8 @@ use crate::spec::DeploymentSpec;
 /// The name of the variable with the script's event.
 const EVENT: &str = "LIFECYCLE_EVENT";
 
-/// Variables that systemd sets for the agent alone: a hook that inherited them would speak for the agent, or take the
-/// agent's folders for its own.
+/// Variables that systemd sets for the agent alone: a hook that inherited them would speak for the
+/// agent, or take the agent's folders for its own.
 const OF_THE_UNIT: [&str; 13] = [
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -48,8 +48,9 @@ const ALLOWED: [&str; 13] = [
     "no_proxy",
 ];
 
-/// Returns the agent's environment without its secrets, plus the variables that describe the deployment. `downloaded`
-/// is the ETag of the downloaded bundle, because the service does not always send one.
+/// Returns the agent's environment without its secrets, plus the variables that describe the
+/// deployment. `downloaded` is the ETag of the downloaded bundle, because the service does not
+/// always send one.
 pub(super) fn for_hooks(
     own: &Environment,
     hardening: &Hardening,

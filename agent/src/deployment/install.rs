@@ -89,7 +89,8 @@ pub(super) async fn install(
     Ok(succeeded(note.as_deref()))
 }
 
-/// Returns the same error with the names of deployment groups, which only the folders of deployments contain.
+/// Returns the same error with the names of deployment groups, which only the folders of
+/// deployments contain.
 fn named(error: InstallError, store: &Store) -> InstallError {
     match error {
         InstallError::Conflicts(mut conflicts) => {
@@ -121,8 +122,8 @@ fn name_group(conflict: &mut Conflict, store: &Store) {
     }
 }
 
-/// The agent's own folders, which cannot be a destination. A log or pid folder that programs share is not among them:
-/// there the agent has single files, which Install does not replace.
+/// The agent's own folders, which cannot be a destination. A log or pid folder that programs share
+/// is not among them: there the agent has single files, which Install does not replace.
 pub(super) fn own_folders(settings: &Settings) -> Vec<PathBuf> {
     const SHARED: [&str; 9] = [
         "/", "/home", "/opt", "/run", "/srv", "/tmp", "/var", "/var/log", "/var/run",

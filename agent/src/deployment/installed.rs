@@ -1,5 +1,5 @@
-//! The description of a deployment in its folder, so that it can be taken back when its specification is no longer
-//! available.
+//! The description of a deployment in its folder, so that it can be taken back when its
+//! specification is no longer available.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,12 +1,13 @@
-//! The commands of this host, on disk: those in progress, the outcomes that the service has not accepted yet, and the
-//! last of the others (spec: Durability). However the agent ends, the next one finds its obligations here.
+//! The commands of this host, on disk: those in progress, the outcomes that the service has not
+//! accepted yet, and the last of the others (spec: Durability). However the agent ends, the next
+//! one finds its obligations here.
 //!
 //! A command has one file in `deployment-commands/`, which moves from folder to folder:
 //!
 //! * `in-progress/` from its delivery on, before any work for it begins;
 //! * `outbox/` when it has ended, before the outcome is reported;
-//! * `told/` when the service has accepted the outcome, or rejected it for good. A redelivered command is answered from
-//!   there, and does not run again.
+//! * `told/` when the service has accepted the outcome, or rejected it for good. A redelivered
+//!   command is answered from there, and does not run again.
 //!
 //! The notes of [`official`] agents are kept besides.
 
@@ -33,8 +34,8 @@ pub use official::ForeignCommand;
 pub use record::{Begun, DeploymentNames, Ended, InProgress, Noted};
 use record::{Record, file_name};
 
-/// The number of outcomes that are remembered after the service accepted them; the oldest are dropped first. Each takes
-/// a block.
+/// The number of outcomes that are remembered after the service accepted them; the oldest are
+/// dropped first. Each takes a block.
 const REMEMBERED: usize = 1000;
 
 /// The records of all commands.
@@ -149,7 +150,8 @@ impl Ledger {
         self.save(entry)
     }
 
-    /// Leaves a command to the next agent in an orderly way, so that this start does not count as a crash.
+    /// Leaves a command to the next agent in an orderly way, so that this start does not count as a
+    /// crash.
     pub fn leave(&self, mut entry: Entry) {
         entry.record.starts = entry.record.starts.saturating_sub(1);
         if let Err(error) = self.save(&entry) {
@@ -172,8 +174,8 @@ impl Ledger {
                     .completed_install(&spec.deployment_group_id, &spec.deployment_id)
             })
             .flatten();
-        // The note comes first: if the record says that a note was written and the note is gone, another agent has
-        // removed it.
+        // The note comes first: if the record says that a note was written and the note is gone,
+        // another agent has removed it.
         official::write(
             &self.ongoing,
             &spec.deployment_id,
@@ -198,8 +200,8 @@ impl Ledger {
         self.remove_in_progress(entry.host_command_identifier(), entry.deployment());
     }
 
-    /// Records the outcome of a command, before it is reported. If that fails, the outcome can still be reported, and
-    /// the command stays recorded as in progress until then.
+    /// Records the outcome of a command, before it is reported. If that fails, the outcome can
+    /// still be reported, and the command stays recorded as in progress until then.
     pub fn end(&self, entry: Entry, completion: PutHostCommandCompleteInput) -> Outgoing {
         let (deployment, noted) = entry
             .record
@@ -211,7 +213,8 @@ impl Ledger {
         self.keep(ended)
     }
 
-    /// The same for a command that was never in progress, because of its `name` or because nothing could be recorded.
+    /// The same for a command that was never in progress, because of its `name` or because nothing
+    /// could be recorded.
     pub fn end_unbegun(&self, name: &str, completion: PutHostCommandCompleteInput) -> Outgoing {
         self.keep(Ended::new(name, None, completion))
     }
@@ -244,7 +247,8 @@ impl Ledger {
         Outgoing { ended, safe }
     }
 
-    /// Records that the service accepted the outcome, or rejected it for good; from now on it is only remembered.
+    /// Records that the service accepted the outcome, or rejected it for good; from now on it is
+    /// only remembered.
     pub fn close(&self, outgoing: Outgoing) {
         let Outgoing { ended, safe } = outgoing;
         let id = ended.host_command_identifier();
@@ -307,8 +311,9 @@ impl Ledger {
         left
     }
 
-    /// Moves the command that another agent has reported from `left` to its `reported`. An official agent that finds
-    /// notes at its start reports the command of the newest note and clears the folder.
+    /// Moves the command that another agent has reported from `left` to its `reported`. An official
+    /// agent that finds notes at its start reports the command of the newest note and clears the
+    /// folder.
     fn set_apart_reported(&self, left: &mut Left) {
         let of_outcomes = left
             .outcomes
@@ -359,7 +364,8 @@ impl Ledger {
         left.reported = left.interrupted.extract_if(.., is_newest).collect();
     }
 
-    /// Whether the command is known only from the note of an official agent. A note that nobody needs is removed.
+    /// Whether the command is known only from the note of an official agent. A note that nobody
+    /// needs is removed.
     fn is_foreign(&self, foreign: &ForeignCommand, interrupted: &[Entry]) -> bool {
         let name = file_name(&foreign.host_command_identifier);
         let is_unbegun = |entry: &Entry| {
@@ -414,8 +420,8 @@ impl Ledger {
 }
 
 impl Entry {
-    /// Makes the entry of a record. Earlier versions also recorded commands whose name is not an event; of these, only
-    /// the identifier is used.
+    /// Makes the entry of a record. Earlier versions also recorded commands whose name is not an
+    /// event; of these, only the identifier is used.
     pub fn read(record: InProgress) -> Result<Self, ForeignCommand> {
         match record.command.command_name.parse() {
             Ok(event) => Ok(Self { record, event }),
@@ -472,7 +478,8 @@ fn save(path: &Path, record: &impl Record) -> Result<(), LedgerError> {
         })
 }
 
-/// Reads the record at `path`; sets an unusable one aside for inspection, so that the agent can continue.
+/// Reads the record at `path`; sets an unusable one aside for inspection, so that the agent can
+/// continue.
 fn usable<R: Record>(path: &Path) -> Option<R> {
     let error = match record::read(path) {
         Ok(record) => return Some(record),

@@ -1,4 +1,5 @@
-//! The plan of a command: its files are read and its scripts are chosen before the service is notified of its start.
+//! The plan of a command: its files are read and its scripts are chosen before the service is
+//! notified of its start.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! The preview of a deployment's effect on this host, without changing it.
 //!
-//! The real deployment code fetches and unpacks the revision, into a temporary store; the host's own store is only
-//! read.
+//! The real deployment code fetches and unpacks the revision, into a temporary store; the host's
+//! own store is only read.
 
 use std::path::{Path, PathBuf};
 
@@ -72,8 +72,8 @@ impl Preview {
     }
 }
 
-/// Previews `spec`, event by event in `order`; `scratch` is an empty folder for the unpacked revision. Nothing outside
-/// `scratch` is changed.
+/// Previews `spec`, event by event in `order`; `scratch` is an empty folder for the unpacked
+/// revision. Nothing outside `scratch` is changed.
 pub async fn preview(
     host: &Host,
     spec: &DeploymentSpec,
@@ -101,8 +101,8 @@ pub async fn preview(
         .map_err(named)
 }
 
-/// Returns the lifecycle events with scripts in the AppSpec file of the revision; `scratch` is an empty folder for a
-/// bundle that must be unpacked first.
+/// Returns the lifecycle events with scripts in the AppSpec file of the revision; `scratch` is an
+/// empty folder for a bundle that must be unpacked first.
 pub async fn defined_events(
     host: &Host,
     spec: &DeploymentSpec,
@@ -277,8 +277,8 @@ fn event_preview(
     }
 }
 
-/// Returns the conflicts that remain. An account that does not exist yet is only a warning if scripts run before
-/// Install, because BeforeInstall may create it.
+/// Returns the conflicts that remain. An account that does not exist yet is only a warning if
+/// scripts run before Install, because BeforeInstall may create it.
 fn judge(conflicts: &[Conflict], scripts_ran: bool, warnings: &mut Vec<String>) -> Vec<String> {
     let may_be_made = |conflict: &&Conflict| {
         matches!(

@@ -5,7 +5,8 @@ use codedeploy_hooks::script::{Outcome, Report};
 
 use codedeploy_api::chain::Chain;
 
-/// The report of a failed script of the earlier deployment: the fault is not in the bundle that is being deployed.
+/// The report of a failed script of the earlier deployment: the fault is not in the bundle that is
+/// being deployed.
 pub(super) fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) -> Report {
     use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
     if report.outcome.succeeded() {

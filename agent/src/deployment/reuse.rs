@@ -1,7 +1,8 @@
-//! RESTART deployments: the unpacked archive of an earlier deployment of the group replaces a download.
+//! RESTART deployments: the unpacked archive of an earlier deployment of the group replaces a
+//! download.
 //!
-//! The archive is copied first and the copy is verified, so the verified copy is the one in use. If anything is wrong,
-//! the revision is downloaded, with a warning.
+//! The archive is copied first and the copy is verified, so the verified copy is the one in use. If
+//! anything is wrong, the revision is downloaded, with a warning.
 
 use crate::deployment_root::{DeploymentFolder, INCOMING, Store, StoreError, create_folders};
 use crate::path_component::PathComponent;
@@ -58,7 +59,8 @@ fn resolve(
     }
 }
 
-/// Copies the earlier deployment's archive to the place for unpacked archives; returns whether that succeeded. Blocks.
+/// Copies the earlier deployment's archive to the place for unpacked archives; returns whether that
+/// succeeded. Blocks.
 pub(super) fn reuse(
     from: &ReuseFrom,
     store: &Store,

@@ -1,5 +1,6 @@
-//! Takes a deployment back on this host: restores the files from before its Install, and starts the previous revision
-//! again (spec: Durability). Automatically after a failure if `rollback_on_failure` is set; otherwise by hand.
+//! Takes a deployment back on this host: restores the files from before its Install, and starts the
+//! previous revision again (spec: Durability). Automatically after a failure if
+//! `rollback_on_failure` is set; otherwise by hand.
 
 pub mod journal;
 
@@ -82,8 +83,9 @@ pub fn is_installed(host: &Host, group: &PathComponent, deployment: &PathCompone
         && install::can_restore(folder.path()).unwrap_or(false)
 }
 
-/// Returns the report for a failed event: the same one, plus a note about the rollback if the settings ask for one. The
-/// journal of a rollback that follows a `command` stays until its outcome is recorded.
+/// Returns the report for a failed event: the same one, plus a note about the rollback if the
+/// settings ask for one. The journal of a rollback that follows a `command` stays until its outcome
+/// is recorded.
 pub async fn after_failure(
     host: &Host,
     about: &DeploymentNames,
@@ -117,8 +119,8 @@ pub async fn after_failure(
     report
 }
 
-/// Takes back the deployment of `cause`, the last one installed in its group. Remove the journal when everybody who has
-/// to know about the rollback does.
+/// Takes back the deployment of `cause`, the last one installed in its group. Remove the journal
+/// when everybody who has to know about the rollback does.
 pub async fn roll_back(
     host: &Host,
     cause: Cause,
@@ -225,11 +227,11 @@ async fn restore(
     Ok(restored.await??.summary)
 }
 
-/// Runs the start events of `previous`, except those that the journal records as begun; their output goes to the log of
-/// the deployment that is taken back.
+/// Runs the start events of `previous`, except those that the journal records as begun; their
+/// output goes to the log of the deployment that is taken back.
 ///
-/// The result of an interrupted event is unknown, so the next event runs all the same: ValidateService finds out whether
-/// the revision works. After a failure, no further event runs.
+/// The result of an interrupted event is unknown, so the next event runs all the same:
+/// ValidateService finds out whether the revision works. After a failure, no further event runs.
 async fn start(
     host: &Host,
     previous: &DeploymentFolder,

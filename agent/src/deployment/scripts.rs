@@ -91,7 +91,8 @@ fn script_log(host: &Host, folder: &DeploymentFolder, deployment: &PathComponent
     ScriptLog::open(places, deployment.as_str())
 }
 
-/// The contents that the plan's scripts had when their revision was unpacked, if this agent did that.
+/// The contents that the plan's scripts had when their revision was unpacked, if this agent did
+/// that.
 async fn deployed(plan: &HookPlan) -> Result<Option<Arc<Deployed>>, CommandError> {
     let manifest = DeploymentFolder::of_archive(&plan.archive).manifest();
     let (archive, scripts) = (plan.archive.clone(), plan.scripts.clone());

@@ -1,5 +1,5 @@
-//! The processes of a lifecycle event whose agent is gone. They are reported and left alone, because scripts start
-//! applications.
+//! The processes of a lifecycle event whose agent is gone. They are reported and left alone,
+//! because scripts start applications.
 
 use std::fmt;
 use std::fs::File;
@@ -38,8 +38,8 @@ impl fmt::Display for Survivor {
     }
 }
 
-/// Returns the processes whose environment belongs to `event` of `deployment`, by process id. Processes that this user
-/// may not inspect are not included.
+/// Returns the processes whose environment belongs to `event` of `deployment`, by process id.
+/// Processes that this user may not inspect are not included.
 pub fn of(deployment: &PathComponent, event: &LifecycleEvent) -> Vec<Survivor> {
     let id = format!("DEPLOYMENT_ID={deployment}").into_bytes();
     let event = format!("LIFECYCLE_EVENT={event}").into_bytes();

@@ -9,8 +9,8 @@ use codedeploy_hooks::fs::remove_tree;
 
 use crate::deployment_root::{StoreError, failed};
 
-/// Makes `path` with this mode, independent of the umask, and its missing parents so that everybody can pass through
-/// them.
+/// Makes `path` with this mode, independent of the umask, and its missing parents so that everybody
+/// can pass through them.
 pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
     let mut missing: Vec<&Path> = path.ancestors().take_while(|path| !path.is_dir()).collect();
     // A relative path ends in the current folder.

@@ -1,4 +1,5 @@
-//! Single files of the store that others may have changed: they are read with care, and set aside if they are unusable.
+//! Single files of the store that others may have changed: they are read with care, and set aside
+//! if they are unusable.
 
 use std::ffi::OsStr;
 use std::fs;

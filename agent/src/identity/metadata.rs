@@ -1,5 +1,5 @@
-//! The EC2 instance metadata service, version 2: first a session token, then requests (AWS: "Use the Instance Metadata
-//! Service").
+//! The EC2 instance metadata service, version 2: first a session token, then requests (AWS: "Use
+//! the Instance Metadata Service").
 
 use std::fmt;
 use std::sync::Arc;

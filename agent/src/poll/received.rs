@@ -1,5 +1,5 @@
-//! One command, from its delivery until the service has accepted its outcome: specification → plan → acknowledge →
-//! perform → complete. Every error on the way becomes the command's outcome.
+//! One command, from its delivery until the service has accepted its outcome: specification → plan
+//! → acknowledge → perform → complete. Every error on the way becomes the command's outcome.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -32,8 +32,8 @@ use crate::systemd;
 use crate::telemetry::milliseconds_since;
 use codedeploy_api::chain::Chain;
 
-/// The time after which a command that has not begun is dropped if the service does not answer: no service waits longer
-/// for a lifecycle event.
+/// The time after which a command that has not begun is dropped if the service does not answer: no
+/// service waits longer for a lifecycle event.
 const WANTED: Duration = Duration::from_secs(3600);
 
 /// The reason why a received command could not be performed.
@@ -76,7 +76,8 @@ enum End {
     Unwanted,
     /// The agent ends; the next one resumes it.
     Left,
-    /// The service was unreachable for too long; if it still wants the command, it delivers it again.
+    /// The service was unreachable for too long; if it still wants the command, it delivers it
+    /// again.
     Dropped,
 }
 
@@ -141,7 +142,8 @@ pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown
     .await;
 }
 
-/// Returns the lifecycle event that the command requests, if it is for this host and a host can perform it.
+/// Returns the lifecycle event that the command requests, if it is for this host and a host can
+/// perform it.
 fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
     let (found, own) = (&command.host_identifier, agent.service.host_identifier());
     let is_own = match agent.host.settings().signer {
@@ -288,7 +290,8 @@ impl Attempt<'_> {
         report
     }
 
-    /// Waits until no other command of the deployment group runs; `None` if the agent must end first.
+    /// Waits until no other command of the deployment group runs; `None` if the agent must end
+    /// first.
     async fn turn(&self, spec: &DeploymentSpec) -> Option<Guard> {
         tokio::select! {
             biased;
@@ -297,8 +300,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the specification of the command from its record or from the service, with its envelope; `None` if the
-    /// service does not answer.
+    /// Returns the specification of the command from its record or from the service, with its
+    /// envelope; `None` if the service does not answer.
     async fn specification(
         &self,
         entry: &Entry,
@@ -345,8 +348,8 @@ impl Attempt<'_> {
         Ok(Some((spec, envelope)))
     }
 
-    /// Returns the specification in `envelope`, if a trusted signer signed it for this command, as far as it has a
-    /// binding; and the keys that signed it.
+    /// Returns the specification in `envelope`, if a trusted signer signed it for this command, as
+    /// far as it has a binding; and the keys that signed it.
     fn verified(
         &self,
         command: &HostCommand,
@@ -416,7 +419,8 @@ fn completed_noop() -> Report {
 async fn uninterrupted<T>(
     work: impl Future<Output = Result<T, ReceivedError>>,
 ) -> Result<T, ReceivedError> {
-    // State that a panic left half changed is not used again: every command begins with the state on disk.
+    // State that a panic left half changed is not used again: every command begins with the state
+    // on disk.
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|panic| {
         Err(ReceivedError::Panic {

@@ -1,5 +1,5 @@
-//! The obligations of earlier runs, handled before the first poll (spec: Durability): outcomes are reported, a
-//! DownloadBundle or Install runs again, and a script never runs a second time.
+//! The obligations of earlier runs, handled before the first poll (spec: Durability): outcomes are
+//! reported, a DownloadBundle or Install runs again, and a script never runs a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,9 @@ use codedeploy_api::chain::Chain;
 /// A command during which the agent crashed this many times is not resumed.
 const MAX_STARTS: u32 = 3;
 
-/// A command that was received longer ago does not run again: only its outcome is reported, and the service decides
-/// whether that is too late. So a wrong clock may cost a repetition, but never an outcome.
+/// A command that was received longer ago does not run again: only its outcome is reported, and the
+/// service decides whether that is too late. So a wrong clock may cost a repetition, but never an
+/// outcome.
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The fate of a command that was in progress.
@@ -72,8 +73,8 @@ fn interrupted() -> Outcome {
     }
 }
 
-/// Resumes the commands of earlier runs. When this returns, all of them are known, and those of a deployment group
-/// precede all later deliveries.
+/// Resumes the commands of earlier runs. When this returns, all of them are known, and those of a
+/// deployment group precede all later deliveries.
 pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdown: &Shutdown) {
     let (store, ledger) = (agent.host.store().clone(), agent.ledger.clone());
     let span = Span::current();
@@ -232,8 +233,8 @@ fn finish_rollback(
     commands.spawn(task.instrument(span));
 }
 
-/// Whether the command is an Install that has put all files in place: its deployment has a completed Install that it
-/// did not have when the command began. The clock does not matter.
+/// Whether the command is an Install that has put all files in place: its deployment has a
+/// completed Install that it did not have when the command began. The clock does not matter.
 fn has_installed(agent: &Agent, entry: &Entry) -> bool {
     let Some(begun) = &entry.record().begun else {
         return false;

@@ -1,12 +1,13 @@
-//! The commands that this process has seen: those in progress, and the outcomes of the last ended ones, so that a
-//! redelivered command never runs again.
+//! The commands that this process has seen: those in progress, and the outcomes of the last ended
+//! ones, so that a redelivered command never runs again.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use codedeploy_api::command::PutHostCommandCompleteInput as Completion;
 
-/// The number of outcomes that are remembered here; older ones are looked up in the ledger. Each takes a few kilobytes.
+/// The number of outcomes that are remembered here; older ones are looked up in the ledger. Each
+/// takes a few kilobytes.
 const REMEMBERED: usize = 64;
 
 #[derive(Debug, Default)]

@@ -1,18 +1,21 @@
-//! Unpacks a bundle: zip, tar and tgz become files under one directory handle, or an error that names the entry.
+//! Unpacks a bundle: zip, tar and tgz become files under one directory handle, or an error that
+//! names the entry.
 //!
-//! The formats' readers ([`tar`], [`zip`]) turn bytes into entries and decide about each; only the [`writer`] touches
-//! the disk, through a handle of the target folder. Rules for every format:
+//! The formats' readers ([`tar`], [`zip`]) turn bytes into entries and decide about each; only the
+//! [`writer`] touches the disk, through a handle of the target folder. Rules for every format:
 //!
-//! - A name that is absolute, contains `..` or NUL, or passes a symbolic link of the bundle is rejected, whatever the
-//!   order of the entries. Devices, FIFOs and sockets are rejected. Records that are no entries (labels) or cannot be
-//!   restored (extended attributes) are reported once for each kind; nothing is skipped silently.
-//! - Symbolic links are made after every file, verbatim, and never followed. Hard links reach only files and links that
-//!   the same bundle made before.
-//! - A later file replaces an earlier one of the same name; a later folder or link restates an earlier one. Any other
-//!   pair of entries with one name is rejected.
-//! - Declared sizes are compared with the free disk space first; the limits count bytes that are really written. Holes
-//!   of sparse files stay holes, and count as if they were written.
-//! - An entry for the root itself (`./`) changes nothing: the target folder keeps the mode that its owner gave it.
+//! - A name that is absolute, contains `..` or NUL, or passes a symbolic link of the bundle is
+//!   rejected, whatever the order of the entries. Devices, FIFOs and sockets are rejected. Records
+//!   that are no entries (labels) or cannot be restored (extended attributes) are reported once for
+//!   each kind; nothing is skipped silently.
+//! - Symbolic links are made after every file, verbatim, and never followed. Hard links reach only
+//!   files and links that the same bundle made before.
+//! - A later file replaces an earlier one of the same name; a later folder or link restates an
+//!   earlier one. Any other pair of entries with one name is rejected.
+//! - Declared sizes are compared with the free disk space first; the limits count bytes that are
+//!   really written. Holes of sparse files stay holes, and count as if they were written.
+//! - An entry for the root itself (`./`) changes nothing: the target folder keeps the mode that its
+//!   owner gave it.
 //!
 //! A failure leaves a partly filled target folder, which the caller removes.
 
@@ -84,17 +87,19 @@ impl FromStr for BundleType {
     }
 }
 
-/// The limits that the operator sets for a bundle; the default allows as much as the official agent does.
+/// The limits that the operator sets for a bundle; the default allows as much as the official agent
+/// does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest number of bytes of file content that may be written (`archive_max_extraction_size`); free disk space
-    /// is a limit in any case.
+    /// The largest number of bytes of file content that may be written
+    /// (`archive_max_extraction_size`); free disk space is a limit in any case.
     pub max_extracted_bytes: Option<u64>,
     /// Refuse every symbolic link.
     pub reject_symlinks: bool,
     /// Leave files to the agent's own user, whatever owners a tar names.
     pub ignore_ownership: bool,
-    /// Reject set-user-id, set-group-id, and write permission for everybody (except for a folder with the sticky bit).
+    /// Reject set-user-id, set-group-id, and write permission for everybody (except for a folder
+    /// with the sticky bit).
     pub reject_unsafe_permissions: bool,
 }
 
@@ -109,14 +114,16 @@ pub struct Unpacked {
 
 /// Unpacks `bundle` into the existing, empty folder `into`.
 ///
-/// The bundle is read from its start through the handle, whose own position does not move. As root, files of a tar get
-/// the owners in the archive: by user and group name if this host knows them, else by number, as with GNU tar. Set-id
-/// bits are kept only together with the owner that they were meant for. A zip has no owners, and its set-id and sticky
-/// bits are dropped, as `unzip` does.
+/// The bundle is read from its start through the handle, whose own position does not move. As root,
+/// files of a tar get the owners in the archive: by user and group name if this host knows them,
+/// else by number, as with GNU tar. Set-id bits are kept only together with the owner that they
+/// were meant for. A zip has no owners, and its set-id and sticky bits are dropped, as `unzip`
+/// does.
 ///
 /// # Errors
 ///
-/// Fails if an entry is rejected, a limit is exceeded, the bundle is damaged or truncated, or the disk fails.
+/// Fails if an entry is rejected, a limit is exceeded, the bundle is damaged or truncated, or the
+/// disk fails.
 pub fn unpack(
     bundle: &File,
     kind: BundleType,

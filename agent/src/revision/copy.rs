@@ -1,5 +1,5 @@
-//! Copies a tree of files, folders and links through folder handles: no link is followed, even if somebody moves
-//! objects in the meantime.
+//! Copies a tree of files, folders and links through folder handles: no link is followed, even if
+//! somebody moves objects in the meantime.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -32,8 +32,8 @@ const NEW: OFlags = OFlags::WRONLY
 pub(crate) enum Keep {
     /// Owners, modes, times, and hard links.
     Everything,
-    /// As `cp -r` does: the permission bits that the umask allows. Files belong to the agent's user. Everybody who
-    /// could enter a folder before still can: scripts run as other users.
+    /// As `cp -r` does: the permission bits that the umask allows. Files belong to the agent's
+    /// user. Everybody who could enter a folder before still can: scripts run as other users.
     Permissions,
 }
 
@@ -47,7 +47,8 @@ pub enum CopyError {
     Kind { path: PathBuf, found: &'static str },
 }
 
-/// Copies the contents of the folder `from` into the existing, empty folder `to`, except for the folder `except`.
+/// Copies the contents of the folder `from` into the existing, empty folder `to`, except for the
+/// folder `except`.
 pub(crate) fn copy_tree(
     from: &Path,
     to: &Path,
@@ -260,7 +261,8 @@ impl Copier<'_> {
     }
 }
 
-/// Sets the set-id and sticky bits of the original on a copy; set-id bits only with the owner that they were meant for.
+/// Sets the set-id and sticky bits of the original on a copy; set-id bits only with the owner that
+/// they were meant for.
 fn special_bits(made: impl AsFd, stat: &Stat) -> io::Result<()> {
     if stat.st_mode & 0o7000 == 0 {
         return Ok(());

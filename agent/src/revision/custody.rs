@@ -1,4 +1,5 @@
-//! Gives one path of an archive to root, so that everybody can still read and execute what the bundle allows.
+//! Gives one path of an archive to root, so that everybody can still read and execute what the
+//! bundle allows.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,8 +14,8 @@ const ACCESS_ACL: &str = "system.posix_acl_access";
 /// The id of entries that belong to no user or group.
 const NOBODY: u32 = u32::MAX;
 
-/// Gives the file or folder at `path` below `archive` to root. An ACL keeps the permissions that only the bundle's
-/// owner had.
+/// Gives the file or folder at `path` below `archive` to root. An ACL keeps the permissions that
+/// only the bundle's owner had.
 pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<()> {
     let held = given.held();
     if held == given {
@@ -23,7 +24,8 @@ pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<
     let file = rustix::fs::openat(archive, path, PATH, Mode::empty())?;
     let (uid, gid) = (Uid::from_raw(held.uid), Gid::from_raw(held.gid));
     let stat = rustix::fs::fstat(&file)?;
-    // It is a copy of an archive that root holds already, in which a script may have been made executable.
+    // It is a copy of an archive that root holds already, in which a script may have been made
+    // executable.
     let is_held = (stat.st_uid, stat.st_gid) == (held.uid, held.gid);
     let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
     let executable = if is_held && is_file {

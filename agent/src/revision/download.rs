@@ -1,5 +1,5 @@
-//! The bundle file during its download: it has a temporary name, is filled at offsets, and gets its own name when it is
-//! complete.
+//! The bundle file during its download: it has a temporary name, is filled at offsets, and gets its
+//! own name when it is complete.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::deployment_root::DeploymentFolder;
 
-/// The number of bytes written at once. A download needs this memory, and the connection's buffer, per stream.
+/// The number of bytes written at once. A download needs this memory, and the connection's buffer,
+/// per stream.
 const BUFFER: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,8 @@ pub enum DownloadError {
     },
 }
 
-/// A bundle that is not complete yet. If dropped before [`Incoming::finish`], it leaves nothing behind.
+/// A bundle that is not complete yet. If dropped before [`Incoming::finish`], it leaves nothing
+/// behind.
 #[derive(Debug)]
 pub(super) struct Incoming {
     file: Arc<File>,

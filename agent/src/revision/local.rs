@@ -33,7 +33,8 @@ pub enum LocalError {
     Copy(#[from] CopyError),
 }
 
-/// Links the bundle into the deployment's folder, or copies the folder to the place for unpacked archives.
+/// Links the bundle into the deployment's folder, or copies the folder to the place for unpacked
+/// archives.
 pub(super) fn fetch(
     revision: &LocalRevision,
     folder: &DeploymentFolder,

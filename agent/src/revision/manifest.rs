@@ -1,9 +1,9 @@
-//! A manifest of an archive's contents when it was unpacked, so that a later deployment can tell whether it is
-//! unchanged.
+//! A manifest of an archive's contents when it was unpacked, so that a later deployment can tell
+//! whether it is unchanged.
 //!
-//! The file begins with [`HEADER`]. One record per path follows, each terminated by NUL: `file MODE UID:GID SIZE SHA256
-//! PATH`, `folder MODE UID:GID - - PATH` or `link - UID:GID SIZE SHA256 PATH`, where a link's digest is that of its
-//! target.
+//! The file begins with [`HEADER`]. One record per path follows, each terminated by NUL:
+//! `file MODE UID:GID SIZE SHA256 PATH`, `folder MODE UID:GID - - PATH` or
+//! `link - UID:GID SIZE SHA256 PATH`, where a link's digest is that of its target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -104,8 +104,8 @@ impl Recorded {
         })
     }
 
-    /// Whether the path is as recorded, with the bundle's access or with that of root's custody. Added execute
-    /// permission does not count: scripts are made executable before they run.
+    /// Whether the path is as recorded, with the bundle's access or with that of root's custody.
+    /// Added execute permission does not count: scripts are made executable before they run.
     fn agrees(&self, found: &Self) -> bool {
         let same_access = |expected: Access, found: Access| {
             let executable = Access {
@@ -204,8 +204,8 @@ pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     }
 }
 
-/// Gives `archive`, which nobody else can reach yet, to root: no owner in the bundle can change its contents. Does
-/// nothing for other users than root. Blocks.
+/// Gives `archive`, which nobody else can reach yet, to root: no owner in the bundle can change its
+/// contents. Does nothing for other users than root. Blocks.
 pub fn hold(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -231,8 +231,8 @@ pub fn given(manifest: &Path, tell: Tell<'_>) -> Result<(), ManifestError> {
     })
 }
 
-/// Returns the digests that the files at `paths` below the archive had when it was unpacked. `None` if there is no
-/// manifest, because another agent unpacked the archive.
+/// Returns the digests that the files at `paths` below the archive had when it was unpacked. `None`
+/// if there is no manifest, because another agent unpacked the archive.
 pub fn deployed(
     manifest: &Path,
     paths: &BTreeSet<PathBuf>,

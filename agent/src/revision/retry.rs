@@ -1,9 +1,10 @@
-//! Decides when to retry a failed download: pauses double, and retries end when no more data arrive, or when the server
-//! has been unreachable for too long.
+//! Decides when to retry a failed download: pauses double, and retries end when no more data
+//! arrive, or when the server has been unreachable for too long.
 
 use std::time::{Duration, Instant};
 
-/// The number of consecutive failures, without [`PROGRESS`] between them, after which a download is given up.
+/// The number of consecutive failures, without [`PROGRESS`] between them, after which a download is
+/// given up.
 const MOST: u32 = 6;
 /// The number of bytes after which a failure no longer counts as consecutive.
 const PROGRESS: u64 = 64 * 1024;
@@ -14,7 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Failures {
     count: u32,
     position: u64,
-    /// The time to wait for a server that does not respond at all, in addition to the other attempts.
+    /// The time to wait for a server that does not respond at all, in addition to the other
+    /// attempts.
     outage: Duration,
     away_since: Option<Instant>,
 }
@@ -29,8 +31,8 @@ impl Failures {
         }
     }
 
-    /// Records a failure at `position`, in bytes; returns the pause before the next attempt, `None` to give up. `away`:
-    /// the server did not respond.
+    /// Records a failure at `position`, in bytes; returns the pause before the next attempt, `None`
+    /// to give up. `away`: the server did not respond.
     pub(super) fn pause_after(&mut self, position: u64, away: bool) -> Option<Duration> {
         if position >= self.position.saturating_add(PROGRESS) {
             self.count = 0;

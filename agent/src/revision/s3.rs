@@ -1,8 +1,8 @@
 //! Revisions in S3: one object, in the version and with the ETag of the deployment.
 //!
-//! The first request asks for the whole object. A small object is read to its end. For a large one, this stream reads
-//! the first quarter, and three more streams read the others ([`transfer`]). A stream that breaks off is resumed where
-//! it ended.
+//! The first request asks for the whole object. A small object is read to its end. For a large one,
+//! this stream reads the first quarter, and three more streams read the others ([`transfer`]). A
+//! stream that breaks off is resumed where it ended.
 
 mod error;
 mod transfer;
@@ -229,7 +229,8 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The reason why a successful response does not come from an object store: proxies and portals send pages.
+/// The reason why a successful response does not come from an object store: proxies and portals
+/// send pages.
 fn foreign(answer: &GetObjectOutput) -> Option<&'static str> {
     let is_page = || {
         answer

@@ -96,7 +96,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Whether it is a page for people, as proxies and portals send in place of a server's response.
+    /// Whether it is a page for people, as proxies and portals send in place of a server's
+    /// response.
     pub(super) fn is_page(&self) -> bool {
         self.content_type
             .as_deref()

@@ -1,5 +1,5 @@
-//! Checks that a specification belongs to the command at hand: to its deployment and, as far as the signer states it,
-//! to this host and this time.
+//! Checks that a specification belongs to the command at hand: to its deployment and, as far as the
+//! signer states it, to this host and this time.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::DeploymentSpec;
 
-/// The tolerance between the signing time and this host's clock: it covers both clocks and the duration of a call.
-/// Requests are rejected long before clocks differ that much.
+/// The tolerance between the signing time and this host's clock: it covers both clocks and the
+/// duration of a call. Requests are rejected long before clocks differ that much.
 const AROUND: Duration = Duration::from_secs(3600);
 
 /// The host, command and time for which a specification was signed.

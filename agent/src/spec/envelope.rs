@@ -1,4 +1,5 @@
-//! Turns an envelope into a specification whose signature is verified (spec: Deployment specification).
+//! Turns an envelope into a specification whose signature is verified (spec: Deployment
+//! specification).
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Parses the specification's JSON into a [`DeploymentSpec`]: null counts as absent, unknown members are ignored, all
-//! others are checked by name.
+//! Parses the specification's JSON into a [`DeploymentSpec`]: null counts as absent, unknown
+//! members are ignored, all others are checked by name.
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
@@ -100,7 +100,8 @@ fn signed_at(top: &Members) -> Result<Option<OffsetDateTime>, SpecError> {
         .ok_or_else(|| top.wrong("SignedAt", "expected a number of seconds since 1970"))
 }
 
-/// Reads an id or ARN like `DeploymentId`. A malformed one is kept, because it must not fail the deployment.
+/// Reads an id or ARN like `DeploymentId`. A malformed one is kept, because it must not fail the
+/// deployment.
 fn reuse_archive_from(top: &Members) -> Option<ReuseFrom> {
     let value = top.value(REUSE_ARCHIVE_FROM)?;
     let id = value

@@ -1,7 +1,8 @@
-//! PKCS#7 SignedData through AWS-LC, the library that TLS uses: all foreign calls of this crate are here.
+//! PKCS#7 SignedData through AWS-LC, the library that TLS uses: all foreign calls of this crate are
+//! here.
 //!
-//! An [`Owned`] immediately takes every object that a call allocates; borrowed pointers stay inside the function that
-//! asked for them, while their owner lives.
+//! An [`Owned`] immediately takes every object that a call allocates; borrowed pointers stay inside
+//! the function that asked for them, while their owner lives.
 #![allow(unsafe_code, reason = "AWS-LC's PKCS#7 functions have no safe wrapper")]
 
 use std::ffi::{CStr, c_int, c_long};
@@ -78,7 +79,8 @@ unsafe extern "C" fn free_bio(bio: *mut lc::BIO) {
 }
 
 unsafe extern "C" fn free_stack(stack: *mut lc::stack_st_X509) {
-    // SAFETY: called by `Owned` alone; the stack's elements belong to the PKCS#7 object and are not freed with it.
+    // SAFETY: called by `Owned` alone; the stack's elements belong to the PKCS#7 object and are not
+    // freed with it.
     unsafe { lc::OPENSSL_sk_free(stack.cast()) };
 }
 
@@ -97,7 +99,8 @@ impl Authorities {
     /// Reads the certificates in a PEM text, which must contain at least one.
     pub(super) fn read(pem: &[u8]) -> Result<Self, Pkcs7Error> {
         let authorities = Self::none()?;
-        // SAFETY: the BIO reads from `pem`, which outlives it; the store takes its own reference to each certificate.
+        // SAFETY: the BIO reads from `pem`, which outlives it; the store takes its own reference to
+        // each certificate.
         unsafe {
             let length =
                 lc::ossl_ssize_t::try_from(pem.len()).map_err(|_| Pkcs7Error::NoAuthority)?;
@@ -123,11 +126,12 @@ impl Authorities {
     }
 }
 
-/// Opens SignedData in DER or BER form. Every signature must verify with an enclosed certificate; with `authorities`,
-/// every signer must chain to one of them.
+/// Opens SignedData in DER or BER form. Every signature must verify with an enclosed certificate;
+/// with `authorities`, every signer must chain to one of them.
 pub(super) fn open(data: &[u8], authorities: Option<&Authorities>) -> Result<Opened, Pkcs7Error> {
-    // SAFETY: every pointer passed below comes from a live `Owned` or a live slice with its true length, null is
-    // passed only where the functions' documentation allows it, and borrowed results do not outlive their owner.
+    // SAFETY: every pointer passed below comes from a live `Owned` or a live slice with its true
+    // length, null is passed only where the functions' documentation allows it, and borrowed
+    // results do not outlive their owner.
     unsafe {
         lc::ERR_clear_error();
         let mut cursor = data.as_ptr();
@@ -186,7 +190,8 @@ unsafe fn described_signers(
     pkcs7: &Owned<lc::PKCS7>,
     signers: &Owned<lc::stack_st_X509>,
 ) -> Result<Vec<Signer>, Pkcs7Error> {
-    // SAFETY: both stacks live as long as `pkcs7`; indices stay below the length that was asked for.
+    // SAFETY: both stacks live as long as `pkcs7`; indices stay below the length that was asked
+    // for.
     unsafe {
         let infos = lc::PKCS7_get_signer_info(pkcs7.as_ptr());
         let count = lc::OPENSSL_sk_num(signers.as_ptr().cast());
@@ -218,7 +223,8 @@ unsafe fn strong_enough(
     certificate: *mut lc::X509,
     info: *mut lc::PKCS7_SIGNER_INFO,
 ) -> Result<(), String> {
-    // SAFETY: the algorithm and its object are lent by `info`, the key by `certificate`; both live in the caller.
+    // SAFETY: the algorithm and its object are lent by `info`, the key by `certificate`; both live
+    // in the caller.
     unsafe {
         let mut digest = ptr::null_mut();
         lc::PKCS7_SIGNER_INFO_get0_algs(info, ptr::null_mut(), &mut digest, ptr::null_mut());
@@ -252,7 +258,8 @@ unsafe fn strong_enough(
 /// `certificate` must be live.
 unsafe fn subject(certificate: *mut lc::X509) -> String {
     let mut text = [0; 512];
-    // SAFETY: the name is lent by the certificate; the buffer's true size is passed, and the text is terminated.
+    // SAFETY: the name is lent by the certificate; the buffer's true size is passed, and the text
+    // is terminated.
     unsafe {
         let name = lc::X509_get_subject_name(certificate);
         if name.is_null()
@@ -271,7 +278,8 @@ unsafe fn subject(certificate: *mut lc::X509) -> String {
 /// # Safety
 /// `certificate` must be live.
 unsafe fn key_digest(certificate: *mut lc::X509) -> Result<[u8; 32], Pkcs7Error> {
-    // SAFETY: `i2d_X509_PUBKEY` allocates when it is given a null target; what it allocated is freed below.
+    // SAFETY: `i2d_X509_PUBKEY` allocates when it is given a null target; what it allocated is
+    // freed below.
     unsafe {
         let mut der = ptr::null_mut();
         let length = lc::i2d_X509_PUBKEY(lc::X509_get_X509_PUBKEY(certificate), &mut der);

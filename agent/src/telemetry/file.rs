@@ -1,5 +1,5 @@
-//! The file of the agent's log: rotated at midnight and by size, reopened when somebody else moves it, and buffered
-//! while it cannot be written.
+//! The file of the agent's log: rotated at midnight and by size, reopened when somebody else moves
+//! it, and buffered while it cannot be written.
 
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -142,8 +142,9 @@ impl LogFile {
         self.name.current()
     }
 
-    /// Appends `line`, which ends with a newline, as one of `today`. After an error it is buffered, and written before
-    /// the next line. Returns a sentence that the log's reader should know, if there is one.
+    /// Appends `line`, which ends with a newline, as one of `today`. After an error it is buffered,
+    /// and written before the next line. Returns a sentence that the log's reader should know, if
+    /// there is one.
     pub(super) fn append(&mut self, line: &str, today: Day) -> io::Result<Option<String>> {
         self.hold(line);
         self.follow()?;

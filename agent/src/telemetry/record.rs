@@ -103,8 +103,8 @@ impl Record {
         line
     }
 
-    /// Formats a line in the layout of AWS's agent 1.8.1, without its newline: the host's time, the level, and the
-    /// message.
+    /// Formats a line in the layout of AWS's agent 1.8.1, without its newline: the host's time, the
+    /// level, and the message.
     pub fn text(&self, program: &str, pid: u32) -> String {
         let time = LocalTime::of(self.time).seconds().replace(' ', "T");
         format!(

@@ -1,4 +1,5 @@
-//! Turns every event into a [`Record`]: its own fields and those of its spans, where the innermost overrides.
+//! Turns every event into a [`Record`]: its own fields and those of its spans, where the innermost
+//! overrides.
 
 use std::time::SystemTime;
 

@@ -49,7 +49,8 @@ impl Style {
         }
     }
 
-    /// Formats `record` as one line, or as several if its message has them; without the last newline.
+    /// Formats `record` as one line, or as several if its message has them; without the last
+    /// newline.
     pub fn words(self, record: &Record) -> String {
         let mut line = String::new();
         if self.time {

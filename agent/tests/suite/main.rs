@@ -1,4 +1,5 @@
-//! The agent on one host: its commands, the revisions that it fetches, the archives that it unpacks.
+//! The agent on one host: its commands, the revisions that it fetches, the archives that it
+//! unpacks.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,

@@ -51,8 +51,8 @@ enumerations! {
         UnknownError = "UnknownError",
     }
 
-    /// The reason why a deployment failed or was stopped: those codes that a Server deployment outside EC2 can end
-    /// with.
+    /// The reason why a deployment failed or was stopped: those codes that a Server deployment
+    /// outside EC2 can end with.
     ErrorCode {
         AgentIssue = "AGENT_ISSUE",
         AlarmActive = "ALARM_ACTIVE",

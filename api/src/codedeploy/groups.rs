@@ -179,12 +179,13 @@ macro_rules! with_settings {
 }
 
 with_settings! { shapes! {
-    /// The settings of CreateDeploymentGroup and UpdateDeploymentGroup, in the form in which a service stores them.
+    /// The settings of CreateDeploymentGroup and UpdateDeploymentGroup, in the form in which a
+    /// service stores them.
     DeploymentGroupSettings
 } }
 
-/// An input that includes the settings. It is read as one flat list of members: serde cannot report the member that
-/// failed inside a flattened structure.
+/// An input that includes the settings. It is read as one flat list of members: serde cannot report
+/// the member that failed inside a flattened structure.
 macro_rules! inputs {
     ($(#[$doc:meta])* $name:ident { $($own:ident: $own_type:ty,)* } { $($member:ident: $type:ty,)* }) => {
         $(#[$doc])*

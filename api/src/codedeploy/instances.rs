@@ -10,7 +10,8 @@ enumerations! {
 }
 
 shapes! {
-    /// A filter on one tag, of an on-premises instance or (EC2TagFilter in AWS's API) an EC2 instance.
+    /// A filter on one tag, of an on-premises instance or (EC2TagFilter in AWS's API) an EC2
+    /// instance.
     TagFilter {
         #[serde(rename = "Key")]
         key: String,

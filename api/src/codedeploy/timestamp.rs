@@ -55,8 +55,8 @@ impl std::ops::Add<Duration> for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut seconds = self.0 as f64 / 1000.0;
-        // Clients truncate a binary number to milliseconds: a number just below a millisecond would become the previous
-        // one.
+        // Clients truncate a binary number to milliseconds: a number just below a millisecond would
+        // become the previous one.
         let is_below = seconds.mul_add(1000.0, -(self.0 as f64)) < 0.0;
         if is_below && !serializer.is_human_readable() {
             seconds = seconds.next_up();

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::event_state::IllegalEvent;
 
-/// A stage of a deployment's strategy. Targets perform the events of the current stage, and of no later one.
+/// A stage of a deployment's strategy. Targets perform the events of the current stage, and of no
+/// later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Stage {
     /// Targets get the revision, as many at a time as the minimum of healthy hosts allows.
@@ -49,8 +50,8 @@ pub enum DeploymentState {
     },
 }
 
-/// The reason why a deployment ends early. The first reason counts, however long the end takes; of a user's wishes
-/// about the rollback, the last one counts.
+/// The reason why a deployment ends early. The first reason counts, however long the end takes; of
+/// a user's wishes about the rollback, the last one counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stop {
     /// A user requested it, and may have decided about a rollback.
@@ -273,7 +274,8 @@ impl DeploymentState {
         }
     }
 
-    /// The time at which the original instances are deregistered, after the deployment has succeeded.
+    /// The time at which the original instances are deregistered, after the deployment has
+    /// succeeded.
     pub fn retire_at(&self) -> Option<Timestamp> {
         match self {
             DeploymentState::Ended { retire_at, .. } => *retire_at,

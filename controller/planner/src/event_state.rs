@@ -1,8 +1,8 @@
 //! The states of a lifecycle event on one target, with their one transition function.
 //!
-//! Here, a lifecycle event and the command that performs it are one: the command's life (waiting for its host, leased,
-//! acknowledged) takes the event from pending to its end. A target has no state of its own;
-//! [`standing`](crate::target_state::standing) derives it from its events.
+//! Here, a lifecycle event and the command that performs it are one: the command's life (waiting
+//! for its host, leased, acknowledged) takes the event from pending to its end. A target has no
+//! state of its own; [`standing`](crate::target_state::standing) derives it from its events.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub enum EventState {
     /// Its turn has not come.
     Pending,
-    /// The command waits for its host's poll. The timers of this state and the next two run from `since`, `queued` and
-    /// `since`.
+    /// The command waits for its host's poll. The timers of this state and the next two run from
+    /// `since`, `queued` and `since`.
     Queued { since: Timestamp },
     /// Leased to the host, which has not acknowledged it; leased again after `until`.
     Leased {
@@ -108,8 +108,8 @@ impl EventState {
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Lease"),
             },
             In::Acknowledge => match *self {
-                // The host knows the command, so it received it: a service that was restored from a backup may have
-                // forgotten.
+                // The host knows the command, so it received it: a service that was restored from a
+                // backup may have forgotten.
                 St::Queued { .. } => Ok(St::Acknowledged {
                     started: now,
                     since: now,

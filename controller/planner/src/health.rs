@@ -1,5 +1,5 @@
-//! Minimum healthy hosts: the number of targets that may be unavailable at a time, and the point at which a deployment
-//! has lost too many.
+//! Minimum healthy hosts: the number of targets that may be unavailable at a time, and the point at
+//! which a deployment has lost too many.
 
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +60,9 @@ impl MinimumHealthy {
         })
     }
 
-    /// The number of `targets` targets that may have failed when their fleet is to serve. None may, if the fleet is
-    /// smaller than the minimum: when traffic returns to a fleet, its size was not chosen for the minimum.
+    /// The number of `targets` targets that may have failed when their fleet is to serve. None may,
+    /// if the fleet is smaller than the minimum: when traffic returns to a fleet, its size was not
+    /// chosen for the minimum.
     pub fn tolerated(self, targets: usize) -> usize {
         self.budget(targets).map_or(0, |budget| budget.unavailable)
     }
@@ -176,7 +177,8 @@ mod tests {
         let all = FleetPercent(0).budget(3).unwrap();
         assert_eq!(all.judge(tally(0, 0, 1, 2)), Verdict::Succeeded);
         assert_eq!(all.judge(tally(0, 0, 0, 3)), Verdict::Failed);
-        // Two at a time of ten: the first failure halves the parallelism, the second ends the deployment.
+        // Two at a time of ten: the first failure halves the parallelism, the second ends the
+        // deployment.
         let two = HostCount(8).budget(10).unwrap();
         assert_eq!(two.judge(tally(8, 0, 1, 1)), Verdict::Continue { start: 1 });
         assert_eq!(two.judge(tally(8, 0, 0, 2)), Verdict::Failed);

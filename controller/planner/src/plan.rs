@@ -1,7 +1,7 @@
 //! The scheduling decision: the next move of a deployment as a whole. Pure; it changes nothing.
 //!
-//! [`target_state`](crate::target_state) decides about one target; this module decides how many targets may begin,
-//! which stage follows, and when and how the deployment ends.
+//! [`target_state`](crate::target_state) decides about one target; this module decides how many
+//! targets may begin, which stage follows, and when and how the deployment ends.
 
 use std::time::Duration;
 
@@ -97,7 +97,8 @@ pub fn closing(
     }
 }
 
-/// The time of the next decision about a deployment if nothing else happens, apart from its targets' timers.
+/// The time of the next decision about a deployment if nothing else happens, apart from its
+/// targets' timers.
 pub fn deadline(rules: &Rules, progress: &DeploymentState, timers: &Timers) -> Option<Timestamp> {
     match progress {
         DeploymentState::InProgress {

@@ -12,7 +12,8 @@ pub struct AutoRollback {
 }
 
 impl AutoRollback {
-    /// Whether a rollback is asked for after a stop. The wish of whoever stopped the deployment counts more.
+    /// Whether a rollback is asked for after a stop. The wish of whoever stopped the deployment
+    /// counts more.
     pub fn asks_after(self, stop: &Stop) -> bool {
         match stop {
             Stop::Failure(_) => self.on_failure,

@@ -36,7 +36,8 @@ impl Rules {
     pub(crate) fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
         match event {
-            // An instance that is left behind may be broken or gone, and must not keep its traffic because of that.
+            // An instance that is left behind may be broken or gone, and must not keep its traffic
+            // because of that.
             BeforeBlockTraffic | AfterBlockTraffic
                 if self.strategy == Strategy::BlueGreenRollback =>
             {

@@ -14,13 +14,14 @@ pub enum Strategy {
     InPlace,
     /// The same, with each instance out of the load balancer's rotation meanwhile.
     InPlaceBehindLoadBalancer,
-    /// Replacement (green) instances get the revision, then the traffic of the original (blue) ones.
+    /// Replacement (green) instances get the revision, then the traffic of the original (blue)
+    /// ones.
     BlueGreen {
-        /// The minutes for which the replacement instances wait for somebody to let the deployment continue; `None`
-        /// means no wait.
+        /// The minutes for which the replacement instances wait for somebody to let the deployment
+        /// continue; `None` means no wait.
         wait_minutes: Option<u32>,
-        /// The minutes without traffic after which the original instances are deregistered; `None` means that they are
-        /// kept.
+        /// The minutes without traffic after which the original instances are deregistered; `None`
+        /// means that they are kept.
         retire_minutes: Option<u32>,
     },
     /// The traffic returns to the original instances.

@@ -150,8 +150,8 @@ impl TargetState {
             .map(|(deadline, _)| deadline)
     }
 
-    /// Restarts the pick-up period of the offered command at `now`. Its host could not reach the service while the
-    /// service was down.
+    /// Restarts the pick-up period of the offered command at `now`. Its host could not reach the
+    /// service while the service was down.
     pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
         let TargetProgress::Running(event) = standing(self, rules) else {
             return;
@@ -218,11 +218,12 @@ impl TargetState {
         Ok(Some(event))
     }
 
-    /// Applies everything that follows from the target's events, the rules and the time: an expired command fails, a
-    /// failure skips the rest, a success brings the next event of the same stage. Returns the event whose command was
-    /// issued.
+    /// Applies everything that follows from the target's events, the rules and the time: an expired
+    /// command fails, a failure skips the rest, a success brings the next event of the same stage.
+    /// Returns the event whose command was issued.
     ///
-    /// If the deployment is `closing`, nothing begins, and commands that their host has not acknowledged are withdrawn.
+    /// If the deployment is `closing`, nothing begins, and commands that their host has not
+    /// acknowledged are withdrawn.
     pub fn settle(
         &mut self,
         rules: &Rules,

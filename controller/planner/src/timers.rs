@@ -17,8 +17,8 @@ pub struct Timers {
     pub run: Duration,
     /// A deployment that has not ended fails after this time.
     pub deployment: Duration,
-    /// The same for a deployment that moves traffic between two fleets, including its wait for somebody to let it
-    /// continue.
+    /// The same for a deployment that moves traffic between two fleets, including its wait for
+    /// somebody to let it continue.
     pub blue_green: Duration,
     /// A load balancer's lifecycle event fails after this time.
     pub traffic: Duration,

@@ -102,8 +102,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// The partition of a data directory's resources; for a directory of an earlier version, the one that its service last
-/// used.
+/// The partition of a data directory's resources; for a directory of an earlier version, the one
+/// that its service last used.
 fn partition(tx: &Tx<'_>, data_dir: &Path) -> Result<Partition, AdminError> {
     if let Some(own) = partition::of(tx)? {
         return Ok(own);

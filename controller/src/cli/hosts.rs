@@ -32,7 +32,8 @@ pub(super) const CONF_DIR: &str = "/etc/codedeploy-agent/conf";
 const AGENT: &str = "codedeployagent.yml";
 const ON_PREMISES: &str = "codedeploy.onpremises.yml";
 const AUTHORITY: &str = "codedeploy-controller.pem";
-/// As in AWS's package: its Ruby agent has no defaults for the folders, and does not start without them.
+/// As in AWS's package: its Ruby agent has no defaults for the folders, and does not start without
+/// them.
 const PACKAGED: &str = r#":program_name: codedeploy-agent
 :log_dir: "/var/log/aws/codedeploy-agent"
 :pid_dir: "/opt/codedeploy-agent/state/.pid"
@@ -94,7 +95,8 @@ struct Rendezvous {
     conf_dir: PathBuf,
 }
 
-/// Registers and tags an on-premises instance, makes its key, and writes its files, as a whole or not at all.
+/// Registers and tags an on-premises instance, makes its key, and writes its files, as a whole or
+/// not at all.
 pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
     let NewHost {
         name,
@@ -131,7 +133,8 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
                 &format!("{} with {}", &*name, key.access_key_id),
             )?;
             let files = rendezvous.files(&work.partition.region, &key);
-            // Before the commit: without its files, the host would be registered with a key that nobody knows.
+            // Before the commit: without its files, the host would be registered with a key that
+            // nobody knows.
             match open.as_slice() {
                 [] if json => output::hand_over(as_json(&key, &files))?,
                 [] => output::hand_over(as_text(&rendezvous.conf_dir, &files))?,

@@ -18,8 +18,8 @@ pub(super) enum OutputError {
     Lost(#[source] io::Error),
 }
 
-/// Prints the requested output. A reader that has left has read enough; a file that cannot take it all would be
-/// mistaken for the whole.
+/// Prints the requested output. A reader that has left has read enough; a file that cannot take it
+/// all would be mistaken for the whole.
 pub(super) fn show(text: impl Display) -> Result<(), OutputError> {
     match print(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -27,8 +27,8 @@ pub(super) fn show(text: impl Display) -> Result<(), OutputError> {
     }
 }
 
-/// Prints output that cannot be shown again, such as a secret. Call this before storing it: a secret that nobody has
-/// seen must not exist.
+/// Prints output that cannot be shown again, such as a secret. Call this before storing it: a
+/// secret that nobody has seen must not exist.
 pub(super) fn hand_over(text: impl Display) -> Result<(), OutputError> {
     if is_nowhere().map_err(OutputError::Lost)? {
         return Err(OutputError::Nobody);

@@ -1,5 +1,5 @@
-//! `config`: shows the effective settings, or everything that is wrong with them. It runs as the service's user, who
-//! must be able to read every file.
+//! `config`: shows the effective settings, or everything that is wrong with them. It runs as the
+//! service's user, who must be able to read every file.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;

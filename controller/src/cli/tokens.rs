@@ -1,4 +1,5 @@
-//! The commands about GitHub tokens. A token comes from the standard input, because every process can see arguments.
+//! The commands about GitHub tokens. A token comes from the standard input, because every process
+//! can see arguments.
 
 use std::io::{IsTerminal as _, stdin};
 use std::path::Path;

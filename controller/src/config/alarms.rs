@@ -27,8 +27,8 @@ pub(crate) enum Source {
 pub(crate) struct Prometheus {
     /// Without the path of the query.
     pub(crate) url: String,
-    /// Active while its result has any element, like that of an alerting rule, or is a scalar other than zero. Default:
-    /// the alert with the alarm's name.
+    /// Active while its result has any element, like that of an alerting rule, or is a scalar other
+    /// than zero. Default: the alert with the alarm's name.
     pub(crate) query: Option<String>,
 }
 

@@ -10,7 +10,8 @@ use serde::Deserialize;
 pub struct Events {
     /// They receive every change of state, in EventBridge's format.
     pub webhooks: Vec<Receiver>,
-    /// They receive the events that the triggers of deployment groups ask for, by the ARN of the trigger's topic.
+    /// They receive the events that the triggers of deployment groups ask for, by the ARN of the
+    /// trigger's topic.
     pub topics: BTreeMap<String, Receiver>,
     /// New objects that are deployed.
     pub watches: Vec<Watch>,

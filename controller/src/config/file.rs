@@ -19,7 +19,8 @@ use crate::objects::Retention;
 /// The largest configuration file, in bytes.
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
-/// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are reported.
+/// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
+/// reported.
 pub(super) const KEYS: [&str; 16] = [
     "listen",
     "region",

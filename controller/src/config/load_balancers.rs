@@ -115,8 +115,8 @@ impl Haproxy {
     }
 }
 
-/// A server that responds with 200 or 204 when the instance has traffic, or has none any more; with 202 to be asked
-/// again.
+/// A server that responds with 200 or 204 when the instance has traffic, or has none any more; with
+/// 202 to be asked again.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Webhook {

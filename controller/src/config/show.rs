@@ -1,4 +1,5 @@
-//! The effective settings, as `codedeploy-controller config` shows them: every setting with its origin.
+//! The effective settings, as `codedeploy-controller config` shows them: every setting with its
+//! origin.
 
 use std::path::Path;
 use std::time::Duration;

@@ -45,7 +45,8 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
     understand(value, &String::from_utf8_lossy(&bytes))
 }
 
-/// Settings that contain others, each of which is read separately: a mistake in one hides none in another.
+/// Settings that contain others, each of which is read separately: a mistake in one hides none in
+/// another.
 const SECTIONS: [&str; 8] = [
     "tls",
     "s3",

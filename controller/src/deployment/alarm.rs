@@ -48,7 +48,8 @@ pub fn monitored(context: &Context<'_>) -> Result<Vec<Monitored>, ApiError> {
     Ok(monitored)
 }
 
-/// Handles a check of the alarms of a deployment: the first one lets it start, an active alarm stops it.
+/// Handles a check of the alarms of a deployment: the first one lets it start, an active alarm
+/// stops it.
 pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Effects, ApiError> {
     let mut effects = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {

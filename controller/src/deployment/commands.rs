@@ -28,7 +28,8 @@ use crate::request::members::{DeploymentId, shorten};
 use crate::revision::{Commit, Revision, S3Object};
 use crate::transaction::Context;
 
-/// The time for which a host receives the same document, so that it is signed once. Agents accept a document for an hour.
+/// The time for which a host receives the same document, so that it is signed once. Agents accept a
+/// document for an hour.
 const SIGNATURE_PERIOD: Duration = Duration::from_secs(300);
 
 /// The response to a poll.
@@ -88,7 +89,8 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
     Ok((Offer::Nothing { again_at }, None))
 }
 
-/// Records that the host has the command. The response tells the host to run it, or that it has ended.
+/// Records that the host has the command. The response tells the host to run it, or that it has
+/// ended.
 pub fn acknowledge(
     context: &Context<'_>,
     host: &str,
@@ -174,8 +176,8 @@ pub(super) fn finish(
     )
 }
 
-/// Records that a deployment was taken back on the host outside of any command, so that the host has the previous
-/// revision. A later deployment there takes precedence.
+/// Records that a deployment was taken back on the host outside of any command, so that the host
+/// has the previous revision. A later deployment there takes precedence.
 pub fn rolled_back(
     context: &Context<'_>,
     host: &str,
@@ -226,8 +228,8 @@ pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandSta
     Ok(event.map_or(CommandStatus::Failed, |event| status(&event.state)))
 }
 
-/// Returns the specification of a deployment for one of its hosts. It is valid for this host, this deployment and this
-/// time.
+/// Returns the specification of a deployment for one of its hosts. It is valid for this host, this
+/// deployment and this time.
 pub fn specification(
     context: &Context<'_>,
     host: &str,
@@ -267,7 +269,8 @@ pub fn specification(
     })
 }
 
-/// Returns the token for the repository of a revision on GitHub if the application is linked to one.
+/// Returns the token for the repository of a revision on GitHub if the application is linked to
+/// one.
 fn token(
     context: &Context<'_>,
     record: &Record,
@@ -368,8 +371,8 @@ pub(super) fn is_over(context: &Context<'_>, record: &Record, target: &Target) -
     closing.is_some() || deadline.is_some_and(|deadline| deadline <= context.now)
 }
 
-/// Returns a command of the host; `None` if its deployment was removed meanwhile, so that it has ended for the host as
-/// well.
+/// Returns a command of the host; `None` if its deployment was removed meanwhile, so that it has
+/// ended for the host as well.
 fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Option<Command>, ApiError> {
     if let Some(command) = Command::of_host(context.tx, host, id)? {
         return Ok(Some(command));
@@ -387,8 +390,9 @@ fn unknown(id: &str) -> ApiError {
     ErrorName::Client.because(format!("{:?} is not a command of this host.", shorten(id)))
 }
 
-/// Returns the deployment and the target of a command; `None` if its group is gone, because nobody carries out the
-/// deployments of that group. A target that cannot be read takes its deployment with it.
+/// Returns the deployment and the target of a command; `None` if its group is gone, because nobody
+/// carries out the deployments of that group. A target that cannot be read takes its deployment
+/// with it.
 pub(super) fn of(
     context: &Context<'_>,
     command: &Command,
@@ -436,7 +440,8 @@ pub(super) fn advance(
         None
     };
     effects.save(context, record, target, &before, issued)?;
-    // The target's own part is done; the deployment continues when the target ends, or when its own turn comes.
+    // The target's own part is done; the deployment continues when the target ends, or when its own
+    // turn comes.
     if closing || (ended && issued.is_none()) {
         effects.recheck_self();
     }

@@ -174,7 +174,8 @@ fn has_token(
     }
 }
 
-/// Returns the revision of a group's last successful deployment, and the relations of a deployment that repeats it.
+/// Returns the revision of a group's last successful deployment, and the relations of a deployment
+/// that repeats it.
 fn restarted(
     context: &Context<'_>,
     group: &groups::Group,

@@ -1,4 +1,5 @@
-//! Carries decisions out: one transaction advances a deployment as far as possible now, or a bounded part of that way.
+//! Carries decisions out: one transaction advances a deployment as far as possible now, or a
+//! bounded part of that way.
 
 use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState};
 use codedeploy_planner::event_state::{EventState, IllegalEvent};
@@ -25,7 +26,8 @@ impl From<IllegalEvent> for ApiError {
     }
 }
 
-/// Decides about a deployment and carries the decision out. Does nothing if the deployment has ended or does not exist.
+/// Decides about a deployment and carries the decision out. Does nothing if the deployment has
+/// ended or does not exist.
 pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
     let mut effects = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
@@ -171,8 +173,8 @@ impl Effects {
         self.save(context, record, target, &before, issued)
     }
 
-    /// Stores a target whose state was `before`, with the issued command, and records the changes. A target reports its
-    /// skipped events as a whole.
+    /// Stores a target whose state was `before`, with the issued command, and records the changes.
+    /// A target reports its skipped events as a whole.
     pub(super) fn save(
         &mut self,
         context: &Context<'_>,

@@ -10,8 +10,8 @@ const MAX_LOG: usize = 4096;
 /// The number of characters of a message or a script's name that are kept.
 const MAX_TEXT: usize = 2048;
 
-/// Reads the diagnostics of a completed command. An unreadable report is shown unchanged: its form is no reason to lose
-/// a host's result.
+/// Reads the diagnostics of a completed command. An unreadable report is shown unchanged: its form
+/// is no reason to lose a host's result.
 pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
     if succeeded {
         let payload = envelope.and_then(payload);
@@ -48,8 +48,8 @@ fn payload(envelope: &Envelope) -> Option<Value> {
     serde_json::from_str(json).ok().filter(Value::is_object)
 }
 
-/// Returns the message of a success, if it is a sentence for people; a single word is for the service
-/// (`BundleSource=downloaded`).
+/// Returns the message of a success, if it is a sentence for people; a single word is for the
+/// service (`BundleSource=downloaded`).
 fn note(payload: &Value) -> Option<&str> {
     let message = payload.get("message")?.as_str()?;
     message

@@ -1,4 +1,5 @@
-//! The effects of a transaction on a deployment, for the waiting tasks and for the log, once it is on disk.
+//! The effects of a transaction on a deployment, for the waiting tasks and for the log, once it is
+//! on disk.
 
 use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 
@@ -44,7 +45,8 @@ impl Effects {
         &self.changes
     }
 
-    /// Notes a change of the deployment: for the log, and for the receivers of events if the status changed.
+    /// Notes a change of the deployment: for the log, and for the receivers of events if the status
+    /// changed.
     pub(super) fn note(&mut self, context: &Context<'_>, change: Change) -> Result<(), SqlError> {
         let Context { tx, now, .. } = *context;
         let id = self.deployment_id.as_str();
@@ -108,7 +110,8 @@ pub enum Change {
     },
 }
 
-/// Logs at a level that is determined at run time: failures are warnings, and each step of a host is for debugging.
+/// Logs at a level that is determined at run time: failures are warnings, and each step of a host
+/// is for debugging.
 macro_rules! log {
     ($level:expr, $($fields:tt)*) => {
         match $level {

@@ -114,8 +114,8 @@ fn keep_health(
             ..
         }
     );
-    // A rollback of a group's first deployment only returned the traffic: the hosts have the revision that was rolled
-    // back.
+    // A rollback of a group's first deployment only returned the traffic: the hosts have the
+    // revision that was rolled back.
     let has_revision =
         record.rules.strategy != Strategy::BlueGreenRollback || group.last_successful.is_some();
     if succeeded && has_revision {
@@ -124,8 +124,9 @@ fn keep_health(
     Ok(())
 }
 
-/// Deregisters the original instances of a blue/green deployment after their waiting time. Instances that got a
-/// revision or traffic from a later deployment of any group are needed, and stay.
+/// Deregisters the original instances of a blue/green deployment after their waiting time.
+/// Instances that got a revision or traffic from a later deployment of any group are needed, and
+/// stay.
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,

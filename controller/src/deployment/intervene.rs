@@ -92,7 +92,8 @@ pub(super) fn end_early(
     }
 }
 
-/// Lets a waiting blue/green deployment continue: it waits for its traffic, or for the end of the original instances.
+/// Lets a waiting blue/green deployment continue: it waits for its traffic, or for the end of the
+/// original instances.
 pub fn proceed(
     context: &Context<'_>,
     request: request::ContinueDeployment,

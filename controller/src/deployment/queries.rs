@@ -114,7 +114,8 @@ pub fn list(
     })
 }
 
-/// Lambda functions and ECS call this while a deployment waits for them; a host reports to the other API.
+/// Lambda functions and ECS call this while a deployment waits for them; a host reports to the
+/// other API.
 pub fn put_hook_status(
     context: &Context<'_>,
     request: request::PutLifecycleEventHookExecutionStatus,

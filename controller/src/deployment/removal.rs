@@ -1,7 +1,8 @@
-//! Removes operators' objects together with their deployments, and ends the work of deregistered hosts.
+//! Removes operators' objects together with their deployments, and ends the work of deregistered
+//! hosts.
 //!
-//! A group can have millions of rows: a removal deletes a bounded part in each transaction, so that other work
-//! continues.
+//! A group can have millions of rows: a removal deletes a bounded part in each transaction, so that
+//! other work continues.
 
 use codedeploy_api::codedeploy::{DeleteDeploymentGroupOutput, ErrorCode, Nothing, Timestamp};
 use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
@@ -23,8 +24,8 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// Deletes a group with its deployments, or a part of them; then there is no output yet. A group that does not exist,
-/// or whose application does not exist, counts as deleted.
+/// Deletes a group with its deployments, or a part of them; then there is no output yet. A group
+/// that does not exist, or whose application does not exist, counts as deleted.
 pub fn delete_group(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
@@ -43,8 +44,8 @@ pub fn delete_group(
     Ok(deleted)
 }
 
-/// Deletes an application with its groups, revisions and deployments, or a part of them; then there is no output yet.
-/// An application that does not exist counts as deleted.
+/// Deletes an application with its groups, revisions and deployments, or a part of them; then there
+/// is no output yet. An application that does not exist counts as deleted.
 pub fn delete_application(
     context: &Context<'_>,
     request: request::DeleteApplication,
@@ -75,8 +76,8 @@ fn withdraw(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Effects, SqlError
     give_up(tx)
 }
 
-/// Deregisters an instance and returns its principal; `None` if none is registered. A running service finds the
-/// consequences by itself.
+/// Deregisters an instance and returns its principal; `None` if none is registered. A running
+/// service finds the consequences by itself.
 pub fn remove_host(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
     let found = instances::registered(tx, name)?;
     if found.is_some() {
@@ -85,8 +86,8 @@ pub fn remove_host(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Option<Str
     Ok(found.map(|instance| instance.principal))
 }
 
-/// Makes every command of a deregistered host overdue: the next decision about its deployment ends it like an expired
-/// one.
+/// Makes every command of a deregistered host overdue: the next decision about its deployment ends
+/// it like an expired one.
 pub(super) fn give_up(tx: &Tx<'_>) -> Result<Effects, SqlError> {
     let recheck = Target::expire_departed(tx)?.into_iter().collect();
     Ok(Effects {
@@ -98,7 +99,8 @@ pub(super) fn give_up(tx: &Tx<'_>) -> Result<Effects, SqlError> {
 /// The number of targets, each with its commands, that one transaction removes.
 const BATCH: usize = 500;
 
-/// Removes a part of a group's deployments. An active one first ends with `reason`, so that the end can be reported.
+/// Removes a part of a group's deployments. An active one first ends with `reason`, so that the end
+/// can be reported.
 fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Step<()>, ApiError> {
     if let Some(id) = unfinished::of_group(context.tx, group_id)? {
         let mut effects = Effects::none(&id);

@@ -1,8 +1,8 @@
 //! Extends hosts' timeouts after a downtime of the service, which must not count against them.
 //!
-//! A command in progress has a timeout, and no host can meet it while the service does not respond. So each command
-//! gets at least a whole pick-up period from the time on at which the service is back. The limits of deployments as a
-//! whole are not extended.
+//! A command in progress has a timeout, and no host can meet it while the service does not respond.
+//! So each command gets at least a whole pick-up period from the time on at which the service is
+//! back. The limits of deployments as a whole are not extended.
 
 use codedeploy_api::codedeploy::Timestamp;
 
@@ -14,7 +14,8 @@ use crate::transaction::Context;
 /// The number of targets whose timeouts one transaction extends.
 const BATCH: usize = 250;
 
-/// Extends the timeouts of a deployment's running commands from `back` on. Returns whether there may be more of them.
+/// Extends the timeouts of a deployment's running commands from `back` on. Returns whether there
+/// may be more of them.
 pub fn resume(
     context: &Context<'_>,
     id: &str,

@@ -74,7 +74,8 @@ pub(super) fn start(
     }
 }
 
-/// Returns a stop, if the revision was fetched with a GitHub token and the application no longer has one.
+/// Returns a stop, if the revision was fetched with a GitHub token and the application no longer
+/// has one.
 fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, ApiError> {
     if !record.relations.with_github_token
         || tokens::of_group(context.tx, &record.group_id)?.is_some()
@@ -180,7 +181,8 @@ fn find_targets(
         }
         Strategy::BlueGreenRollback => {
             let failed = record.rolls_back().unwrap_or_default();
-            // The original instances serve again; a replacement instance that never served has nothing to lose.
+            // The original instances serve again; a replacement instance that never served has
+            // nothing to lose.
             let targets: Vec<_> = Target::load_all(context.tx, &failed)?
                 .into_iter()
                 .filter(|target| {
@@ -224,7 +226,8 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
     Err(Stop::failure(ErrorCode::OverMaxInstances, message))
 }
 
-/// Returns a stop, if the minimum of healthy hosts lets nothing begin. A deployment to no host has nothing to begin.
+/// Returns a stop, if the minimum of healthy hosts lets nothing begin. A deployment to no host has
+/// nothing to begin.
 fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     let stage = rules.strategy.first_stage();
     let fleet = rules.strategy.fleet(stage);
@@ -257,13 +260,15 @@ impl History {
         })
     }
 
-    /// Whether the instance's last deployment had the revision and succeeded. After a failure, its revision is unknown.
+    /// Whether the instance's last deployment had the revision and succeeded. After a failure, its
+    /// revision is unknown.
     fn has(&self, member: &Member, revision: &Revision) -> bool {
         let seen = self.instances.get(&member.name).filter(|seen| seen.healthy);
         seen.is_some_and(|seen| seen.revision.as_ref() == Some(revision))
     }
 
-    /// Unhealthy instances come first, then those of unknown, old and current revision, each by name.
+    /// Unhealthy instances come first, then those of unknown, old and current revision, each by
+    /// name.
     fn in_order_of_attempt(&self, mut members: Vec<Member>) -> Vec<Member> {
         let class = |member: &Member| match self.instances.get(&member.name) {
             None | Some(Health { healthy: false, .. }) => 0,

@@ -26,7 +26,8 @@ fn not_started(record: &Record, what: &str) -> Option<String> {
 /// Returns a deployment whose targets are known.
 fn started(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     let record = find(context, id)?;
-    // A deployment that ended before it started has no targets; clients that wait for them would wait for ever.
+    // A deployment that ended before it started has no targets; clients that wait for them would
+    // wait for ever.
     match not_started(&record, "targets") {
         Some(reason) => Err(ErrorName::DeploymentNotStarted.because(reason)),
         None => Ok(record),

@@ -72,7 +72,8 @@ pub fn begun(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
     })
 }
 
-/// Returns those of the jobs that nobody waits for any more: their event has ended, or the deployment is gone.
+/// Returns those of the jobs that nobody waits for any more: their event has ended, or the
+/// deployment is gone.
 pub fn abandoned(context: &Context<'_>, mut jobs: Vec<String>) -> Result<Vec<String>, ApiError> {
     let mut wanted = HashSet::new();
     for job in &jobs {

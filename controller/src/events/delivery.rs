@@ -1,4 +1,5 @@
-//! Sends messages to their receivers, one after the other for each; an unreachable receiver delays no other.
+//! Sends messages to their receivers, one after the other for each; an unreachable receiver delays
+//! no other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -24,10 +24,12 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// The delays between attempts start at one second and double each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// The number of times that a message is sent to a receiver that rejects it; the message need not be the cause.
+/// The number of times that a message is sent to a receiver that rejects it; the message need not
+/// be the cause.
 const MOST_REFUSALS: u32 = 6;
 
-/// The largest number of messages that wait for a receiver, and the number that is kept when there are more.
+/// The largest number of messages that wait for a receiver, and the number that is kept when there
+/// are more.
 const MOST: usize = 10_000;
 const KEPT: usize = 9_000;
 
@@ -109,8 +111,8 @@ fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// Returns the notification of a state change; `None` for a deployment that is gone: its group was deleted, and earlier
-/// changes were reported then.
+/// Returns the notification of a state change; `None` for a deployment that is gone: its group was
+/// deleted, and earlier changes were reported then.
 fn notification(
     context: &Context<'_>,
     known: &mut HashMap<String, Deployment>,
@@ -271,7 +273,8 @@ impl Reception {
 }
 
 impl Message {
-    /// Whether it can be sent: also if the clock was set back and its time is farther away than any pause.
+    /// Whether it can be sent: also if the clock was set back and its time is farther away than any
+    /// pause.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.due <= now || self.due > now + LONGEST_PAUSE
     }

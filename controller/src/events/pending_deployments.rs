@@ -25,7 +25,8 @@ impl Watch {
     }
 }
 
-/// Stores the deployments that new objects trigger; a newer object of the same group replaces an older one.
+/// Stores the deployments that new objects trigger; a newer object of the same group replaces an
+/// older one.
 pub fn note(
     context: &Context<'_>,
     events: &Events,
@@ -158,8 +159,8 @@ fn start(
 /// The time for which the order of an object's notifications is remembered; none arrives later.
 const MEMORY: Duration = Duration::from_secs(30 * 86_400);
 
-/// Whether a notification is redundant: notifications arrive more than once, and late. The same content may
-/// legitimately come back, by an upload of an earlier content.
+/// Whether a notification is redundant: notifications arrive more than once, and late. The same
+/// content may legitimately come back, by an upload of an earlier content.
 fn is_known(
     context: &Context<'_>,
     watch: &Watch,
@@ -181,7 +182,8 @@ fn is_known(
     }
 }
 
-/// Whether a notification that is at least as new arrived before; otherwise this becomes the newest.
+/// Whether a notification that is at least as new arrived before; otherwise this becomes the
+/// newest.
 fn is_passed(
     context: &Context<'_>,
     watch: &Watch,

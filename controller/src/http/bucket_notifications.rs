@@ -1,4 +1,5 @@
-//! The endpoint for buckets' notifications of new objects: `POST /events`, with the token of the configuration.
+//! The endpoint for buckets' notifications of new objects: `POST /events`, with the token of the
+//! configuration.
 
 use std::sync::Arc;
 

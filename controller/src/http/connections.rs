@@ -29,7 +29,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// The largest number of connections without a signed request, if there may be many files.
 const MAX_UNAUTHENTICATED: u64 = 4096;
 
-/// The pause after no connection could be accepted, which mostly means that all file descriptors are in use.
+/// The pause after no connection could be accepted, which mostly means that all file descriptors
+/// are in use.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A socket that accepts connections.
@@ -56,8 +57,8 @@ pub(super) struct Client(pub(super) SocketAddr);
 
 /// Serves until `stop` is ready, and then until every request that has arrived is answered.
 ///
-/// A client must have ended its TLS handshake within `timeout`, sent the head of its next request, and taken what it
-/// was sent; an idle connection is closed after it.
+/// A client must have ended its TLS handshake within `timeout`, sent the head of its next request,
+/// and taken what it was sent; an idle connection is closed after it.
 pub(crate) async fn serve(
     listener: Listener,
     router: Router,
@@ -121,7 +122,8 @@ impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<Tls>, slot: Arc<Slot>) {
         match tls {
             None => self.answer(stream, slot).await,
-            // Plain connections, of which there may be thousands, should not be as large as those with TLS.
+            // Plain connections, of which there may be thousands, should not be as large as those
+            // with TLS.
             Some(tls) => Box::pin(self.answer_by_tls(stream, tls, slot)).await,
         }
     }

@@ -19,7 +19,8 @@ enum Form {
     Text,
 }
 
-/// Services whose operations are paths, too, and whose responses have the format of the query protocol.
+/// Services whose operations are paths, too, and whose responses have the format of the query
+/// protocol.
 const IN_XML: [&str; 2] = ["route53", "cloudfront"];
 
 impl Form {

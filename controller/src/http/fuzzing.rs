@@ -35,7 +35,8 @@ fn body_of<I: DeserializeOwned + Serialize>(body: &[u8]) {
     assert!(again.is_ok(), "an input that was read and written is one");
 }
 
-/// Reads the headers of a signed request, one in each line of `headers`, and verifies its signature.
+/// Reads the headers of a signed request, one in each line of `headers`, and verifies its
+/// signature.
 pub fn sigv4(headers: &[u8]) {
     let header = |line: &[u8]| {
         let colon = line.iter().position(|byte| *byte == b':')?;

@@ -85,7 +85,8 @@ impl Caller {
         Caller { principal, agent }
     }
 
-    /// Returns the identifier of the principal's host: the principal's ARN is that of a registered instance.
+    /// Returns the identifier of the principal's host: the principal's ARN is that of a registered
+    /// instance.
     fn admit(&self, context: &Context<'_>) -> Result<&str, ApiError> {
         let arn = &self.principal.arn;
         let registered = fleet::instance_of_host(context.tx, arn)?;
@@ -117,7 +118,8 @@ impl Caller {
     }
 }
 
-/// Responds as soon as there is a command, and without one when the poll's time is over or the service stops.
+/// Responds as soon as there is a command, and without one when the poll's time is over or the
+/// service stops.
 async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandOutput, ApiError> {
     let until = Timestamp::now() + service.settings.timers.poll;
     let signal = service.signals.of_host(&caller.principal.arn);

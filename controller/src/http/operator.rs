@@ -18,8 +18,8 @@ use crate::request::{Request, Subject};
 use crate::service::Service;
 use crate::transaction::Context;
 
-/// An operation of the public API. Its request is read and checked before the transaction, and its response is encoded
-/// after it, both outside of the database's thread.
+/// An operation of the public API. Its request is read and checked before the transaction, and its
+/// response is encoded after it, both outside of the database's thread.
 struct Operation {
     name: &'static str,
     /// Whether it only reads.

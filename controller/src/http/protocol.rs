@@ -1,7 +1,8 @@
 //! The protocols: find a request's operation, and convert shapes and errors into bytes.
 //!
-//! The public API has two protocols, AWS JSON 1.1 and RPC v2 CBOR (smithy.io, "Smithy RPC v2 CBOR protocol"); the
-//! agents' API has the former. Operations take and return shapes, independent of the protocol.
+//! The public API has two protocols, AWS JSON 1.1 and RPC v2 CBOR (smithy.io, "Smithy RPC v2 CBOR
+//! protocol"); the agents' API has the former. Operations take and return shapes, independent of
+//! the protocol.
 
 mod cbor;
 
@@ -120,8 +121,8 @@ impl Protocol {
     }
 }
 
-/// Returns the operation in an RPC v2 path: `/service/<service>/operation/<operation>`. The service may have its
-/// namespace, the operation may not.
+/// Returns the operation in an RPC v2 path: `/service/<service>/operation/<operation>`. The service
+/// may have its namespace, the operation may not.
 fn operation_in(path: &str) -> Option<&str> {
     let mut segments = path.rsplit('/');
     let operation = segments.next()?;
@@ -184,8 +185,8 @@ impl RequestBody {
         })
     }
 
-    /// Returns the same body with invalid text repaired. A host's scripts may print any bytes, and its report
-    /// matters more than they do.
+    /// Returns the same body with invalid text repaired. A host's scripts may print any bytes, and
+    /// its report matters more than they do.
     pub(super) fn mended(&self) -> Self {
         let body = match String::from_utf8_lossy(&self.body) {
             Cow::Borrowed(_) => self.body.clone(),
@@ -236,8 +237,8 @@ fn placed<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String
 /// The number of characters of a client's value in a message.
 const QUOTED: usize = 100;
 
-/// Shortens the value that a reader's message quotes: a text between quotation marks, or another value between
-/// backquotes.
+/// Shortens the value that a reader's message quotes: a text between quotation marks, or another
+/// value between backquotes.
 fn quoted_in_part(said: &str) -> String {
     let quoted = |mark: char| {
         let start = said.find(mark)? + 1;

@@ -1,5 +1,6 @@
-//! AWS's query protocol: operations as forms, responses in XML. Of its services, only STS's GetCallerIdentity is
-//! available, the first call of many clients; everything else is rejected in a format that they read.
+//! AWS's query protocol: operations as forms, responses in XML. Of its services, only STS's
+//! GetCallerIdentity is available, the first call of many clients; everything else is rejected in a
+//! format that they read.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! The S3 side: a folder of revisions for clients and agents without another store. `s3s` implements the protocol and
-//! its signatures; this module decides about permissions, [`crate::objects`] about storage.
+//! The S3 side: a folder of revisions for clients and agents without another store. `s3s`
+//! implements the protocol and its signatures; this module decides about permissions,
+//! [`crate::objects`] about storage.
 
 mod complete_upload;
 mod copy;
@@ -116,7 +117,8 @@ impl Store {
         answer.map_or_else(|error| failed(&error), |response| response.map(Body::new))
     }
 
-    /// Rejects requests that the protocol's library would keep in memory, or accept, before it knows the caller.
+    /// Rejects requests that the protocol's library would keep in memory, or accept, before it
+    /// knows the caller.
     fn screen(&self, request: &Request<Body>) -> Result<(), ApiError> {
         let headers = request.headers();
         let said = |what: &str| Err(ErrorName::AccessDenied.because(what));
@@ -155,7 +157,8 @@ impl Store {
 #[derive(Debug, Clone)]
 struct Admitted(Arc<OnceLock<String>>);
 
-/// Logs a request that changed something, and a rejected one; `operation` is that of an admitted request.
+/// Logs a request that changed something, and a rejected one; `operation` is that of an admitted
+/// request.
 fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
     let is =
         |names: &[&str]| operation.is_some_and(|operation| names.contains(&operation.as_str()));

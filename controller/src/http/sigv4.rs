@@ -1,6 +1,8 @@
-//! Verifies AWS Signature Version 4 on a request (AWS General Reference, "Signature Version 4 signing process").
+//! Verifies AWS Signature Version 4 on a request (AWS General Reference, "Signature Version 4
+//! signing process").
 //!
-//! The signature must be in the `Authorization` header and cover the host, the date, the operation and the body.
+//! The signature must be in the `Authorization` header and cover the host, the date, the operation
+//! and the body.
 
 use std::time::Duration;
 
@@ -19,8 +21,8 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Headers that a signature must cover.
 const MUST_SIGN: [&str; 2] = ["host", "x-amz-date"];
 
-/// Headers that a signature must cover if they are sent: the operation, if it is not in the path, and the token of
-/// temporary credentials.
+/// Headers that a signature must cover if they are sent: the operation, if it is not in the path,
+/// and the token of temporary credentials.
 const MUST_SIGN_IF_SENT: [&str; 2] = ["x-amz-target", TOKEN];
 
 /// The number of headers that a signature may name; a client names about ten.

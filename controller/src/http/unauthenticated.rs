@@ -1,5 +1,5 @@
-//! The connections without a signed request so far. If there are too many, new ones wait, and the oldest is closed
-//! after its grace period: clients without a key cannot keep out those with one.
+//! The connections without a signed request so far. If there are too many, new ones wait, and the
+//! oldest is closed after its grace period: clients without a key cannot keep out those with one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The time that a connection has to send a signed request while others wait. A fleet that returns all at once needs
-/// less.
+/// The time that a connection has to send a signed request while others wait. A fleet that returns
+/// all at once needs less.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The connections on which no request was verified yet, by their age.
@@ -29,7 +29,8 @@ struct Waiting {
     crowded: bool,
 }
 
-/// A connection's slot among the unauthenticated ones, until it is [`authenticated`](Self::authenticated) or gone.
+/// A connection's slot among the unauthenticated ones, until it is
+/// [`authenticated`](Self::authenticated) or gone.
 #[derive(Debug)]
 pub(super) struct Slot {
     number: u64,

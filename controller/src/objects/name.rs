@@ -1,7 +1,8 @@
 //! Maps an object's key to a path: readable if possible, and always a folder below its bucket.
 //!
-//! Each part of the key between slashes is one folder, in which unusual characters are percent-encoded. The last part
-//! ends with `%v`, which no encoding produces: an object and a folder of other objects can have the same name.
+//! Each part of the key between slashes is one folder, in which unusual characters are
+//! percent-encoded. The last part ends with `%v`, which no encoding produces: an object and a
+//! folder of other objects can have the same name.
 
 use std::path::{Component, Path, PathBuf};
 

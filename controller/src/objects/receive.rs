@@ -1,4 +1,5 @@
-//! Incoming content: received into a file beside the buckets, measured, and checked against the client's declarations.
+//! Incoming content: received into a file beside the buckets, measured, and checked against the
+//! client's declarations.
 
 use std::io;
 use std::path::{Path, PathBuf};

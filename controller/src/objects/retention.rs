@@ -6,7 +6,8 @@ use codedeploy_api::codedeploy::Timestamp;
 
 use super::Version;
 
-/// The retention of replaced versions. A version that either bound keeps stays, and so does the newest.
+/// The retention of replaced versions. A version that either bound keeps stays, and so does the
+/// newest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
     /// This number of the newest versions of an object that have content.
@@ -21,7 +22,8 @@ impl Retention {
         self.versions.is_none() && self.time.is_none()
     }
 
-    /// Returns the expired versions among the `versions` of one object, the newest of which is first.
+    /// Returns the expired versions among the `versions` of one object, the newest of which is
+    /// first.
     pub fn expired<'a>(&self, versions: &'a [Version], now: Timestamp) -> Vec<&'a Version> {
         if self.is_endless() {
             return Vec::new();

@@ -9,7 +9,8 @@ use crate::records::Target;
 use crate::records::columns::Column;
 use crate::store::{Row, SqlError, Tx};
 
-/// The host of the commands that the service performs itself; no registered host has an empty identifier.
+/// The host of the commands that the service performs itself; no registered host has an empty
+/// identifier.
 pub(crate) const SERVICE: &str = "";
 
 const OFFERED_HERE: &str = "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
@@ -43,7 +44,8 @@ impl Command {
         })
     }
 
-    /// Offers an event of a target to its host, or to the service itself, and returns the performer.
+    /// Offers an event of a target to its host, or to the service itself, and returns the
+    /// performer.
     pub(crate) fn offer<'a>(
         tx: &Tx<'_>,
         target: &'a Target,

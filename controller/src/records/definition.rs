@@ -1,4 +1,5 @@
-//! The definition of a deployment: its revision and its options, which do not change after its creation.
+//! The definition of a deployment: its revision and its options, which do not change after its
+//! creation.
 
 use codedeploy_api::codedeploy::{
     AutoRollbackConfiguration, ComputePlatform, DeploymentCreator, DeploymentInfo, DeploymentMode,
@@ -56,8 +57,8 @@ impl From<Creator> for DeploymentCreator {
     }
 }
 
-/// A definition in its row; `None` if damage destroyed it. The format is that of the API, for all versions of this
-/// program.
+/// A definition in its row; `None` if damage destroyed it. The format is that of the API, for all
+/// versions of this program.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "DeploymentInfo", into = "DeploymentInfo")]
 pub(super) struct Stored(pub(super) Option<Definition>);

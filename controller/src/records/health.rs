@@ -1,4 +1,5 @@
-//! The state in which deployments left the instances of a group: the rows that a later deployment begins with.
+//! The state in which deployments left the instances of a group: the rows that a later deployment
+//! begins with.
 
 use std::collections::HashMap;
 
@@ -32,8 +33,8 @@ pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<HashMap<String, He
     Ok(rows.into_iter().collect())
 }
 
-/// Notes the state in which a deployment of a revision left the instances that it attempted. After a failure, the
-/// revision of an instance is no longer known if it was the group's `current` one.
+/// Notes the state in which a deployment of a revision left the instances that it attempted. After
+/// a failure, the revision of an instance is no longer known if it was the group's `current` one.
 pub(crate) fn note_end(
     tx: &Tx<'_>,
     group_id: &str,

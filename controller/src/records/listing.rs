@@ -4,8 +4,8 @@ use codedeploy_api::codedeploy::DeploymentStatus;
 
 use crate::store::{Row, SqlError, Tx};
 
-/// The time at which a deployment was created. Among those of the same millisecond, the last one has the highest
-/// sequence number.
+/// The time at which a deployment was created. Among those of the same millisecond, the last one
+/// has the highest sequence number.
 pub(crate) type Made = (i64, i64);
 
 /// The deployments to list.
@@ -22,7 +22,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) before: Made,
 }
 
-/// Selects the deployments of one kind and one page, in their order. An index contains every column.
+/// Selects the deployments of one kind and one page, in their order. An index contains every
+/// column.
 macro_rules! newest {
     ($condition:literal) => {
         concat!(

@@ -1,5 +1,5 @@
-//! Deployments with unreadable rows: each is ended in place, with readable rows. Damage in one deployment must not
-//! affect others, and must not be found again with every read.
+//! Deployments with unreadable rows: each is ended in place, with readable rows. Damage in one
+//! deployment must not affect others, and must not be found again with every read.
 
 use codedeploy_api::codedeploy::{
     DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode, TargetLabel,
@@ -20,7 +20,8 @@ use crate::records::columns::Column;
 use crate::request::members::shorten;
 use crate::store::{FromValue, Json, Row, SqlError, Tx, named};
 
-/// Ends the deployment with an id, if it exists, because of the damage `found`. An ended one keeps its ending.
+/// Ends the deployment with an id, if it exists, because of the damage `found`. An ended one keeps
+/// its ending.
 pub(crate) fn set_aside(
     tx: &Tx<'_>,
     id: &str,
@@ -204,7 +205,8 @@ fn end_targets(
     Ok(())
 }
 
-/// Returns the final events of a target without further work. If they are unreadable, one stands for all.
+/// Returns the final events of a target without further work. If they are unreadable, one stands
+/// for all.
 fn ended(events: Option<Vec<Event>>, message: &str, now: Timestamp) -> Vec<Event> {
     let diagnostics = || Diagnostics {
         error_code: Some(LifecycleErrorCode::UnknownError),

@@ -1,5 +1,5 @@
-//! Changes of state that have no message yet. The transaction that makes a change notes it if there are receivers of
-//! events.
+//! Changes of state that have no message yet. The transaction that makes a change notes it if there
+//! are receivers of events.
 
 use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 

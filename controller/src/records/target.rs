@@ -25,8 +25,8 @@ macro_rules! targets {
     };
 }
 
-/// Every target of a large fleet is a row with all its events: these statements find the relevant few in an index,
-/// without reading the others.
+/// Every target of a large fleet is a row with all its events: these statements find the relevant
+/// few in an index, without reading the others.
 const WAITING: &str = targets!(
     "WHERE deployment_id = ?1 AND position IN (
          SELECT position FROM targets
@@ -125,8 +125,9 @@ impl Target {
         )
     }
 
-    /// Deregisters the original instances of a blue/green deployment and returns their names. Instances that received a
-    /// revision or traffic from a later deployment of any group are needed again, and stay.
+    /// Deregisters the original instances of a blue/green deployment and returns their names.
+    /// Instances that received a revision or traffic from a later deployment of any group are
+    /// needed again, and stay.
     pub(crate) fn deregister_originals(
         tx: &Tx<'_>,
         deployment_id: &str,
@@ -152,7 +153,8 @@ impl Target {
         )
     }
 
-    /// Makes targets with commands overdue if their hosts are deregistered. Returns their deployments.
+    /// Makes targets with commands overdue if their hosts are deregistered. Returns their
+    /// deployments.
     pub(crate) fn expire_departed(tx: &Tx<'_>) -> Result<BTreeSet<String>, SqlError> {
         let deployments = tx.query_all(
             "UPDATE targets SET deadline = 0

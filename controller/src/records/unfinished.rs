@@ -20,7 +20,8 @@ const STRANGE: &str = "SELECT id FROM deployments WHERE status < 'Created'
     UNION ALL SELECT id FROM deployments WHERE status > 'Stopped' AND status < 'Succeeded'
     UNION ALL SELECT id FROM deployments WHERE status > 'Succeeded'";
 
-/// Returns the unfinished deployments, the oldest first: the service continues them after a restart.
+/// Returns the unfinished deployments, the oldest first: the service continues them after a
+/// restart.
 pub fn all(tx: &Tx<'_>) -> Result<Vec<String>, SqlError> {
     tx.query_all(ALL, (), |row| row.get(0))
 }

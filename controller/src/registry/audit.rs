@@ -1,5 +1,5 @@
-//! Changes by the administrative commands, on their way to the service's log: each command is a separate process, whose
-//! standard error nobody keeps.
+//! Changes by the administrative commands, on their way to the service's log: each command is a
+//! separate process, whose standard error nobody keeps.
 
 use codedeploy_api::codedeploy::Timestamp;
 use time::OffsetDateTime;

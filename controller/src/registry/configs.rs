@@ -1,4 +1,5 @@
-//! Deployment configurations: those that operators make, and the [predefined](self::predefined) ones.
+//! Deployment configurations: those that operators make, and the [predefined](self::predefined)
+//! ones.
 
 mod predefined;
 
@@ -89,8 +90,8 @@ fn minimum_healthy(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, 
         .minimum)
 }
 
-/// Returns the minimum that a group's or a deployment's configuration requires. Configurations of other platforms are
-/// rejected.
+/// Returns the minimum that a group's or a deployment's configuration requires. Configurations of
+/// other platforms are rejected.
 pub(crate) fn for_server(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
     match predefined::platform(name) {
         None | Some(ComputePlatform::Server) => minimum_healthy(context, name),

@@ -1,4 +1,5 @@
-//! Names in deployment groups that are missing from the settings: they would silently have no effect.
+//! Names in deployment groups that are missing from the settings: they would silently have no
+//! effect.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -71,8 +72,8 @@ impl DanglingReference {
     }
 }
 
-/// Handles a group's unknown alarms and topics: warns in the log, or rejects them if names are strict. Returns the
-/// warnings.
+/// Handles a group's unknown alarms and topics: warns in the log, or rejects them if names are
+/// strict. Returns the warnings.
 pub(crate) fn report(
     known: &KnownNames,
     (application, deployment_group): (&str, &str),

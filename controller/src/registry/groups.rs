@@ -57,7 +57,8 @@ impl Group {
         let (last_successful, last_attempted) =
             (last(&self.last_successful)?, last(&self.last_attempted)?);
         let settings = DeploymentGroupSettings::from(self.settings);
-        // Filters are returned in the form in which they were set; without any, as empty flat lists.
+        // Filters are returned in the form in which they were set; without any, as empty flat
+        // lists.
         let flat = |flat: Option<Vec<TagFilter>>, has_set: bool| flat.or((!has_set).then(Vec::new));
         Ok(DeploymentGroupInfo {
             application_name: Some(application.name),
@@ -311,7 +312,8 @@ pub fn list(
     })
 }
 
-/// A member that is set replaces the stored one as a whole; the others stay. The identifier never changes.
+/// A member that is set replaces the stored one as a whole; the others stay. The identifier never
+/// changes.
 pub fn update(
     context: &Context<'_>,
     request: request::UpdateDeploymentGroup,

@@ -61,7 +61,8 @@ impl Instance {
 const BY_NAME: &str = "SELECT * FROM instances WHERE name > ?1
      ORDER BY name, deregistered IS NULL DESC, registered DESC, sequence DESC";
 
-/// Returns the instance that is registered under a name, or else the one that was deregistered last.
+/// Returns the instance that is registered under a name, or else the one that was deregistered
+/// last.
 fn lookup(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
     Ok(tx.query_opt(
         "SELECT * FROM instances WHERE name = ?1
@@ -163,12 +164,14 @@ pub struct HostReport {
     pub last_seen: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
-    /// The signers that its agent accepts: digests of keys, `any`, or `authority`. AWS's agents do not send them.
+    /// The signers that its agent accepts: digests of keys, `any`, or `authority`. AWS's agents do
+    /// not send them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_signers: Option<String>,
 }
 
-/// The longest silence of an agent that works: it polls without a pause, and its polls are noted once a minute.
+/// The longest silence of an agent that works: it polls without a pause, and its polls are noted
+/// once a minute.
 const SILENCE: Duration = Duration::from_secs(180);
 
 impl HostReport {

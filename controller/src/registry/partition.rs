@@ -1,4 +1,5 @@
-//! The region and the account of a database: its ARNs contain them, and its hosts and clients use them in signatures.
+//! The region and the account of a database: its ARNs contain them, and its hosts and clients use
+//! them in signatures.
 
 use crate::config::Partition;
 use crate::store::{SqlError, Tx};

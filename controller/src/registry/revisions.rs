@@ -53,8 +53,8 @@ pub(crate) fn mark_used(
     Ok(())
 }
 
-/// Returns the versions of an object that are the revision of an active deployment, or that a deployment group has as
-/// its target or may be rolled back to.
+/// Returns the versions of an object that are the revision of an active deployment, or that a
+/// deployment group has as its target or may be rolled back to.
 pub(crate) fn needed(
     context: &Context<'_>,
     bucket: &str,

@@ -1,7 +1,9 @@
-//! GitHub tokens, with which hosts fetch revisions of linked applications from private repositories.
+//! GitHub tokens, with which hosts fetch revisions of linked applications from private
+//! repositories.
 //!
-//! AWS makes them only in its console; here the administrator of the data directory adds them. A token is encrypted
-//! before it is stored, and decrypted for one purpose: the specification of a running deployment, for one of its hosts.
+//! AWS makes them only in its console; here the administrator of the data directory adds them. A
+//! token is encrypted before it is stored, and decrypted for one purpose: the specification of a
+//! running deployment, for one of its hosts.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -131,8 +133,8 @@ impl StoredToken {
     }
 }
 
-/// The owner that a token is encrypted for: it decrypts only under its own name, and no access key's secret decrypts
-/// under it.
+/// The owner that a token is encrypted for: it decrypts only under its own name, and no access
+/// key's secret decrypts under it.
 fn owner(name: &str) -> String {
     format!("GitHub token {name}")
 }

@@ -143,8 +143,8 @@ pub struct CreateDeployment {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     Revision(Revision),
-    /// Mode RESTART: the revision of the group's last successful deployment. A revision in the same request is a
-    /// contradiction.
+    /// Mode RESTART: the revision of the group's last successful deployment. A revision in the same
+    /// request is a contradiction.
     LastSuccessful {
         has_revision: bool,
     },

@@ -13,7 +13,8 @@ const BATCH: usize = 100;
 /// The longest description, in characters.
 const MAX_DESCRIPTION: usize = 256;
 
-/// Shortens a client's text for a message or a log: never long, never more than one line once quoted.
+/// Shortens a client's text for a message or a log: never long, never more than one line once
+/// quoted.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }

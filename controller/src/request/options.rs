@@ -50,7 +50,8 @@ impl Member for Role {
                 return Ok(Role);
             }
         }
-        // Not InvalidRole, after which Terraform retries for minutes, because it expects the role to appear.
+        // Not InvalidRole, after which Terraform retries for minutes, because it expects the role
+        // to appear.
         Err(ErrorName::InvalidInput.because(format!(
             "The service role {:?} is not a role ARN such as arn:aws:iam::123456789012:role/name.",
             shorten(&raw)
@@ -80,7 +81,8 @@ impl Member for Triggers {
                     shorten(name)
                 ));
             }
-            // Clients retry if a message contains the words "Topic ARN"; here, a retry does not help.
+            // Clients retry if a message contains the words "Topic ARN"; here, a retry does not
+            // help.
             if !is_topic(arn) {
                 return invalid(format!(
                     "The target of the trigger {:?} is {:?}, which is not the ARN of an SNS topic.",

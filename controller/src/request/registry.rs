@@ -1,4 +1,5 @@
-//! Requests about operators' objects: applications, revisions, configurations, groups, GitHub tokens.
+//! Requests about operators' objects: applications, revisions, configurations, groups, GitHub
+//! tokens.
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::health::MinimumHealthy;

@@ -70,7 +70,8 @@ impl Settings {
         Ok(GroupSettings(self.0))
     }
 
-    /// The settings of a group after these have replaced its own: each member that is set, as a whole.
+    /// The settings of a group after these have replaced its own: each member that is set, as a
+    /// whole.
     pub(crate) fn replace(self, stored: GroupSettings) -> Result<GroupSettings, ApiError> {
         let (Settings(given), GroupSettings(stored)) = (self, stored);
         refuse_both_forms(&given)?;
@@ -133,7 +134,8 @@ impl Settings {
     }
 }
 
-/// The consistent settings of a deployment group. They are stored in the form in which they were set.
+/// The consistent settings of a deployment group. They are stored in the form in which they were
+/// set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "DeploymentGroupSettings", into = "DeploymentGroupSettings")]
 pub struct GroupSettings(DeploymentGroupSettings);

@@ -33,8 +33,8 @@ impl Agenda {
         self.now.insert(id.to_owned())
     }
 
-    /// Schedules a deployment at `at`, unless it is scheduled earlier. Returns whether this is now the first of all
-    /// timers.
+    /// Schedules a deployment at `at`, unless it is scheduled earlier. Returns whether this is now
+    /// the first of all timers.
     pub fn look_at(&mut self, id: &str, at: Timestamp) -> bool {
         match self.timers.get(id) {
             Some(earlier) if *earlier <= at => return false,

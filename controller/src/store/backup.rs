@@ -38,8 +38,8 @@ pub enum BackupError {
 
 /// Copies a snapshot of the database. The service continues meanwhile.
 ///
-/// The copy is made beside the database first: only the folder's owner may open that, and only somebody else the target
-/// file.
+/// The copy is made beside the database first: only the folder's owner may open that, and only
+/// somebody else the target file.
 pub fn backup(database: &Path, to: &OpenFile) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
@@ -135,8 +135,8 @@ impl Backup {
 
     /// Replaces the database by the backup, and keeps the old one beside it.
     ///
-    /// Nobody may have the database open: the caller holds the data directory's lock. After an interruption, both of
-    /// them exist, and [`unfinished`] reports it.
+    /// Nobody may have the database open: the caller holds the data directory's lock. After an
+    /// interruption, both of them exist, and [`unfinished`] reports it.
     pub fn restore(self, database: &Path) -> Result<Restored, BackupError> {
         let incomplete = beside(database, "restoring");
         let staged = self.stage(&incomplete);
@@ -173,7 +173,8 @@ impl Backup {
         Ok(Restored { kept, revocations })
     }
 
-    /// Copies it into a file, checks that it is a complete database that this program can use, and opens it.
+    /// Copies it into a file, checks that it is a complete database that this program can use, and
+    /// opens it.
     fn stage(&self, to: &Path) -> Result<Connection, BackupError> {
         let mut file = private(to)?;
         io::copy(&mut &self.content, &mut file).map_err(|source| BackupError::Write {
@@ -207,8 +208,8 @@ impl Backup {
 const STAGED: &str = "restored";
 const KEPT: &str = "before-restore";
 
-/// Returns a file of an interrupted restore, beside which the service must not start: the staged one, or the database
-/// itself if it was not replaced yet.
+/// Returns a file of an interrupted restore, beside which the service must not start: the staged
+/// one, or the database itself if it was not replaced yet.
 pub fn unfinished(database: &Path) -> Option<PathBuf> {
     let staged = beside(database, STAGED);
     let kept = beside(database, KEPT);
@@ -255,8 +256,8 @@ fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Applies the replaced database's revocations and removals to the restored one, even for unknown keys: an older backup
-/// may be restored later.
+/// Applies the replaced database's revocations and removals to the restored one, even for unknown
+/// keys: an older backup may be restored later.
 fn carry_over(restored: &Connection, database: &Path) -> rusqlite::Result<Revocations> {
     restored.execute("ATTACH ?1 AS replaced", [database.to_string_lossy()])?;
     let carried = restored.unchecked_transaction().and_then(|transaction| {

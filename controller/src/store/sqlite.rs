@@ -34,7 +34,8 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 /// The time to wait for another process that writes.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The memory for pages of the database, used on demand: a deployment to ten thousand hosts has 25 MiB.
+/// The memory for pages of the database, used on demand: a deployment to ten thousand hosts has 25
+/// MiB.
 const CACHE_KIB: i64 = 28 * 1024;
 
 /// The same for each read-only connection, and for the check of every page.
@@ -118,14 +119,15 @@ pub(super) fn in_memory() -> Result<Connection, StoreError> {
 fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(128);
-    // Else a statement whose plan might depend on its parameters is compiled again each time they change.
+    // Else a statement whose plan might depend on its parameters is compiled again each time they
+    // change.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
 }
 
-/// Makes the file, if it is missing, and removes all permissions but its owner's. SQLite gives its journals the same
-/// mode.
+/// Makes the file, if it is missing, and removes all permissions but its owner's. SQLite gives its
+/// journals the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new()
         .read(true)
@@ -236,8 +238,8 @@ pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connec
         backup::keep(path, &format!("before-v{VERSION}"))
             .map_err(|error| StoreError::Copy(Box::new(error)))?;
     }
-    // Some tables are created anew in place of tables that others refer to. Enforcement cannot be turned off within a
-    // transaction.
+    // Some tables are created anew in place of tables that others refer to. Enforcement cannot be
+    // turned off within a transaction.
     let enforce =
         |connection: &Connection, on: bool| connection.pragma_update(None, "foreign_keys", on);
     enforce(&connection, false).map_err(failed)?;

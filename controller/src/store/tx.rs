@@ -5,8 +5,8 @@
 //! tx.execute("UPDATE applications SET name = :name WHERE id = :id", named! {":id": id, ":name": name})
 //! ```
 //!
-//! A statement has one text for every engine: standard SQL if possible, `?1` or `:name` for parameters. It is prepared
-//! once and cached.
+//! A statement has one text for every engine: standard SQL if possible, `?1` or `:name` for
+//! parameters. It is prepared once and cached.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -215,7 +215,8 @@ impl Tx<'_> {
     }
 }
 
-/// The values of a statement's parameters: a tuple or an array for `?1`, `?2` and so on, [`named!`] for `:name`.
+/// The values of a statement's parameters: a tuple or an array for `?1`, `?2` and so on, [`named!`]
+/// for `:name`.
 pub trait Params {
     fn bind(&self, binder: &mut Binder<'_, '_>) -> Result<(), SqlError>;
 }

@@ -58,7 +58,8 @@ impl Haproxy {
                 .await?;
             told = Instant::now();
             if !seen.is_taken_out() {
-                // A restarted HAProxy has lost the state, and does not show it for a server that is down.
+                // A restarted HAProxy has lost the state, and does not show it for a server that is
+                // down.
                 told = self.set(server, "drain").await?;
             }
             if !seen.takes_traffic() && seen.sessions == 0 {

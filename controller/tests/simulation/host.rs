@@ -17,7 +17,8 @@ pub(crate) enum Temper {
     Failing,
     /// Polls without end, and forgets its commands.
     Forgetful,
-    /// Completes twice with opposite results, acknowledges ended commands, and tries commands of other hosts.
+    /// Completes twice with opposite results, acknowledges ended commands, and tries commands of
+    /// other hosts.
     Lying,
     /// Its agent crashes in the middle of commands and reports them as failed after its restart.
     Crashing,

@@ -1,5 +1,5 @@
-//! An independent history of the groups: the revision of each host, the last success, the order of hosts, rollbacks and
-//! deregistrations.
+//! An independent history of the groups: the revision of each host, the last success, the order of
+//! hosts, rollbacks and deregistrations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -100,7 +100,8 @@ impl Ledger {
         health.is_some_and(|(healthy, last)| *healthy && last.as_ref() == Some(revision))
     }
 
-    /// Checks a deployment whose targets have just become known: they must be the right ones, in the right order.
+    /// Checks a deployment whose targets have just become known: they must be the right ones, in
+    /// the right order.
     pub(crate) fn look_at_start(
         &mut self,
         tx: &Tx<'_>,

@@ -1,7 +1,8 @@
-//! Simulates thousands of small misbehaving fleets with the real decisions, a real database, and a simulated clock.
+//! Simulates thousands of small misbehaving fleets with the real decisions, a real database, and a
+//! simulated clock.
 //!
-//! A world depends only on its seed, and plays the same every time: `SIMULATION_SEED=17` replays one and prints its
-//! events, `SIMULATION_SECONDS=600` searches for failures for that time.
+//! A world depends only on its seed, and plays the same every time: `SIMULATION_SEED=17` replays
+//! one and prints its events, `SIMULATION_SECONDS=600` searches for failures for that time.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -20,7 +20,8 @@ pub(crate) struct Memory {
     stopping: HashSet<String>,
     /// Deployments that wait only for hosts and the controller.
     pub(crate) running: usize,
-    /// Whether all hosts are good and nobody interferes: then everything that can succeed must succeed.
+    /// Whether all hosts are good and nobody interferes: then everything that can succeed must
+    /// succeed.
     pub(crate) calm: bool,
     pub(crate) ledger: Ledger,
 }

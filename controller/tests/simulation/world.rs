@@ -78,8 +78,8 @@ pub(crate) struct World {
     hosts: Vec<Host>,
     style: Style,
     groups: usize,
-    /// All hosts are good, nobody interferes, and time stands still while anything is in progress: an action that the
-    /// controller does not take at once, it has forgotten.
+    /// All hosts are good, nobody interferes, and time stands still while anything is in progress:
+    /// an action that the controller does not take at once, it has forgotten.
     calm: bool,
     /// The controller's memory, which a crash clears.
     agenda: Agenda,
@@ -210,8 +210,8 @@ impl World {
         })
     }
 
-    /// Runs a transaction of the controller, which may crash in it: before the commit, or before its effects are
-    /// visible.
+    /// Runs a transaction of the controller, which may crash in it: before the commit, or before
+    /// its effects are visible.
     fn act<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Context<'_>) -> Result<(T, Vec<Effects>), ApiError> + Send + 'static,

@@ -339,7 +339,8 @@ impl Agent {
         ))
     }
 
-    /// Sends a request that is signed with its headers and body; returns the status and the body of the response.
+    /// Sends a request that is signed with its headers and body; returns the status and the body of
+    /// the response.
     pub(crate) async fn raw(
         &self,
         forgery: Forgery,
@@ -404,8 +405,8 @@ impl Agent {
         self.head("s3", request, "")
     }
 
-    /// The head of a signed request without a body hash, without the empty line at its end; with a target if the
-    /// service has targets.
+    /// The head of a signed request without a body hash, without the empty line at its end; with a
+    /// target if the service has targets.
     pub(crate) fn head(&self, service: &str, request: &str, target: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         let url = format!("http://{}{path}", self.address);

@@ -26,14 +26,14 @@ const QUOTED_CHARS: usize = 60;
 pub(super) struct Report {
     pub(super) problems: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
-    /// The file belongs to a revision that was deployed before. Values that official agents misread are read as those
-    /// agents read them.
+    /// The file belongs to a revision that was deployed before. Values that official agents misread
+    /// are read as those agents read them.
     pub(super) earlier: bool,
 }
 
 impl Report {
-    /// Finishes the reading of `text`: the result is valid only if there was no problem. `entries` are the entry
-    /// numbers of its permissions.
+    /// Finishes the reading of `text`: the result is valid only if there was no problem. `entries`
+    /// are the entry numbers of its permissions.
     pub(super) fn finish(
         mut self,
         read: Option<(AppSpec, Vec<usize>)>,
@@ -118,8 +118,8 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// Reports a value that an official agent reads as `reading`, against its plain meaning. This is a problem; in an
-    /// earlier revision, which ran with that reading, it is a warning.
+    /// Reports a value that an official agent reads as `reading`, against its plain meaning. This
+    /// is a problem; in an earlier revision, which ran with that reading, it is a warning.
     pub(super) fn misleads<T>(
         &self,
         report: &mut Report,
@@ -162,7 +162,8 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// Whether this is an unquoted boolean that means false. The official agents treat it as absent in most places.
+    /// Whether this is an unquoted boolean that means false. The official agents treat it as absent
+    /// in most places.
     pub(super) fn is_false(&self) -> bool {
         matches!(self.scalar(), Some((text, true)) if scalar::boolean(text) == Some(false))
     }
@@ -272,7 +273,8 @@ impl<'t> Place<'t> {
         Some(entries.into_iter().flatten().collect())
     }
 
-    /// The entries of a mapping with known keys, with a warning for every other key. `None` if this is no mapping.
+    /// The entries of a mapping with known keys, with a warning for every other key. `None` if this
+    /// is no mapping.
     pub(super) fn fields(
         &self,
         report: &mut Report,
@@ -413,8 +415,8 @@ pub fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Opt
         .map(|(_, candidate)| candidate)
 }
 
-/// The number of characters to insert, remove, replace or swap with their neighbour to turn `a` into `b`. Words of very
-/// different length count as far apart without being compared.
+/// The number of characters to insert, remove, replace or swap with their neighbour to turn `a`
+/// into `b`. Words of very different length count as far apart without being compared.
 fn distance(a: &str, b: &str) -> usize {
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;

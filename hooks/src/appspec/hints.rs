@@ -13,8 +13,8 @@ use crate::fs::{Links, open_beneath};
 /// The number of names in one folder that are examined.
 const MAX_NAMES: usize = 10_000;
 
-/// Returns a hint about a `source`, here `path`, that the unpacked revision in `root` lacks: empty without an idea,
-/// else with "; " in front.
+/// Returns a hint about a `source`, here `path`, that the unpacked revision in `root` lacks: empty
+/// without an idea, else with "; " in front.
 pub fn missing_source(root: &Path, path: &Path) -> String {
     if path.to_string_lossy().contains(['*', '?']) {
         let rule = "; a source has no wildcards: name one file, or the folder that holds it";
@@ -84,8 +84,8 @@ fn matching(root: &Path, pattern: &Path) -> Option<PathBuf> {
     found.into_iter().next()
 }
 
-/// Returns the path of the revision that `missing` most likely misspells: the part that exists, plus one corrected
-/// name.
+/// Returns the path of the revision that `missing` most likely misspells: the part that exists,
+/// plus one corrected name.
 fn near(root: &Path, missing: &Path) -> String {
     let mut folder = PathBuf::new();
     for name in missing {
@@ -112,7 +112,8 @@ pub fn exists(root: &Path, path: &ArchivePath) -> bool {
     kind(root, path.as_path()).is_some()
 }
 
-/// The kind of the object at `path`; `None` if there is none, or if only a link out of the revision leads to it.
+/// The kind of the object at `path`; `None` if there is none, or if only a link out of the revision
+/// leads to it.
 pub(super) fn kind(root: &Path, path: &Path) -> Option<FileType> {
     let file = open(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
     let stat = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).ok()?;

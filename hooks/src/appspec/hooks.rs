@@ -51,8 +51,8 @@ pub(super) fn hooks(top: &Fields<'_>, report: &mut Report) -> Hooks {
     read
 }
 
-/// Returns the scripts of `event`; nothing else in the file matters. Entries that cannot be read as scripts are left
-/// out.
+/// Returns the scripts of `event`; nothing else in the file matters. Entries that cannot be read as
+/// scripts are left out.
 pub(super) fn scripts_of_earlier(root: &Node, event: &LifecycleEvent) -> Vec<Script> {
     let value = |node: &Node, name: &str| match &node.value {
         Value::Mapping(pairs) => pairs
@@ -138,7 +138,8 @@ fn never_run(name: &str) -> String {
     }
 }
 
-/// Returns the lifecycle event with AppSpec scripts that `name` most likely means; blanks in it do not matter.
+/// Returns the lifecycle event with AppSpec scripts that `name` most likely means; blanks in it do
+/// not matter.
 pub fn closest_event(name: &str) -> Option<LifecycleEvent> {
     let name: String = name
         .chars()
@@ -197,8 +198,8 @@ fn runas(place: &Place<'_>, report: &mut Report) -> Option<String> {
     place.text(report, "the name of a user").map(str::to_owned)
 }
 
-/// Reads whole seconds, as the official agents do. More than a [`u32`] holds would overflow the clocks that they are
-/// added to.
+/// Reads whole seconds, as the official agents do. More than a [`u32`] holds would overflow the
+/// clocks that they are added to.
 fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
     let expected = "a whole number of seconds greater than 0, such as 300";
     if place.is_false() {
@@ -304,7 +305,8 @@ fn with_unit(text: &str) -> Option<u32> {
         .filter(|seconds| *seconds > 0)
 }
 
-/// Whether a script runs through sudo. The official agents read every value as true, except an unquoted false.
+/// Whether a script runs through sudo. The official agents read every value as true, except an
+/// unquoted false.
 fn sudo(place: &Place<'_>, report: &mut Report) -> Option<bool> {
     let Some((text, plain)) = place.scalar() else {
         place.warning(

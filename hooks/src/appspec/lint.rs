@@ -1,5 +1,5 @@
-//! Entries of a valid AppSpec that cannot have the effect that they seem to ask for, judged with the unpacked revision
-//! at hand.
+//! Entries of a valid AppSpec that cannot have the effect that they seem to ask for, judged with
+//! the unpacked revision at hand.
 
 use std::path::{Path, PathBuf};
 
@@ -47,8 +47,8 @@ impl Parsed {
     }
 }
 
-/// Warns of a file whose destination ends in its own name, or in a name of the same kind: Install would make a folder
-/// of that name.
+/// Warns of a file whose destination ends in its own name, or in a name of the same kind: Install
+/// would make a folder of that name.
 fn renamed(root: &Path, mapping: &FileMapping) -> Option<String> {
     let (source, destination) = (mapping.source.as_path(), mapping.destination.as_path());
     let (name, last) = (source.file_name()?, destination.file_name()?);

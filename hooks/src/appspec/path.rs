@@ -1,4 +1,5 @@
-//! The paths that an AppSpec names, inside the revision and on the host, and the limits of their length.
+//! The paths that an AppSpec names, inside the revision and on the host, and the limits of their
+//! length.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,7 +14,8 @@ pub const MAX_FOLDERS: usize = 256;
 /// The longest name in a folder, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
-/// A path inside the revision: relative, without `.` and `..`. The empty path is the revision's root.
+/// A path inside the revision: relative, without `.` and `..`. The empty path is the revision's
+/// root.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArchivePath {
     path: PathBuf,
@@ -62,8 +64,8 @@ pub fn check_length(path: &Path) -> Result<(), PathError> {
 }
 
 impl ArchivePath {
-    /// Reads a path as an AppSpec writes it. Leading slashes mean the revision's root; `..` is the parent folder, which
-    /// must lie in the revision.
+    /// Reads a path as an AppSpec writes it. Leading slashes mean the revision's root; `..` is the
+    /// parent folder, which must lie in the revision.
     pub fn new(text: &str) -> Result<Self, PathError> {
         let path = normalised(text, |path| {
             if path.pop() {
@@ -119,8 +121,8 @@ impl HostPath {
     }
 }
 
-/// Returns the folder whose files the kernel makes, if a path with these first two names is in one. `/dev/shm` has
-/// ordinary files.
+/// Returns the folder whose files the kernel makes, if a path with these first two names is in one.
+/// `/dev/shm` has ordinary files.
 pub(crate) fn kernel_folder(first: Option<&OsStr>, second: Option<&OsStr>) -> Option<&'static str> {
     match first?.to_str()? {
         "proc" => Some("/proc"),

@@ -27,8 +27,9 @@ pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<(usize, 
         .collect()
 }
 
-/// Reads one entry; returns `None`, after a finding in the report, for an entry that can apply to nothing. A value with
-/// a problem is reported and left out: the result is valid only if there are no problems.
+/// Reads one entry; returns `None`, after a finding in the report, for an entry that can apply to
+/// nothing. A value with a problem is reported and left out: the result is valid only if there are
+/// no problems.
 fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let expected = "a permission, such as \"- object: /srv/app\" with \"mode: 644\" below it";
     let fields = entry.fields(report, &KEYS, Repeated::IN_ENTRY, expected)?;

@@ -1,7 +1,8 @@
 //! Turns YAML text into a small tree that keeps positions.
 //!
-//! Nodes are shared, so an alias costs nothing here. But every walk over the tree visits an aliased node again. So the
-//! nodes that aliases repeat are counted, and a file that repeats too many is rejected before anything walks it.
+//! Nodes are shared, so an alias costs nothing here. But every walk over the tree visits an aliased
+//! node again. So the nodes that aliases repeat are counted, and a file that repeats too many is
+//! rejected before anything walks it.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -26,15 +27,15 @@ pub(super) struct Node {
 
 #[derive(Debug)]
 pub(super) enum Value {
-    /// `plain` means that the text is neither quoted, nor a block, nor tagged as a string, so that it may stand for
-    /// something else, such as a number.
+    /// `plain` means that the text is neither quoted, nor a block, nor tagged as a string, so that
+    /// it may stand for something else, such as a number.
     Scalar {
         text: String,
         plain: bool,
     },
     Sequence(Vec<Rc<Node>>),
-    /// In the order of the file, including repeated keys. Merge keys (`<<`) are replaced by the mappings that they
-    /// merge.
+    /// In the order of the file, including repeated keys. Merge keys (`<<`) are replaced by the
+    /// mappings that they merge.
     Mapping(Vec<Pair>),
 }
 
@@ -431,8 +432,9 @@ impl Open {
     }
 }
 
-/// Replaces `<<` by the mappings that it merges. A key of the mapping itself overrides a merged one, an earlier merged
-/// mapping overrides a later one. A `<<` with anything but mappings stays, and is reported when the mapping is read.
+/// Replaces `<<` by the mappings that it merges. A key of the mapping itself overrides a merged
+/// one, an earlier merged mapping overrides a later one. A `<<` with anything but mappings stays,
+/// and is reported when the mapping is read.
 fn merge(pairs: Vec<Pair>) -> Vec<Pair> {
     if !pairs.iter().any(|(key, _)| key.is_merge_key()) {
         return pairs;

@@ -1,5 +1,6 @@
-//! Repairs YAML 1.1 that the official agents accept and the YAML 1.2 parser rejects: a tab behind ':', and lines of a
-//! list in brackets that are indented less than the line that the list belongs to.
+//! Repairs YAML 1.1 that the official agents accept and the YAML 1.2 parser rejects: a tab behind
+//! ':', and lines of a list in brackets that are indented less than the line that the list belongs
+//! to.
 
 use std::collections::HashSet;
 
@@ -7,7 +8,8 @@ use saphyr_parser::{Marker, ScanError};
 
 use super::{Finding, Position};
 
-/// The number of lines that are changed before the text is given up, which bounds how often it is read again.
+/// The number of lines that are changed before the text is given up, which bounds how often it is
+/// read again.
 const MAX_CHANGES: usize = 1000;
 const MAX_READ: usize = 16 * 1024 * 1024;
 

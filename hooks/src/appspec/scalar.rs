@@ -3,8 +3,8 @@
 /// The number that an unquoted text stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
-    /// A whole number, in any form: `300`, `1_000`, `0300` (octal), `0x12C`, `0b11`, `1:30:00`, `300.0`. Values beyond
-    /// the type become its limit.
+    /// A whole number, in any form: `300`, `1_000`, `0300` (octal), `0x12C`, `0b11`, `1:30:00`,
+    /// `300.0`. Values beyond the type become its limit.
     Whole(i128),
     Fraction,
 }
@@ -28,7 +28,8 @@ pub(super) fn octal_form(text: &str) -> Option<String> {
     Some(rest.chars().filter(char::is_ascii_digit).collect())
 }
 
-/// Returns the number at the beginning of a text, as Ruby's `to_i` reads it, or 0, and the text behind it.
+/// Returns the number at the beginning of a text, as Ruby's `to_i` reads it, or 0, and the text
+/// behind it.
 pub(super) fn leading_number(text: &str) -> (i128, &str) {
     let trimmed = text.trim_start();
     let (sign, rest) = signed(trimmed);

@@ -190,8 +190,8 @@ fn destination_path(place: &Place<'_>, report: &mut Report, expected: &str) -> O
     }
 }
 
-/// Describes a destination that does not begin with '/', and the place where the official agents' daemon, which works
-/// in /, puts it.
+/// Describes a destination that does not begin with '/', and the place where the official agents'
+/// daemon, which works in /, puts it.
 fn relative(text: &str, reading: Cow<'_, str>) -> String {
     let found = quoted(text);
     if text.starts_with('~') {
@@ -222,7 +222,8 @@ fn is_of_windows(text: &str) -> bool {
     has_drive || text.contains('\\')
 }
 
-/// Returns the text of a path as written, including blanks. The official agents join the items of a list.
+/// Returns the text of a path as written, including blanks. The official agents join the items of a
+/// list.
 fn path_text<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Option<Cow<'t, str>> {
     if let Some((text, _)) = place.scalar() {
         let text = text.trim_end_matches(['\n', '\r']);

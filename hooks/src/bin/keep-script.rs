@@ -1,4 +1,5 @@
-//! The keeper of the scripts in this crate's tests. The agent's own programs act as keepers themselves.
+//! The keeper of the scripts in this crate's tests. The agent's own programs act as keepers
+//! themselves.
 
 use std::process::ExitCode;
 

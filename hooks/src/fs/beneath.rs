@@ -1,8 +1,8 @@
-//! Opens a path beneath a folder. No name and no link on the way can lead out of the folder, even if somebody changes the
-//! tree at the same time.
+//! Opens a path beneath a folder. No name and no link on the way can lead out of the folder, even
+//! if somebody changes the tree at the same time.
 //!
-//! The kernel does it in one call, openat2, from Linux 5.6 on. Without that call, [`step_by_step`] resolves one name
-//! after the other, with the same results.
+//! The kernel does it in one call, openat2, from Linux 5.6 on. Without that call, [`step_by_step`]
+//! resolves one name after the other, with the same results.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,16 +24,17 @@ pub enum Links {
 /// The number of links that one path may follow, as in the kernel (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
-/// A handle that only names an object: opening it needs no permission for the object and never blocks.
+/// A handle that only names an object: opening it needs no permission for the object and never
+/// blocks.
 const NAMED: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
-/// Opens the relative `path` beneath `folder`; an empty path is the folder itself. With [`OFlags::NOFOLLOW`], a link as
-/// the last name is not followed.
+/// Opens the relative `path` beneath `folder`; an empty path is the folder itself. With
+/// [`OFlags::NOFOLLOW`], a link as the last name is not followed.
 ///
 /// # Errors
 ///
-/// `XDEV` if the path is absolute, or a link or `..` leads out of the folder; `LOOP` for a rejected link and for too many
-/// links; those of open(2).
+/// `XDEV` if the path is absolute, or a link or `..` leads out of the folder; `LOOP` for a rejected
+/// link and for too many links; those of open(2).
 pub fn open_beneath(
     folder: impl AsFd,
     path: &Path,
@@ -47,8 +48,8 @@ pub fn open_beneath(
     };
     let flags = flags | OFlags::CLOEXEC;
     match rustix::fs::openat2(&folder, or_itself(path), flags, Mode::empty(), resolve) {
-        // NOSYS: before Linux 5.6. PERM: containers that forbid unknown system calls. AGAIN: a rename on the host at the
-        // same time made the kernel unsure about a `..`.
+        // NOSYS: before Linux 5.6. PERM: containers that forbid unknown system calls. AGAIN: a
+        // rename on the host at the same time made the kernel unsure about a `..`.
         Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => step_by_step(folder, path, flags, links),
         opened => opened,
     }
@@ -144,7 +145,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Returns the next name, and whether it is the last one. A slash at the end of a path is followed by an empty name.
+    /// Returns the next name, and whether it is the last one. A slash at the end of a path is
+    /// followed by an empty name.
     fn next_name(&mut self) -> Option<(OsString, bool)> {
         let name = self.left.pop()?;
         Some((name, self.left.is_empty()))
@@ -159,7 +161,8 @@ impl Walk {
         self.way.push((stat.st_dev, stat.st_ino));
     }
 
-    /// Goes back to the folder around. It must be the one that the walk came through: somebody may have moved the folder.
+    /// Goes back to the folder around. It must be the one that the walk came through: somebody may
+    /// have moved the folder.
     fn leave(&mut self) -> Result<(), Errno> {
         self.way.pop();
         let expected = self.way.last().ok_or(Errno::XDEV)?;

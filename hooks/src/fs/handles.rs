@@ -29,8 +29,8 @@ pub(crate) struct Handles {
 }
 
 impl Handles {
-    /// The number of folders that stay open: the folder of a path, the one that keeps its old contents, and the one
-    /// that its new contents come from.
+    /// The number of folders that stay open: the folder of a path, the one that keeps its old
+    /// contents, and the one that its new contents come from.
     const MOST: usize = 4;
 
     /// Makes handles that open only the known folder at each path in `known`.

@@ -17,7 +17,8 @@ pub fn replace_record(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The readers of a record: those of the previous record; for the first one, everybody who may look into its folder.
+/// The readers of a record: those of the previous record; for the first one, everybody who may look
+/// into its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Readers {
     pub(crate) owner: Option<(u32, u32)>,

@@ -17,9 +17,10 @@ const NUMBER: usize = 0;
 /// How many times a temporary file may be swept away before its writer has locked it.
 const ATTEMPTS: usize = 100;
 
-/// Replaces `path` with a file of these bytes and permission bits. After a crash at any moment, either the whole old
-/// file or the whole new one is there. The folder must exist; when this returns, the change survives a power cut.
-/// [`sweep`] removes the temporary file of a process that died in the middle.
+/// Replaces `path` with a file of these bytes and permission bits. After a crash at any moment,
+/// either the whole old file or the whole new one is there. The folder must exist; when this
+/// returns, the change survives a power cut. [`sweep`] removes the temporary file of a process that
+/// died in the middle.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = open(parent)?;
@@ -37,8 +38,8 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// Removes the temporary files of [`replace_file`] in `folder` whose processes died in the middle. A file of a living
-/// process stays. Succeeds if there is no such folder.
+/// Removes the temporary files of [`replace_file`] in `folder` whose processes died in the middle.
+/// A file of a living process stays. Succeeds if there is no such folder.
 pub fn sweep(folder: &Path) -> io::Result<()> {
     let folder = match open(folder) {
         Ok(folder) => folder,
@@ -65,7 +66,8 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes everything at `path`, at any depth; follows no link below its folder. Succeeds if nothing is there.
+/// Removes everything at `path`, at any depth; follows no link below its folder. Succeeds if
+/// nothing is there.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     open(parent)?.remove_tree(name)
@@ -103,8 +105,9 @@ pub fn is_unfinished(name: &OsStr) -> bool {
     word.is_some_and(|word| word.len() == 16 && word.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Replaces `path` as [`replace_file`] does, for writers that take turns. The temporary name is always the same, so
-/// interrupted writers leave at most one file. Returns the file, open for appending.
+/// Replaces `path` as [`replace_file`] does, for writers that take turns. The temporary name is
+/// always the same, so interrupted writers leave at most one file. Returns the file, open for
+/// appending.
 pub(crate) fn replace_in_turn(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,

@@ -1,4 +1,5 @@
-//! The access to a file: owner, mode, POSIX access control lists, SELinux rules; reads and applies it.
+//! The access to a file: owner, mode, POSIX access control lists, SELinux rules; reads and applies
+//! it.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,9 +25,9 @@ pub(super) struct Access {
     pub(super) acl: Option<AclAttributes>,
 }
 
-/// An owner, a group or mode bits. A wish of the AppSpec must be granted. An attribute that a copy merely keeps is
-/// given up without the right to set it, as `cp` does: the owner, the group, and then the set-id bits, which would
-/// stand for somebody else.
+/// An owner, a group or mode bits. A wish of the AppSpec must be granted. An attribute that a copy
+/// merely keeps is given up without the right to set it, as `cp` does: the owner, the group, and
+/// then the set-id bits, which would stand for somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Wish {
     pub(super) value: u32,
@@ -75,7 +76,8 @@ pub(super) struct Context {
     pub(super) range: Option<String>,
 }
 
-/// The user or group of an entry, in the order and with the numbers of the kernel (acl(5), `linux/posix_acl.h`).
+/// The user or group of an entry, in the order and with the numbers of the kernel (acl(5),
+/// `linux/posix_acl.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tag {
     Owner,
@@ -95,8 +97,8 @@ pub(super) struct ResolvedEntry {
 }
 
 impl AclAttributes {
-    /// Completes `entries` from a file's mode, as `setfacl --set` expects them: base entries, a mask where named
-    /// entries need one, and the same for the default list if it has any entry.
+    /// Completes `entries` from a file's mode, as `setfacl --set` expects them: base entries, a
+    /// mask where named entries need one, and the same for the default list if it has any entry.
     pub(super) fn complete(entries: &[ResolvedEntry], mode: u32) -> Self {
         let list = |default| {
             let given = entries.iter().filter(|entry| entry.default == default);
@@ -170,8 +172,8 @@ impl Access {
         })
     }
 
-    /// Applies the access to an open file or folder. Owner and group come first, because changing them clears set-id
-    /// bits.
+    /// Applies the access to an open file or folder. Owner and group come first, because changing
+    /// them clears set-id bits.
     pub(super) fn apply(&self, file: impl AsFd) -> io::Result<()> {
         let stat = rustix::fs::fstat(&file)?;
         let change = |owner, group| rustix::fs::fchown(&file, owner, group);

@@ -1,4 +1,5 @@
-//! Builds the new objects under temporary names, on several threads. Nothing that is in use changes.
+//! Builds the new objects under temporary names, on several threads. Nothing that is in use
+//! changes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufWriter, Write as _};

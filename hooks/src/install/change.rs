@@ -1,5 +1,5 @@
-//! Makes one visible change, and takes it back. Taking back can be repeated, and does nothing if nothing was done. It
-//! never touches an object that somebody else put in the way.
+//! Makes one visible change, and takes it back. Taking back can be repeated, and does nothing if
+//! nothing was done. It never touches an object that somebody else put in the way.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -16,7 +16,8 @@ use super::transaction::Work;
 use crate::fs::{Folder, Handles, is_nowhere, split};
 
 impl Step {
-    /// Returns the change that this step is on the host as it is now; `None` if there is nothing to do.
+    /// Returns the change that this step is on the host as it is now; `None` if there is nothing to
+    /// do.
     pub(super) fn look_up(&self, handles: &mut Handles) -> io::Result<Option<Change>> {
         match self {
             Self::Swap(swap) => Ok(swap.look_up(handles)?.map(Change::Swap)),
@@ -148,7 +149,8 @@ impl Change {
         }
     }
 
-    /// Takes the change back; returns a text about changes that somebody else made in the meantime, which stay.
+    /// Takes the change back; returns a text about changes that somebody else made in the meantime,
+    /// which stay.
     pub(super) fn take_back(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         match self {
             Self::Swap(swap) => swap.take_back(handles),
@@ -267,8 +269,9 @@ impl Swapped {
         Ok(None)
     }
 
-    /// Removes the object that was built for it, if it still waits there; the displaced object may stand there instead.
-    /// Returns a text about an object that is kept because somebody wrote to it.
+    /// Removes the object that was built for it, if it still waits there; the displaced object may
+    /// stand there instead. Returns a text about an object that is kept because somebody wrote to
+    /// it.
     pub(super) fn discard(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         let Some(new) = &self.brings else {
             return Ok(None);
@@ -291,8 +294,9 @@ impl Swapped {
         }
     }
 
-    /// Moves an object that was built, and then changed by somebody else, where nobody else may read it: under its
-    /// temporary name, its readers no longer expect it. Returns its new place, also when the move was made before.
+    /// Moves an object that was built, and then changed by somebody else, where nobody else may
+    /// read it: under its temporary name, its readers no longer expect it. Returns its new place,
+    /// also when the move was made before.
     fn set_aside(&self, folder: &Folder, spare: &OsStr, waits: bool) -> io::Result<Option<String>> {
         let (_, name) = split(&self.path)?;
         let aside = aside(spare);
@@ -341,7 +345,8 @@ fn exchange_in_steps(
     let between = between(spare);
     match folder.hard_link(name, other, &between) {
         Ok(()) => {}
-        // Some file systems cannot do this, and none can for folders: for a moment the name does not exist.
+        // Some file systems cannot do this, and none can for folders: for a moment the name does
+        // not exist.
         Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {
             folder.rename_new(name, other, &between)?;
         }
@@ -382,7 +387,8 @@ fn doomed(spare: &OsStr) -> OsString {
     [spare, "-doomed".as_ref()].into_iter().collect()
 }
 
-/// Changes the access of an open file; returns false if it is gone, or if another file has its name.
+/// Changes the access of an open file; returns false if it is gone, or if another file has its
+/// name.
 fn adjust(
     path: &Path,
     file: &Identity,
@@ -439,7 +445,8 @@ mod tests {
 
     #[test]
     fn an_exchange_in_steps_can_be_taken_back_from_everywhere() {
-        // The state after each step: a second name, then the new object in place, then the old one put aside.
+        // The state after each step: a second name, then the new object in place, then the old one
+        // put aside.
         let link: Interrupted =
             |root| std::fs::hard_link(root.join("a"), root.join(".s-between")).unwrap();
         let away: Interrupted =

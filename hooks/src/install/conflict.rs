@@ -1,4 +1,5 @@
-//! The conflicts for which an Install is rejected before it changes anything, in words for an operator.
+//! The conflicts for which an Install is rejected before it changes anything, in words for an
+//! operator.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! The decision of an Install: the objects that it brings, removes and keeps. Data only; [`plan`](super::plan) makes
-//! it.
+//! The decision of an Install: the objects that it brings, removes and keeps. Data only;
+//! [`plan`](super::plan) makes it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ pub(super) struct Decision {
     /// In the order in which the official agents create: a folder before its contents.
     pub(super) planned: Vec<Planned>,
     pub(super) accesses: Accesses,
-    /// Objects of the last Install that this one removes, whether or not something new takes their place; the newest
-    /// stands first.
+    /// Objects of the last Install that this one removes, whether or not something new takes their
+    /// place; the newest stands first.
     pub(super) removed: Vec<PathId>,
     /// The same objects, each with whether it is a folder.
     pub(super) goes: ByPath<bool>,
@@ -66,7 +66,8 @@ pub(super) struct Facts<'a> {
 }
 
 impl Decision {
-    /// The changes: first the new objects in the order of creation, then the removed and the kept ones.
+    /// The changes: first the new objects in the order of creation, then the removed and the kept
+    /// ones.
     pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = PathChange> + 'a {
         let brought = self.planned.iter().map(|planned| match planned.path {
             path if planned.overwrites || self.goes.contains(path) => {

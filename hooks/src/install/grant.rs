@@ -1,4 +1,5 @@
-//! The `permissions` section: the planned objects that each entry applies to, and the access that they get. Pure.
+//! The `permissions` section: the planned objects that each entry applies to, and the access that
+//! they get. Pure.
 
 mod meaning;
 
@@ -14,7 +15,8 @@ use super::paths::{ByPath, PathId, Paths};
 use super::snapshot::{Leads, NodeKind};
 use crate::appspec::{Acl, AclTag, Pattern, Permission, Principal};
 
-/// Gives the planned objects, and existing files that are named exactly, the access that the AppSpec asks for.
+/// Gives the planned objects, and existing files that are named exactly, the access that the
+/// AppSpec asks for.
 pub(super) fn grant(
     facts: Facts<'_>,
     paths: &mut Paths,

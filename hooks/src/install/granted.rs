@@ -12,7 +12,8 @@ pub(super) struct Granted {
     pub(super) entries: Vec<Texts>,
     /// The paths, as written, that get permissions, each with the number of its entry.
     pub(super) paths: Vec<(PathId, u32)>,
-    /// The SELinux rules, in order: the path without links in its parents, and the number of the entry.
+    /// The SELinux rules, in order: the path without links in its parents, and the number of the
+    /// entry.
     pub(super) contexts: Vec<(PathId, u32)>,
 }
 

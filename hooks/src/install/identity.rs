@@ -1,5 +1,5 @@
-//! Tells an object that an Install brought to a path from one that somebody put there later, even where a file system
-//! reuses the inode number of a removed file.
+//! Tells an object that an Install brought to a path from one that somebody put there later, even
+//! where a file system reuses the inode number of a removed file.
 
 use std::ffi::OsStr;
 use std::hash::Hasher as _;
@@ -18,8 +18,8 @@ use crate::fs::{Folder, Status};
 #[serde(from = "Stored")]
 pub(super) struct Identity {
     inode: u64,
-    /// The creation time in nanoseconds, as the file system reports it. No other object has the same inode and creation
-    /// time.
+    /// The creation time in nanoseconds, as the file system reports it. No other object has the
+    /// same inode and creation time.
     #[serde(skip_serializing_if = "Option::is_none")]
     born: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,8 @@ impl From<Stored> for Identity {
 }
 
 impl Identity {
-    /// Returns the identity of `name`, for a folder without its contents. `None` if it does not exist.
+    /// Returns the identity of `name`, for a folder without its contents. `None` if it does not
+    /// exist.
     pub(super) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
         Ok(status(folder, name)?.map(|status| Self::of(&status)))
     }
@@ -106,8 +107,8 @@ impl Identity {
         }
     }
 
-    /// Whether `there` is this object, even if it was written to since. Where the file system has no creation times,
-    /// another size or time means another file.
+    /// Whether `there` is this object, even if it was written to since. Where the file system has
+    /// no creation times, another size or time means another file.
     pub(super) fn is(&self, there: &Self) -> bool {
         let same = match (self.born, there.born, &self.state, &there.state) {
             (Some(born), Some(there), ..) => born == there,
@@ -117,7 +118,8 @@ impl Identity {
         self.inode == there.inode && same
     }
 
-    /// Whether nobody has written to it, or to anything in it, since; `there` must include the contents.
+    /// Whether nobody has written to it, or to anything in it, since; `there` must include the
+    /// contents.
     pub(super) fn is_untouched(&self, there: &Self) -> bool {
         self.is(there)
             && self
@@ -135,7 +137,8 @@ fn status(folder: &Folder, name: &OsStr) -> io::Result<Option<Status>> {
     }
 }
 
-/// Summarises everything below a folder: names and kinds, and the sizes and times of everything but folders.
+/// Summarises everything below a folder: names and kinds, and the sizes and times of everything but
+/// folders.
 fn inside(top: &Folder) -> io::Result<State> {
     let (mut hasher, mut objects) = (FnvHasher::default(), 0);
     let mut folders = vec![PathBuf::new()];

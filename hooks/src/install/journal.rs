@@ -1,13 +1,14 @@
-//! The journal of an Install in progress: everything that is needed to finish it after a crash, forwards or backwards.
+//! The journal of an Install in progress: everything that is needed to finish it after a crash,
+//! forwards or backwards.
 //!
-//! One record per line, with a checksum. `begun` lists what is about to be built; the `change`s follow when all of that
-//! is on the disk, then `prepared`, and only then do others see anything change; `committed` is the point of no return.
-//! Every record but the changes is on the disk before the next step. The same form, complete, is the undo record of a
-//! deployment.
+//! One record per line, with a checksum. `begun` lists what is about to be built; the `change`s
+//! follow when all of that is on the disk, then `prepared`, and only then do others see anything
+//! change; `committed` is the point of no return. Every record but the changes is on the disk
+//! before the next step. The same form, complete, is the undo record of a deployment.
 //!
-//! After a power cut, an unfinished line has no end, or is zeros: that record was never made. Any other malformed line
-//! is damage, and such a journal is not followed. `prepared` and `committed` are written twice, so damage in one place
-//! cannot hide them.
+//! After a power cut, an unfinished line has no end, or is zeros: that record was never made. Any
+//! other malformed line is damage, and such a journal is not followed. `prepared` and `committed`
+//! are written twice, so damage in one place cannot hide them.
 
 mod changes;
 mod line;
@@ -25,7 +26,8 @@ use super::step::{Change, path, paths};
 use super::{Counts, StepError};
 use crate::fs::{Folder, incoming, replace_in_turn, split};
 
-/// The version that is written. Version 1 had no checksums, and identified its objects by inode alone.
+/// The version that is written. Version 1 had no checksums, and identified its objects by inode
+/// alone.
 const VERSION: u32 = 2;
 
 /// Bytes reserved on the disk for the last record, so that a full disk cannot prevent the commit.
@@ -60,7 +62,8 @@ pub(super) struct Begun {
     /// Undo records that become useless when this is committed.
     #[serde(with = "paths")]
     pub(super) superseded: Vec<PathBuf>,
-    /// Objects that an earlier transaction of the deployment displaced, at the places where this one found them.
+    /// Objects that an earlier transaction of the deployment displaced, at the places where this
+    /// one found them.
     #[serde(with = "paths")]
     pub(super) displaced: Vec<PathBuf>,
     /// The folders on other file systems that keep displaced objects.
@@ -173,7 +176,8 @@ impl Begun {
 }
 
 impl Journal {
-    /// Starts a journal and replaces an existing one; `staged` are the temporary names of the objects to build.
+    /// Starts a journal and replaces an existing one; `staged` are the temporary names of the
+    /// objects to build.
     pub(super) fn begin<I: Iterator<Item = PathBuf>>(
         path: &Path,
         begun: &Begun,
@@ -189,7 +193,8 @@ impl Journal {
         })
     }
 
-    /// Records that everything in `begun` is built and on the disk; `changes` come next, unless one of them is an error.
+    /// Records that everything in `begun` is built and on the disk; `changes` come next, unless one
+    /// of them is an error.
     pub(super) fn prepare(
         &mut self,
         changes: impl Iterator<Item = Result<Change, StepError>>,
@@ -210,17 +215,18 @@ impl Journal {
     }
 
     fn vouch(&mut self, changes: usize) -> io::Result<()> {
-        // Sync before writing the record that vouches for the changes: then a damaged line cannot be taken for one that
-        // was never written.
+        // Sync before writing the record that vouches for the changes: then a damaged line cannot
+        // be taken for one that was never written.
         self.file.sync_data()?;
         self.append(&Record::<(), ()>::Prepared { changes })?;
-        // Only a precaution: without it, a disk that fills up now fails the Install and does no other harm.
+        // Only a precaution: without it, a disk that fills up now fails the Install and does no
+        // other harm.
         let _ = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, RESERVED);
         Ok(())
     }
 
-    /// Records that the changes are made and on the disk. After an error the journal is as if this had not been tried,
-    /// unless it is [`Journal::is_uncertain`].
+    /// Records that the changes are made and on the disk. After an error the journal is as if this
+    /// had not been tried, unless it is [`Journal::is_uncertain`].
     pub(super) fn commit(&mut self) -> io::Result<()> {
         self.append(&Record::<(), ()>::Committed {})
             .inspect_err(|_| {
@@ -232,8 +238,8 @@ impl Journal {
             })
     }
 
-    /// Whether the commit failed but may be on the disk. Then nothing may be taken back before the journal is read
-    /// again.
+    /// Whether the commit failed but may be on the disk. Then nothing may be taken back before the
+    /// journal is read again.
     pub(super) fn is_uncertain(&self) -> bool {
         self.uncertain
     }

@@ -1,5 +1,5 @@
-//! The folders that keep displaced objects on file systems other than that of the deployment's folder: one on each, as
-//! near to its root as possible, and private to the agent's user.
+//! The folders that keep displaced objects on file systems other than that of the deployment's
+//! folder: one on each, as near to its root as possible, and private to the agent's user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -33,7 +33,8 @@ struct Mount {
 }
 
 impl KeptFolders {
-    /// Returns the folders that `begun` names, and those of its undo record if finishing was interrupted.
+    /// Returns the folders that `begun` names, and those of its undo record if finishing was
+    /// interrupted.
     pub(super) fn of(begun: &Begun) -> Self {
         let mut all = begun.kept.clone();
         let before = journal::read_begun(&journal::undo_record(&begun.deployment))
@@ -56,8 +57,8 @@ impl KeptFolders {
         }
     }
 
-    /// Returns the folder that keeps objects of `folder`, and makes it if it is missing; `None` if that is the
-    /// deployment's own.
+    /// Returns the folder that keeps objects of `folder`, and makes it if it is missing; `None` if
+    /// that is the deployment's own.
     pub(super) fn for_folder(&mut self, folder: &Path) -> io::Result<Option<PathBuf>> {
         if let Some(found) = self.found.get(folder) {
             return Ok(found.clone());
@@ -79,8 +80,8 @@ impl KeptFolders {
         Ok(found)
     }
 
-    /// Makes one in `folder` itself, for objects that cannot be moved elsewhere on the same file system: it has two
-    /// mounts, or two quotas.
+    /// Makes one in `folder` itself, for objects that cannot be moved elsewhere on the same file
+    /// system: it has two mounts, or two quotas.
     pub(super) fn make_in(&mut self, folder: &Path) -> io::Result<PathBuf> {
         make(folder, &self.name)?;
         let made = self.add(folder.join(&self.name));
@@ -100,9 +101,9 @@ impl KeptFolders {
         self.found.get(folder).is_some_and(Option::is_some)
     }
 
-    /// Removes the folders of this kind that belong to the same deployment group and that no record names: another
-    /// agent may have removed their deployments. Searches near `changed`. Returns descriptions of what could not be
-    /// removed.
+    /// Removes the folders of this kind that belong to the same deployment group and that no record
+    /// names: another agent may have removed their deployments. Searches near `changed`. Returns
+    /// descriptions of what could not be removed.
     pub(super) fn remove_forgotten(
         &self,
         begun: &Begun,
@@ -182,8 +183,8 @@ fn token_of<'a>(found: &'a OsStr, tag: &str) -> Option<&'a str> {
     (token.len() == 16 && *found == *name(tag, token)).then_some(token)
 }
 
-/// Makes the folder in `folder`, then moves it up as far as it can be moved. There, objects of `folder` can still be
-/// moved into it.
+/// Makes the folder in `folder`, then moves it up as far as it can be moved. There, objects of
+/// `folder` can still be moved into it.
 fn outermost(folder: &Path, name: &OsStr) -> io::Result<PathBuf> {
     let mut places = above(folder);
     for place in &places {
@@ -250,8 +251,8 @@ fn is_own_folder(folder: &Folder, name: &OsStr) -> bool {
     })
 }
 
-/// Whether a record of the group has the token of a transaction: an undo record, or a journal, even one that cannot be
-/// read.
+/// Whether a record of the group has the token of a transaction: an undo record, or a journal, even
+/// one that cannot be read.
 fn is_known(begun: &Begun, token: &str) -> bool {
     let names = |folder: &Path| {
         let folder = Folder::open(folder).and_then(|folder| folder.names());

@@ -1,4 +1,5 @@
-//! Maps objects of the revision to destinations, by the `files` section alone; the host does not matter here.
+//! Maps objects of the revision to destinations, by the `files` section alone; the host does not
+//! matter here.
 
 use std::path::{Component, Path};
 
@@ -205,8 +206,9 @@ impl Layout<'_> {
         self.wanted.push(Wanted { path, source, kind });
     }
 
-    /// Returns the folder of the revision whose contents replace `link`, if the link would dangle at its destination. A
-    /// link back to a folder that is being copied is a loop, and stays a link.
+    /// Returns the folder of the revision whose contents replace `link`, if the link would dangle
+    /// at its destination. A link back to a folder that is being copied is a loop, and stays a
+    /// link.
     fn expanded(&mut self, link: ObjectId) -> Option<ObjectId> {
         let revision = self.revision;
         let ObjectKind::Link(_) = revision.kind(link) else {
@@ -229,7 +231,8 @@ impl Layout<'_> {
         (!is_loop).then_some(folder)
     }
 
-    /// Resolves `target` from the folder `from`; `None` if it is outside the revision or does not exist.
+    /// Resolves `target` from the folder `from`; `None` if it is outside the revision or does not
+    /// exist.
     fn resolve(&mut self, from: ObjectId, target: &Path) -> Option<ObjectId> {
         let revision = self.revision;
         let mut here = from;

@@ -11,8 +11,8 @@ const MOST_THREADS: usize = 4;
 /// Fewer objects than this are not worth a thread.
 const WORTH_A_THREAD: usize = 8;
 
-/// Runs `work` on each of `pieces`. After an error, no further piece begins; the error returned is that of the first
-/// failed piece in the list.
+/// Runs `work` on each of `pieces`. After an error, no further piece begins; the error returned is
+/// that of the first failed piece in the list.
 pub(super) fn each<T: Sync, E: Send>(
     pieces: &[T],
     handles: impl Fn() -> Handles + Sync,

@@ -32,7 +32,8 @@ pub struct Permissions {
     pub selinux_type: Option<String>,
 }
 
-/// Examines the revision and the host as [`super::plan`] does; nothing is changed, and conflicts are no error.
+/// Examines the revision and the host as [`super::plan`] does; nothing is changed, and conflicts
+/// are no error.
 pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
     let Considered {
         decision,
@@ -48,7 +49,8 @@ pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
 }
 
 impl Preview {
-    /// Lists the paths that the Install would create, in order of creation, then those that it would remove and keep.
+    /// Lists the paths that the Install would create, in order of creation, then those that it
+    /// would remove and keep.
     pub fn changes(&self) -> impl Iterator<Item = PathChange> {
         self.decision.changes(&self.paths)
     }

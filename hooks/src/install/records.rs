@@ -1,5 +1,6 @@
-//! The two files that connect one Install with the next, in the formats of the official agents: `<group>-install.json`
-//! records what was done, `<group>-cleanup` lists what the next Install removes.
+//! The two files that connect one Install with the next, in the formats of the official agents:
+//! `<group>-install.json` records what was done, `<group>-cleanup` lists what the next Install
+//! removes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -25,14 +26,16 @@ pub struct Records {
     pub instructions: PathBuf,
     /// `<group>-cleanup`.
     pub cleanup: PathBuf,
-    /// `<group>_last_successful_install`: the folder of the deployment whose Install last succeeded.
+    /// `<group>_last_successful_install`: the folder of the deployment whose Install last
+    /// succeeded.
     pub pointer: PathBuf,
     /// `<group>-journal.json`: the Install in progress.
     pub journal: PathBuf,
 }
 
-/// The version of this agent's additions to `<group>-install.json`, which official agents ignore. Version 1 had paths
-/// without links in their parents, where the official agents write them as the AppSpec does.
+/// The version of this agent's additions to `<group>-install.json`, which official agents ignore.
+/// Version 1 had paths without links in their parents, where the official agents write them as the
+/// AppSpec does.
 const VERSION: u32 = 2;
 
 /// The prefix of an SELinux rule's path in the cleanup file.
@@ -133,7 +136,8 @@ impl Records {
         })
     }
 
-    /// Reads both files leniently: a missing file counts as empty, and a malformed line is a warning.
+    /// Reads both files leniently: a missing file counts as empty, and a malformed line is a
+    /// warning.
     pub(super) fn read(&self, paths: &mut Paths) -> Result<Previous, (PathBuf, io::Error)> {
         let records = [&self.instructions, &self.cleanup, &self.pointer];
         let readers = records
@@ -175,7 +179,8 @@ impl Records {
         Ok(previous)
     }
 
-    /// Returns, for each path, the file or link of the revision that it was copied from; empty if that cannot be read.
+    /// Returns, for each path, the file or link of the revision that it was copied from; empty if
+    /// that cannot be read.
     pub(super) fn sources(&self, previous: &Previous) -> BTreeMap<PathBuf, PathBuf> {
         #[derive(Deserialize)]
         struct Instructions {
@@ -378,8 +383,8 @@ pub(super) fn write_cleanup(
     Ok(())
 }
 
-/// Returns the deployment groups, other than that of `own`, whose Installs created the paths of `wanted`. A group's
-/// name is the file name of its records without the ending.
+/// Returns the deployment groups, other than that of `own`, whose Installs created the paths of
+/// `wanted`. A group's name is the file name of its records without the ending.
 pub(super) fn installed_by(own: &Records, wanted: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let entries = own

@@ -15,8 +15,8 @@ use super::{Counts, Summary, transaction, undo};
 /// In the folder of the records: locked while an Install examines and changes the host.
 const LOCK: &str = "install.lock";
 
-/// The right to change this host. One process holds it at a time, whatever its deployment group, because destinations
-/// may overlap.
+/// The right to change this host. One process holds it at a time, whatever its deployment group,
+/// because destinations may overlap.
 #[derive(Debug)]
 pub struct Turn {
     _lock: File,
@@ -73,7 +73,8 @@ impl Turn {
 pub enum Recovery {
     /// No Install was interrupted.
     Nothing,
-    /// Everything is as it was before, except for the objects in `kept`, which belong to somebody else.
+    /// Everything is as it was before, except for the objects in `kept`, which belong to somebody
+    /// else.
     RolledBack {
         action: Action,
         deployment: PathBuf,
@@ -105,8 +106,8 @@ pub enum RecoverError {
     Left { journal: PathBuf, left: Vec<String> },
 }
 
-/// Ends the Install whose `journal` shows an interruption. Succeeds if there is none; can itself be interrupted and
-/// repeated.
+/// Ends the Install whose `journal` shows an interruption. Succeeds if there is none; can itself be
+/// interrupted and repeated.
 pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
     let remove = || {
         let removed = journal::remove(journal);

@@ -1,4 +1,5 @@
-//! Removes trees, their files on several threads. However large they are, little of them is in memory at once.
+//! Removes trees, their files on several threads. However large they are, little of them is in
+//! memory at once.
 
 use std::convert::Infallible;
 use std::ffi::OsString;

@@ -23,7 +23,8 @@ impl Reserved {
         Self { revision, own }
     }
 
-    /// The conflict at `path`, which has no links in its parents, if nothing may be installed there.
+    /// The conflict at `path`, which has no links in its parents, if nothing may be installed
+    /// there.
     pub(super) fn conflict(&self, paths: &Paths, path: PathId) -> Option<Conflict> {
         match kernel_folder_of(paths, path) {
             None => {}

@@ -1,5 +1,6 @@
-//! Takes back an Install that succeeded: everything that it displaced returns to its place, in a transaction of its
-//! own. Nothing that somebody changed or added since is lost: it stays, or is set aside and reported.
+//! Takes back an Install that succeeded: everything that it displaced returns to its place, in a
+//! transaction of its own. Nothing that somebody changed or added since is lost: it stays, or is
+//! set aside and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -22,8 +23,9 @@ use crate::fs::{Handles, temporary_name};
 /// The result of taking an Install back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// `created` counts objects that returned to an empty place, `removed` counts objects of the Install whose place is
-    /// empty again. The warnings list everything that was changed since the Install, and where it is kept.
+    /// `created` counts objects that returned to an empty place, `removed` counts objects of the
+    /// Install whose place is empty again. The warnings list everything that was changed since the
+    /// Install, and where it is kept.
     pub summary: Summary,
 }
 
@@ -57,9 +59,9 @@ pub fn can_restore(deployment: &Path) -> Result<bool, JournalError> {
     Ok(contents.is_some_and(|contents| contents.begun.action == Action::Install))
 }
 
-/// Takes back the Install of `deployment`, which must be the last of its group. Files, links, folders, access, and the
-/// group's records and pointer are then as they were before it. After an error nothing has changed, unless the error
-/// states otherwise.
+/// Takes back the Install of `deployment`, which must be the last of its group. Files, links,
+/// folders, access, and the group's records and pointer are then as they were before it. After an
+/// error nothing has changed, unless the error states otherwise.
 pub fn restore(
     deployment: &Path,
     records: &Records,
@@ -136,7 +138,8 @@ pub fn restore(
 /// A fact that a person must know.
 enum Warning {
     Text(String),
-    /// A file at `below` in the tree that will be kept as `spare` is not the one that was installed as `path`.
+    /// A file at `below` in the tree that will be kept as `spare` is not the one that was installed
+    /// as `path`.
     Changed {
         path: PathBuf,
         spare: PathBuf,
@@ -301,8 +304,8 @@ impl<'a> Restorer<'a> {
         Ok(())
     }
 
-    /// Does the same for one object. A folder that stays in its place returns tasks for its contents, to be done next in
-    /// this order.
+    /// Does the same for one object. A folder that stays in its place returns tasks for its
+    /// contents, to be done next in this order.
     fn bring_one_back(
         &mut self,
         path: &Path,
@@ -348,7 +351,8 @@ impl<'a> Restorer<'a> {
         Ok(Vec::new())
     }
 
-    /// Handles a folder that has more content than the Install brought: that content stays in its place.
+    /// Handles a folder that has more content than the Install brought: that content stays in its
+    /// place.
     fn merge(&mut self, path: &Path, old: Option<&Path>) -> io::Result<Vec<Task>> {
         let mut names: BTreeSet<_> = self.names(path)?.into_iter().collect();
         names.retain(|name| self.created.contains(path.join(name).as_path()));
@@ -430,7 +434,8 @@ impl<'a> Restorer<'a> {
         Ok(others)
     }
 
-    /// Warns of every file at or below `path` that is no longer the one that the Install copied there.
+    /// Warns of every file at or below `path` that is no longer the one that the Install copied
+    /// there.
     fn tell_of_changes(&mut self, path: &Path, spare: &Path) -> io::Result<()> {
         let copied = self
             .sources

@@ -1,4 +1,5 @@
-//! Checks that the file systems of an Install can take it: free bytes and inodes, and not read-only.
+//! Checks that the file systems of an Install can take it: free bytes and inodes, and not
+//! read-only.
 
 use std::collections::HashMap;
 use std::io;
@@ -42,8 +43,8 @@ pub(super) struct Room {
     pub(super) only_without_superseded: bool,
 }
 
-/// Examines every affected file system; `superseded` are records that could be given up. A folder that cannot be
-/// examined is skipped: writing there reports the error.
+/// Examines every affected file system; `superseded` are records that could be given up. A folder
+/// that cannot be examined is skipped: writing there reports the error.
 pub(super) fn look(
     decision: &Decision,
     revision: &Revision,

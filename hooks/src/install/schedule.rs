@@ -1,4 +1,5 @@
-//! Orders a decision into steps: first everything new is built under temporary names, then names change. Pure.
+//! Orders a decision into steps: first everything new is built under temporary names, then names
+//! change. Pure.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,8 @@ use super::snapshot::{Host, Revision};
 use super::step::{Keep, Known, Step, Swap, Takes};
 use crate::fs::{Known as KnownFolders, temporary_name};
 
-/// The steps of an Install: first the objects that are built and then take their places, then pure changes.
+/// The steps of an Install: first the objects that are built and then take their places, then pure
+/// changes.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Makes the temporary names of this Install unique.

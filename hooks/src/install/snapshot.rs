@@ -1,4 +1,5 @@
-//! The state of the host and the revision, as values. This module alone examines them, and it changes nothing.
+//! The state of the host and the revision, as values. This module alone examines them, and it
+//! changes nothing.
 
 mod links;
 mod revision;
@@ -24,8 +25,8 @@ pub(super) type Unreadable = (PathBuf, io::Error);
 /// The input of the plan from outside the revision.
 #[derive(Debug, Default)]
 pub(super) struct Host {
-    /// The object at each path that was looked up, and at each of its parents. The paths have no links in their
-    /// parents; a path that is missing here does not exist.
+    /// The object at each path that was looked up, and at each of its parents. The paths have no
+    /// links in their parents; a path that is missing here does not exist.
     nodes: ByPath<Node>,
     /// The contents of the folders of the last Install.
     names: HashMap<PathId, Vec<PathId>>,
@@ -59,7 +60,8 @@ pub(super) enum NodeKind {
 }
 
 impl Host {
-    /// Examines the paths `wanted`, the objects of the last Install, and the names and tools that the AppSpec needs.
+    /// Examines the paths `wanted`, the objects of the last Install, and the names and tools that
+    /// the AppSpec needs.
     pub(super) fn read(
         wanted: impl Iterator<Item = PathId>,
         request: &Request<'_>,
@@ -139,7 +141,8 @@ struct Observer<'a> {
 }
 
 impl Observer<'_> {
-    /// Examines `path` and its parents, through links; returns the path without links in its parents, if they exist.
+    /// Examines `path` and its parents, through links; returns the path without links in its
+    /// parents, if they exist.
     fn observe(&mut self, path: PathId) -> Result<Option<PathId>, Unreadable> {
         let Some(parent) = self.paths.parent(path) else {
             self.node(path)?;

@@ -1,5 +1,5 @@
-//! The steps of an Install: first planned, then, with the objects found on the host, as changes that can be stored and
-//! taken back.
+//! The steps of an Install: first planned, then, with the objects found on the host, as changes
+//! that can be stored and taken back.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,8 @@ pub(super) enum Step {
     },
 }
 
-/// Exchanges the objects named `path` and `spare`; either may be missing. A second exchange undoes the first.
+/// Exchanges the objects named `path` and `spare`; either may be missing. A second exchange undoes
+/// the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Swap {
     pub(super) path: PathBuf,
@@ -54,7 +55,8 @@ pub(super) enum Takes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Keep {
-    /// Kept for taking the Install back, in the deployment's folder if that is on the same file system.
+    /// Kept for taking the Install back, in the deployment's folder if that is on the same file
+    /// system.
     #[default]
     ForUndo,
     /// Stays as `spare` for inspection.

@@ -1,5 +1,5 @@
-//! Runs a plan as a whole or not at all: the order of the writes to the journal, the syncs of the disk and the visible
-//! changes of names.
+//! Runs a plan as a whole or not at all: the order of the writes to the journal, the syncs of the
+//! disk and the visible changes of names.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,7 +17,8 @@ use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_nam
 
 /// The work of a transaction.
 pub(super) trait Work {
-    /// Builds everything new under temporary names, which nobody uses; returns the folders that got names.
+    /// Builds everything new under temporary names, which nobody uses; returns the folders that got
+    /// names.
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
 
     /// Returns handles that open only the folders that the plan found at their paths.
@@ -59,8 +60,8 @@ impl Work for Steps {
     }
 }
 
-/// Runs `work`; returns warnings for an operator. After an error everything is as before, unless the error states
-/// otherwise: then the journal stays, and recovery retries.
+/// Runs `work`; returns warnings for an operator. After an error everything is as before, unless
+/// the error states otherwise: then the journal stays, and recovery retries.
 pub(super) fn run(
     journal: &Path,
     begun: &Begun,
@@ -193,8 +194,8 @@ pub(super) fn roll_back(contents: Contents) -> Undone {
     }
 }
 
-/// Removes the new objects of a transaction that changed nothing yet. `changes` are the planned ones, as far as they are
-/// known.
+/// Removes the new objects of a transaction that changed nothing yet. `changes` are the planned
+/// ones, as far as they are known.
 fn remove_staged(
     begun: &Begun,
     staged: impl Iterator<Item = PathBuf>,
@@ -296,7 +297,8 @@ impl Undone {
         }
     }
 
-    /// Makes the removals in these folders durable: the journal is removed next, and nothing else lists these names.
+    /// Makes the removals in these folders durable: the journal is removed next, and nothing else
+    /// lists these names.
     fn make_durable(&mut self, begun: &Begun, spares: &BTreeSet<PathBuf>) {
         if self.left.is_empty() {
             self.left.extend(

@@ -1,5 +1,5 @@
-//! The way back from an Install that succeeded: displaced objects are kept, with a record of every change, until the
-//! next Install of the group or the end of the deployment's folder.
+//! The way back from an Install that succeeded: displaced objects are kept, with a record of every
+//! change, until the next Install of the group or the end of the deployment's folder.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,8 +18,8 @@ use crate::fs::{Folder, Handles, is_temporary, split, sync_elsewhere};
 /// In the deployment's folder: the objects that its Install displaced on the same file system.
 const DISPLACED: &str = "displaced";
 
-/// The undo records that become useless when an Install of `deployment` is committed: that of the last Install, which
-/// `pointer` names, and that of an earlier Install of the same deployment.
+/// The undo records that become useless when an Install of `deployment` is committed: that of the
+/// last Install, which `pointer` names, and that of an earlier Install of the same deployment.
 pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
     let last = std::fs::read(pointer).ok().and_then(|text| {
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
@@ -40,7 +40,8 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
     records
 }
 
-/// Gives up the displaced objects of earlier Installs; returns descriptions of what could not be removed.
+/// Gives up the displaced objects of earlier Installs; returns descriptions of what could not be
+/// removed.
 pub(super) fn give_up(begun: &Begun) -> Vec<String> {
     begun
         .superseded
@@ -49,7 +50,8 @@ pub(super) fn give_up(begun: &Begun) -> Vec<String> {
         .collect()
 }
 
-/// Does the work that remains after a commit; can be repeated. Returns descriptions of what could not be done.
+/// Does the work that remains after a commit; can be repeated. Returns descriptions of what could
+/// not be done.
 pub(super) fn finish(begun: &Begun, changes: &Changes, touched: &Touched) -> Vec<String> {
     let mut left = give_up(begun);
     let (folders, written) = (KeptFolders::of(begun), Vec::new());
@@ -62,7 +64,8 @@ pub(super) fn finish(begun: &Begun, changes: &Changes, touched: &Touched) -> Vec
         own: None,
     };
     for folder in &touched.displaced {
-        // Without such a folder, nothing of it is left; any other error returns when the object is put away.
+        // Without such a folder, nothing of it is left; any other error returns when the object is
+        // put away.
         let _ = displaced.folders.for_folder(folder);
     }
     if let Err(error) = displaced.write_record() {
@@ -105,8 +108,8 @@ impl Displaced<'_> {
         Ok(())
     }
 
-    /// Moves the objects out of the folders that they were in, where others may list or read them. Returns descriptions
-    /// of objects that stay.
+    /// Moves the objects out of the folders that they were in, where others may list or read them.
+    /// Returns descriptions of objects that stay.
     fn put_away(&mut self) -> Vec<String> {
         let mut handles = Handles::default();
         let mut left = Vec::new();
@@ -160,8 +163,9 @@ impl Displaced<'_> {
         }
     }
 
-    /// Writes all that to the disk on every file system except that of the journal, which is removed next. Also removes
-    /// the objects of earlier transactions that no record names any more.
+    /// Writes all that to the disk on every file system except that of the journal, which is
+    /// removed next. Also removes the objects of earlier transactions that no record names any
+    /// more.
     fn settle(&self) -> Vec<String> {
         let mut left = self
             .folders
@@ -195,8 +199,8 @@ fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
     Ok(folder)
 }
 
-/// Whether a spare lies beside its path, under a name of its own. A spare that lies in a folder for displaced objects
-/// stays there.
+/// Whether a spare lies beside its path, under a name of its own. A spare that lies in a folder for
+/// displaced objects stays there.
 pub(super) fn is_beside(begun: &Begun, spare: &Path) -> bool {
     let kept = begun.kept.iter().any(|kept| spare.starts_with(kept));
     spare.file_name().is_some_and(is_temporary)
@@ -204,7 +208,8 @@ pub(super) fn is_beside(begun: &Begun, spare: &Path) -> bool {
         && !spare.starts_with(begun.deployment.join(DISPLACED))
 }
 
-/// All places where the object kept as `spare` may be: put away, or still where it was displaced to.
+/// All places where the object kept as `spare` may be: put away, or still where it was displaced
+/// to.
 pub(super) fn places(begun: &Begun, spare: &Path) -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(name) = spare.file_name().filter(|_| is_beside(begun, spare)) {
@@ -228,8 +233,8 @@ pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
     found.unwrap_or_else(|| spare.to_path_buf())
 }
 
-/// Calls `visit` with every name under which a displaced object may be kept, once each; the folders that keep them, with
-/// all their contents, come last.
+/// Calls `visit` with every name under which a displaced object may be kept, once each; the folders
+/// that keep them, with all their contents, come last.
 pub(super) fn each_displaced(
     begun: &Begun,
     changes: &Changes,
@@ -259,8 +264,8 @@ pub(super) fn each_displaced(
     Ok(())
 }
 
-/// Removes the displaced objects of a transaction, durably on other file systems than that of its record; returns
-/// descriptions of what could not be removed.
+/// Removes the displaced objects of a transaction, durably on other file systems than that of its
+/// record; returns descriptions of what could not be removed.
 fn discard(begun: &Begun, changes: &Changes) -> Vec<String> {
     let mut removal = Removal::default();
     let mut touched = BTreeSet::new();
@@ -283,8 +288,8 @@ fn discard(begun: &Begun, changes: &Changes) -> Vec<String> {
     left
 }
 
-/// Returns a word that identifies the last completed Install of a deployment, if it was not taken back; another Install
-/// of the deployment has another word.
+/// Returns a word that identifies the last completed Install of a deployment, if it was not taken
+/// back; another Install of the deployment has another word.
 pub fn completed(deployment: &Path) -> Result<Option<String>, JournalError> {
     let begun = journal::read_begun(&journal::undo_record(deployment))?;
     Ok(begun
@@ -292,7 +297,8 @@ pub fn completed(deployment: &Path) -> Result<Option<String>, JournalError> {
         .map(|begun| begun.token))
 }
 
-/// Gives up the way back from a deployment's Install and removes the objects kept for it. Succeeds if there are none.
+/// Gives up the way back from a deployment's Install and removes the objects kept for it. Succeeds
+/// if there are none.
 pub fn forget(deployment: &Path) -> Result<(), ForgetError> {
     let path = journal::undo_record(deployment);
     match journal::read(&path)? {

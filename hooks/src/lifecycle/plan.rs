@@ -10,7 +10,8 @@ use crate::appspec::{AppSpec, Script};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookPlan {
     pub event: LifecycleEvent,
-    /// The absolute path of the unpacked revision that the scripts run from; empty if there are none.
+    /// The absolute path of the unpacked revision that the scripts run from; empty if there are
+    /// none.
     pub archive: PathBuf,
     pub scripts: Vec<Script>,
 }
@@ -35,8 +36,8 @@ impl HookPlan {
         }
     }
 
-    /// Whether the host command of this event has nothing to do, which its acknowledgement reports. DownloadBundle and
-    /// Install always have something to do.
+    /// Whether the host command of this event has nothing to do, which its acknowledgement reports.
+    /// DownloadBundle and Install always have something to do.
     pub fn is_noop(&self) -> bool {
         !matches!(
             self.event,

@@ -6,9 +6,11 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     ThisDeployment,
-    /// The deployment of the group whose Install last succeeded. If there is none yet, the event does nothing.
+    /// The deployment of the group whose Install last succeeded. If there is none yet, the event
+    /// does nothing.
     LastSuccessful,
-    /// The deployment of the group that was last downloaded. If there is none yet, the event does nothing.
+    /// The deployment of the group that was last downloaded. If there is none yet, the event does
+    /// nothing.
     MostRecent,
 }
 
@@ -21,8 +23,9 @@ pub struct DeploymentKind {
     pub blue_green: bool,
 }
 
-/// Returns the deployment whose revision holds the scripts of `event`. `archive_exists` means that this deployment has
-/// an unpacked revision of its own, as it has from DownloadBundle on; then nothing else matters.
+/// Returns the deployment whose revision holds the scripts of `event`. `archive_exists` means that
+/// this deployment has an unpacked revision of its own, as it has from DownloadBundle on; then
+/// nothing else matters.
 pub fn origin(event: &LifecycleEvent, kind: DeploymentKind, archive_exists: bool) -> Origin {
     use LifecycleEvent::*;
     use Origin::*;
@@ -30,8 +33,8 @@ pub fn origin(event: &LifecycleEvent, kind: DeploymentKind, archive_exists: bool
     if archive_exists {
         return ThisDeployment;
     }
-    // A blue/green rollback returns traffic to hosts that run the last good revision, and takes it from those that the
-    // failed deployment reached.
+    // A blue/green rollback returns traffic to hosts that run the last good revision, and takes it
+    // from those that the failed deployment reached.
     let swaps_back = kind.rollback && kind.blue_green;
     match event {
         BeforeBlockTraffic | AfterBlockTraffic if swaps_back => MostRecent,

@@ -58,7 +58,8 @@ pub enum Outcome {
         /// The length of that grace.
         drained: Duration,
     },
-    /// The agent shut down and could wait no longer. `location` is the script that it ended, if one was running.
+    /// The agent shut down and could wait no longer. `location` is the script that it ended, if one
+    /// was running.
     Stopped {
         location: Option<String>,
     },
@@ -96,8 +97,9 @@ pub struct Holder {
 /// The number of holders that a message names.
 const NAMED_HOLDERS: usize = 5;
 
-/// The number of characters that `script_name` and `message` may each take in the payload, escaped. The log gets the
-/// rest, which is enough for [`MAX_LOG_CHARS`] even if a backslash escapes every character.
+/// The number of characters that `script_name` and `message` may each take in the payload, escaped.
+/// The log gets the rest, which is enough for [`MAX_LOG_CHARS`] even if a backslash escapes every
+/// character.
 const MAX_NAME: usize = 1000;
 const MAX_MESSAGE: usize = 3000;
 const SKELETON: usize = r#"{"error_code":0,"script_name":"","message":"","log":""}"#.len();
@@ -144,8 +146,8 @@ impl Outcome {
         }
     }
 
-    /// The content of PutHostCommandComplete. Its JSON has at most [`MAX_DIAGNOSTICS_PAYLOAD`] characters: a name or
-    /// message that is too long loses its end, `log_tail` its oldest lines.
+    /// The content of PutHostCommandComplete. Its JSON has at most [`MAX_DIAGNOSTICS_PAYLOAD`]
+    /// characters: a name or message that is too long loses its end, `log_tail` its oldest lines.
     pub fn diagnostics(&self, log_tail: &str) -> CompletionPayload {
         let script_name = shortened(self.script_name(), MAX_NAME);
         let message = shortened(&self.to_string(), MAX_MESSAGE);

@@ -1,8 +1,9 @@
-//! The script log of a command: `scripts.log` of its deployment, the host's deployments log, and the tail that is
-//! reported.
+//! The script log of a command: `scripts.log` of its deployment, the host's deployments log, and
+//! the tail that is reported.
 //!
-//! Bounded for any output: memory by one line of each stream ([`text`]) and the tail ([`tail`]), the disk by
-//! [`MAX_LOGGED`] for each script and by the rotation of the deployments log ([`file`]).
+//! Bounded for any output: memory by one line of each stream ([`text`]) and the tail ([`tail`]),
+//! the disk by [`MAX_LOGGED`] for each script and by the rotation of the deployments log
+//! ([`file`]).
 
 mod file;
 mod tail;
@@ -21,8 +22,8 @@ use file::{FILES_KEPT, LogFile, LogPath, ROTATE_AT, Rotation};
 use tail::Tail;
 use text::Lines;
 
-/// The number of bytes of one script's output in `scripts.log`. Further output is counted, and the log states how much
-/// was left out; the last lines are reported in any case.
+/// The number of bytes of one script's output in `scripts.log`. Further output is counted, and the
+/// log states how much was left out; the last lines are reported in any case.
 pub const MAX_LOGGED: u64 = 64 * 1024 * 1024;
 
 /// The prefix of an entry in `scripts.log`.
@@ -70,7 +71,8 @@ pub struct LogPlaces<'a> {
 
 /// The log of one command, written as things happen.
 ///
-/// A log that cannot be written (a full disk, a link in its place) costs a warning, never the script.
+/// A log that cannot be written (a full disk, a link in its place) costs a warning, never the
+/// script.
 #[derive(Debug)]
 pub struct ScriptLog {
     scripts: Option<LogFile>,
@@ -83,14 +85,16 @@ pub struct ScriptLog {
     tail: Tail,
     stdout: Lines,
     stderr: Lines,
-    /// The bytes of the current script in `scripts.log`, and the bytes of its output that were left out.
+    /// The bytes of the current script in `scripts.log`, and the bytes of its output that were left
+    /// out.
     logged: u64,
     left_out: u64,
 }
 
 impl ScriptLog {
-    /// Opens the log of a deployment for appending; makes it and its folder if they are missing. The deployments log
-    /// gets the same entries under `deployment_id`. If one of them cannot be opened, a warning reports it.
+    /// Opens the log of a deployment for appending; makes it and its folder if they are missing.
+    /// The deployments log gets the same entries under `deployment_id`. If one of them cannot be
+    /// opened, a warning reports it.
     pub fn open(places: LogPlaces<'_>, deployment_id: &str) -> Self {
         let readers = log_readers(places.readers);
         let open = |path, own_folders, rotation| {

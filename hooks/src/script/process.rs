@@ -1,10 +1,11 @@
 //! Starts scripts and ends them. The only module that starts processes.
 //!
-//! Between the agent and a script stands a [`keeper`], which nothing that the script starts can escape. When the script
-//! must be ended, all its descendants are found in `/proc` below the keeper ([`table`]), including those that left the
-//! group or the session, and by its control group where there is one ([`cgroup`]). Processes whose keeper was killed,
-//! too, are still known by a mark in their environment ([`MARK`]). When a script ends by itself, the processes that it
-//! left are not touched: hooks start applications.
+//! Between the agent and a script stands a [`keeper`], which nothing that the script starts can
+//! escape. When the script must be ended, all its descendants are found in `/proc` below the keeper
+//! ([`table`]), including those that left the group or the session, and by its control group where
+//! there is one ([`cgroup`]). Processes whose keeper was killed, too, are still known by a mark in
+//! their environment ([`MARK`]). When a script ends by itself, the processes that it left are not
+//! touched: hooks start applications.
 
 mod account;
 mod cgroup;
@@ -53,8 +54,8 @@ pub const MARK: &str = "CODEDEPLOY_HOOK_RUN";
 /// The interval between checks of a condition that has no event.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The number of rounds, [`POLL`] apart, in which remaining processes of a script are killed; a process in an
-/// uninterruptible wait survives any number of signals.
+/// The number of rounds, [`POLL`] apart, in which remaining processes of a script are killed; a
+/// process in an uninterruptible wait survives any number of signals.
 const KILL_ROUNDS: usize = 100;
 
 /// A script that is ready to start.
@@ -184,7 +185,8 @@ impl Prepared {
                         .filter(|_| self.executable.is_for_a_shell())
                 });
                 sudo.push("--".into());
-                // Without the account's shell, sudo runs files without an interpreter line with /bin/sh.
+                // Without the account's shell, sudo runs files without an interpreter line with
+                // /bin/sh.
                 sudo.extend(shell.unwrap_or(command));
                 (sudo, None)
             }
@@ -319,13 +321,15 @@ impl Running {
                 sleep(POLL).await;
             }
         };
-        // Even if the grace is over, kill what remains, including processes that were started in the meantime.
+        // Even if the grace is over, kill what remains, including processes that were started in
+        // the meantime.
         let _ = timeout(grace, gone).await;
         for _ in 0..KILL_ROUNDS {
             family.find(&self.processes().await);
             let alive = family.alive();
             if alive.is_empty() {
-                // A keeper without children ends by itself; one that stays has children that were missed.
+                // A keeper without children ends by itself; one that stays has children that were
+                // missed.
                 if timeout(POLL, self.keeper.wait()).await.is_ok() {
                     break;
                 }
@@ -346,7 +350,8 @@ impl Running {
         }
     }
 
-    /// Releases the keeper, whose script has ended: it closes the session of the script's user within `grace`.
+    /// Releases the keeper, whose script has ended: it closes the session of the script's user
+    /// within `grace`.
     pub(super) async fn release(&mut self, grace: Duration) {
         self.reports = None;
         if timeout(grace, self.keeper.wait()).await.is_err() {

@@ -26,8 +26,8 @@ const SECRETS: [&str; 5] = [
 /// The prefix of this program's own settings, which include tokens.
 const SETTINGS: &str = "CODEDEPLOY_";
 
-/// Variables, besides `LD_*`, that decide which code a program loads: those of the C library (ld.so(8)) and of
-/// interpreters.
+/// Variables, besides `LD_*`, that decide which code a program loads: those of the C library
+/// (ld.so(8)) and of interpreters.
 const LOADER: [&str; 19] = [
     "GCONV_PATH",
     "GLIBC_TUNABLES",

@@ -25,7 +25,8 @@ const KINDS: [DeploymentKind; 4] = [
     },
 ];
 
-/// An event, its origin before this deployment has an archive, and its origin in a blue/green rollback.
+/// An event, its origin before this deployment has an archive, and its origin in a blue/green
+/// rollback.
 const TABLE: [(&str, Origin, Origin); 14] = {
     use Origin::*;
     [

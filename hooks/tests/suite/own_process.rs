@@ -5,7 +5,8 @@ use std::process::Command;
 /// Set in a test's own process.
 const OWN: &str = "CODEDEPLOY_TEST_OWN_PROCESS";
 
-/// Whether this is the test's own process. If not, runs the test in such a process, and returns after it has passed.
+/// Whether this is the test's own process. If not, runs the test in such a process, and returns
+/// after it has passed.
 #[allow(
     clippy::disallowed_methods,
     reason = "a test starts itself, and has no other way to be told"

@@ -1,4 +1,5 @@
-//! `cargo run --release --bin benchmark`: the agent's cost, compared with its targets and with bare tools.
+//! `cargo run --release --bin benchmark`: the agent's cost, compared with its targets and with bare
+//! tools.
 //!
 //! Everything in the comparison is measured in this run, on this machine, in temporary folders.
 
@@ -24,7 +25,8 @@ use codedeploy_tests::programs::Running;
 use codedeploy_tests::service::{Service, revision};
 use codedeploy_tests::{bundle, roles};
 
-/// The targets, and the values of AWS's Ruby agent 1.8.1 where they were measured on a similar machine.
+/// The targets, and the values of AWS's Ruby agent 1.8.1 where they were measured on a similar
+/// machine.
 const AIMS: [(&str, &str, f64, Option<f64>); 5] = [
     ("idle memory", "MiB PSS", 10.0, Some(60.0)),
     ("wake-ups a minute while idle", "", 4.0, None),
@@ -135,7 +137,8 @@ async fn run() {
     bucket.stop().await;
 }
 
-/// Milliseconds from the start of the process to the first bytes sent to its service; the best of five.
+/// Milliseconds from the start of the process to the first bytes sent to its service; the best of
+/// five.
 async fn first_poll(folder: &Path) -> f64 {
     fs::create_dir_all(folder).expect("a folder");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -178,7 +181,8 @@ impl Bench<'_> {
         self.agent.pid().expect("the agent runs")
     }
 
-    /// Builds a revision with `files` files of `megabytes` each, made from `content`, without scripts.
+    /// Builds a revision with `files` files of `megabytes` each, made from `content`, without
+    /// scripts.
     fn revision(&self, name: &str, content: &str, files: usize) -> std::path::PathBuf {
         let source = self.folder.join(name);
         let target = self.folder.join("installed").join(name);
@@ -236,7 +240,8 @@ impl Bench<'_> {
         (kilobytes(pss) / 1024.0, woken * 60.0 / window.as_secs_f64())
     }
 
-    /// Milliseconds of a deployment without scripts, measured by a client of the service; the median of nine.
+    /// Milliseconds of a deployment without scripts, measured by a client of the service; the
+    /// median of nine.
     async fn empty_deployments(&self) -> f64 {
         let bytes = bundle::zip(&self.revision("empty", "/dev/null", 0));
         let mut times = Vec::new();

@@ -1,8 +1,9 @@
-//! `cargo run --release --bin fleet_benchmark [HOSTS [DEPLOYED]]`: the cost of a fleet for its controller.
+//! `cargo run --release --bin fleet_benchmark [HOSTS [DEPLOYED]]`: the cost of a fleet for its
+//! controller.
 //!
-//! Runs a real controller process, and HOSTS (10,000) simulated hosts that long-poll it from this process. They are
-//! idle at first. Then a deployment to a hundred hosts shows how soon a command reaches its host; a deployment to
-//! DEPLOYED (all) follows.
+//! Runs a real controller process, and HOSTS (10,000) simulated hosts that long-poll it from this
+//! process. They are idle at first. Then a deployment to a hundred hosts shows how soon a command
+//! reaches its host; a deployment to DEPLOYED (all) follows.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
@@ -155,7 +156,8 @@ fn report(what: &str, hosts: usize, took: Duration, deeds: &Deeds) {
     );
 }
 
-/// Registers the hosts with their keys, as `codedeploy-controller host add` does, all in one transaction.
+/// Registers the hosts with their keys, as `codedeploy-controller host add` does, all in one
+/// transaction.
 fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
     prepare(data).expect("the data directory can be made");
     let store = open_store(data).expect("the database can be made");

@@ -1,8 +1,9 @@
-//! `cargo run --release --bin install_benchmark`: whole local deployments, compared with bare tools that move the same
-//! bytes.
+//! `cargo run --release --bin install_benchmark`: whole local deployments, compared with bare tools
+//! that move the same bytes.
 //!
-//! `unzip` or `tar -x`, `cp -a` and `sync -f` of both folders do less than a deployment: no journal, no manifest, no
-//! permissions, no checks. Both start from the same archive, alternately, in one folder of one file system.
+//! `unzip` or `tar -x`, `cp -a` and `sync -f` of both folders do less than a deployment: no
+//! journal, no manifest, no permissions, no checks. Both start from the same archive, alternately,
+//! in one folder of one file system.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(

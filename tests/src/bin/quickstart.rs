@@ -1,4 +1,5 @@
-//! `cargo run --release --bin quickstart`: a service, a bucket and a host in one temporary folder, and three deployments.
+//! `cargo run --release --bin quickstart`: a service, a bucket and a host in one temporary folder,
+//! and three deployments.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(clippy::disallowed_methods, reason = "it starts its own processes")]
@@ -319,7 +320,8 @@ fn show(event: &EndedEvent) {
     }
 }
 
-/// Ends the application that the deployments left running; its start script recorded the process id.
+/// Ends the application that the deployments left running; its start script recorded the process
+/// id.
 fn stop_application(folder: &Path) {
     let pid = std::fs::read_to_string(folder.join("host/app.pid")).unwrap_or_default();
     if !pid.trim().is_empty() {

@@ -1,4 +1,5 @@
-//! The system calls that change files, the file that each names, and the errors with which each can fail.
+//! The system calls that change files, the file that each names, and the errors with which each can
+//! fail.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Runs a program step by step, from system call to system call (ptrace(2)). It must be the only child of its process.
+//! Runs a program step by step, from system call to system call (ptrace(2)). It must be the only
+//! child of its process.
 
 use std::ffi::OsString;
 use std::io;
@@ -78,7 +79,8 @@ fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(Signal::SIGTERM as i32, Arc::clone(&stop))?;
     loop {
-        // A request to stop reaches only this process. The traced program's next call brings us here.
+        // A request to stop reaches only this process. The traced program's next call brings us
+        // here.
         if stop.swap(false, Ordering::Relaxed) {
             nix::sys::signal::kill(process, Signal::SIGTERM)?;
         }

@@ -39,7 +39,8 @@ async fn connection(socket: TcpStream, number: usize, shared: &Shared) -> io::Re
     while let Some(request) = read(&mut socket, number).await? {
         let reply = tokio::select! {
             biased;
-            // Agents send nothing before they have a response: this one disconnected, and gets no delivery.
+            // Agents send nothing before they have a response: this one disconnected, and gets no
+            // delivery.
             _ = socket.get_ref().readable() => return Ok(()),
             reply = shared.reply(request) => reply,
         };

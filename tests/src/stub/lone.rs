@@ -1,4 +1,5 @@
-//! One host whose only service is a [`Stub`]: its folder, its agent, and revisions that are folders of this machine.
+//! One host whose only service is a [`Stub`]: its folder, its agent, and revisions that are folders
+//! of this machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,8 +30,8 @@ impl Lone {
         Self::prepared(more, Duration::from_millis(200), |_, _| {}).await
     }
 
-    /// The same with empty polls held open for `hold`; `prepare` is called first with the folder of the host's state
-    /// and the service.
+    /// The same with empty polls held open for `hold`; `prepare` is called first with the folder of
+    /// the host's state and the service.
     pub async fn prepared(more: &str, hold: Duration, prepare: impl FnOnce(&Path, &Stub)) -> Self {
         let folder = sweep::folder();
         let stub = Stub::start(folder.path(), hold).await;

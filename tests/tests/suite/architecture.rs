@@ -1,5 +1,5 @@
-//! The layout of the code: the imports of each file, computed from the source. Imports point downwards; files that
-//! import each other in a cycle are one file in disguise.
+//! The layout of the code: the imports of each file, computed from the source. Imports point
+//! downwards; files that import each other in a cycle are one file in disguise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

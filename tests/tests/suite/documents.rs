@@ -1,4 +1,5 @@
-//! The pages agree with the checkout: their links resolve, the site has all of them, and the files that they name exist.
+//! The pages agree with the checkout: their links resolve, the site has all of them, and the files
+//! that they name exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The gate's check of the compiler: its messages for a release that is too old and for one that is newer than tested.
+//! The gate's check of the compiler: its messages for a release that is too old and for one that is
+//! newer than tested.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};

@@ -12,7 +12,8 @@ pub(crate) const ALL: [&str; 4] = [
     "ValidateService",
 ];
 
-/// A revision that installs its version as `srv/VERSION`, and whose scripts note their event in `notes` before they do this.
+/// A revision that installs its version as `srv/VERSION`, and whose scripts note their event in
+/// `notes` before they do this.
 pub(crate) fn revision(
     host: &Lone,
     version: &str,

@@ -1,4 +1,5 @@
-//! Another agent on this host, besides this one: AWS's own, in Ruby or as a binary, running or enabled.
+//! Another agent on this host, besides this one: AWS's own, in Ruby or as a binary, running or
+//! enabled.
 
 use std::ffi::OsString;
 use std::fs;
@@ -166,7 +167,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     bounded_read::read_up_to(path, MAX_BYTES).ok()
 }
 
-/// Recognises an agent's master by its command line: `codedeploy-agent: master …` for Ruby, or a binary that polls.
+/// Recognises an agent's master by its command line: `codedeploy-agent: master …` for Ruby, or a
+/// binary that polls.
 fn foreign(pid: i32, words: &[OsString], environment: &Environment) -> Option<Foreign> {
     let first = words.first()?.to_str()?;
     if first.starts_with("codedeploy-agent: master") {
@@ -221,7 +223,8 @@ enum Starter {
     Neither,
 }
 
-/// This agent's unit runs it in the foreground (`run`); AWS's units and scripts start it in the background (`start`).
+/// This agent's unit runs it in the foreground (`run`); AWS's units and scripts start it in the
+/// background (`start`).
 fn starter(text: &[u8]) -> Starter {
     let text = String::from_utf8_lossy(text);
     let mut found = Starter::Neither;

@@ -56,7 +56,8 @@ struct Folder {
     not_a_folder: bool,
 }
 
-/// The file with the host's secrets, if others may read it, and its mode; `None` if it cannot be seen.
+/// The file with the host's secrets, if others may read it, and its mode; `None` if it cannot be
+/// seen.
 type Secret = Option<(PathBuf, u32)>;
 
 fn folders(settings: &Settings) -> Vec<Folder> {

@@ -1,5 +1,5 @@
-//! Checks the path between this host and the services: names, proxy, TLS, clocks, credentials, and whether the command
-//! service accepts this host.
+//! Checks the path between this host and the services: names, proxy, TLS, clocks, credentials, and
+//! whether the command service accepts this host.
 
 mod clock;
 mod service;

@@ -17,8 +17,8 @@ use crate::spec::parse::APPSPEC_FILENAMES;
 /// The bundle to deploy, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The bundle: a path, s3://bucket/key?versionId=…&etag=…, or a repository on https://github.com [default: the
-    /// current folder]
+    /// The bundle: a path, s3://bucket/key?versionId=…&etag=…, or a repository on
+    /// https://github.com [default: the current folder]
     #[arg(short = 'l', long, value_name = "LOCATION", value_parser = NonEmptyStringValueParser::new())]
     bundle_location: Option<String>,
     /// The bundle's type.
@@ -46,7 +46,8 @@ pub(super) struct Arguments {
     /// The application's name, passed to scripts [default: the bundle's location]
     #[arg(short = 'a', long, value_name = "NAME")]
     application_name: Option<String>,
-    /// Lifecycle events to run, comma-separated, in this order. DownloadBundle and Install run first unless listed.
+    /// Lifecycle events to run, comma-separated, in this order. DownloadBundle and Install run
+    /// first unless listed.
     #[arg(short = 'e', long, value_name = "EVENTS")]
     pub(super) events: Option<String>,
     /// The agent's configuration.
@@ -376,7 +377,8 @@ fn s3_location(location: &str) -> Option<S3Location> {
     })
 }
 
-/// `https://github.com/OWNER/REPOSITORY` or `https://api.github.com/repos/OWNER/REPOSITORY/{zipball|tarball}/REF`.
+/// `https://github.com/OWNER/REPOSITORY` or
+/// `https://api.github.com/repos/OWNER/REPOSITORY/{zipball|tarball}/REF`.
 fn github_location(location: &str, kind: &str) -> Option<Location> {
     let github =
         |account: &str, repository: &str, commit_id: &str, bundle_type: &str| Location::GitHub {

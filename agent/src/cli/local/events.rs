@@ -22,8 +22,8 @@ const BEFORE_INSTALL: [LifecycleEvent; 5] = [
     BeforeInstall,
 ];
 
-/// Returns the events in `named`, comma-separated, in that order; DownloadBundle and Install come first unless they are
-/// listed.
+/// Returns the events in `named`, comma-separated, in that order; DownloadBundle and Install come
+/// first unless they are listed.
 pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageError> {
     let mut events = Vec::new();
     for name in named
@@ -60,8 +60,8 @@ pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageErr
     Ok(events)
 }
 
-/// Rejects an unknown event. `defined` are the events with scripts in the AppSpec file; if that file is not known, only
-/// names that resemble a standard event are rejected.
+/// Rejects an unknown event. `defined` are the events with scripts in the AppSpec file; if that
+/// file is not known, only names that resemble a standard event are rejected.
 pub(super) fn check_known(
     order: &[LifecycleEvent],
     defined: Option<&[LifecycleEvent]>,

@@ -51,7 +51,8 @@ impl Scratch {
         tokio::select! {
             done = &mut work => Ok(done),
             () = shutdown.no_more_work.cancelled() => {
-                // Unpacking on another thread cannot be cancelled, but fails because the folder is gone.
+                // Unpacking on another thread cannot be cancelled, but fails because the folder is
+                // gone.
                 self.remove();
                 let _ = tokio::time::timeout(ENDING, work).await;
                 Err(LocalError::Interrupted)

@@ -1,4 +1,5 @@
-//! `codedeploy-local validate`: checks AppSpec files, and bundles that are folders, for people and for CI.
+//! `codedeploy-local validate`: checks AppSpec files, and bundles that are folders, for people and
+//! for CI.
 
 mod bundle;
 mod report;
@@ -21,11 +22,12 @@ const INVALID: u8 = 1;
 /// Something could not be checked.
 const UNCHECKED: u8 = 2;
 
-/// Checks AppSpec files and bundles. Exits with 0 if everything is valid, 1 if something is not, and 2 if a file cannot
-/// be read.
+/// Checks AppSpec files and bundles. Exits with 0 if everything is valid, 1 if something is not,
+/// and 2 if a file cannot be read.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// AppSpec files; `-` is the standard input. A folder is a bundle: its scripts and sources are checked as well.
+    /// AppSpec files; `-` is the standard input. A folder is a bundle: its scripts and sources are
+    /// checked as well.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Treat warnings as errors.

@@ -63,8 +63,8 @@ impl Merge {
         merge
     }
 
-    /// Returns the oldest record that was not returned yet. Without `unfinished`, a last line counts only once it is
-    /// terminated.
+    /// Returns the oldest record that was not returned yet. Without `unfinished`, a last line
+    /// counts only once it is terminated.
     pub(super) fn next(&mut self, unfinished: bool) -> Option<Record> {
         loop {
             self.sources
@@ -129,8 +129,8 @@ impl Merge {
     }
 }
 
-/// The rank of a record among those of the same time: a record with a duration comes last, after everything that
-/// happened in it.
+/// The rank of a record among those of the same time: a record with a duration comes last, after
+/// everything that happened in it.
 fn rank(record: &Record) -> u8 {
     match record.fields.get("duration_ms") {
         _ if record.target == SCRIPT_LOG => 1,

@@ -1,4 +1,5 @@
-//! Parses lines of logs: the agent's in both layouts, including those of AWS's agents, and script output.
+//! Parses lines of logs: the agent's in both layouts, including those of AWS's agents, and script
+//! output.
 //!
 //! No line is lost: an unrecognised line belongs to the line before it.
 
@@ -157,7 +158,8 @@ fn agent_json(line: &str) -> Option<Record> {
     })
 }
 
-/// `YYYY-MM-DDTHH:MM:SS LEVEL [program(pid)]: message`; AWS's agents before 1.3 have a space instead of the T.
+/// `YYYY-MM-DDTHH:MM:SS LEVEL [program(pid)]: message`; AWS's agents before 1.3 have a space
+/// instead of the T.
 fn agent_text(line: &str) -> Option<Record> {
     let (time, rest) = line.split_at_checked(19)?;
     let time = LocalTime::parse(time)?;

@@ -1,5 +1,5 @@
-//! Reads the lines of a log through all its files, oldest first, and continues when it grows, is rotated or is
-//! truncated.
+//! Reads the lines of a log through all its files, oldest first, and continues when it grows, is
+//! rotated or is truncated.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata, OpenOptions};
@@ -195,7 +195,8 @@ impl Series {
                 .position(|(_, metadata)| identity(metadata) == open.identity)
             {
                 Some(position) => drop(found.drain(..=position)),
-                // It was removed: the file that was current then is followed by the one that is current now.
+                // It was removed: the file that was current then is followed by the one that is
+                // current now.
                 None if open.path == current => found.retain(|(path, _)| *path == current),
                 None => {}
             },

@@ -1,5 +1,5 @@
-//! The on-premises file, which tells the agent the identity of this host. It holds a secret, so it has mode 0600 from
-//! its first byte on.
+//! The on-premises file, which tells the agent the identity of this host. It holds a secret, so it
+//! has mode 0600 from its first byte on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ struct Document<'a> {
 }
 
 impl HostFile<'_> {
-    /// Returns whether the file already has the wanted contents; fails if another one exists and must not be replaced.
+    /// Returns whether the file already has the wanted contents; fails if another one exists and
+    /// must not be replaced.
     pub(super) fn check(&self, force: bool) -> Result<bool, FileError> {
         let path = self.path.to_owned();
         match read(self.path) {

@@ -24,7 +24,8 @@ pub(super) enum OperatorError {
     Profile { path: PathBuf, profile: String },
 }
 
-/// A named profile comes first, then keys in the environment, then the profile `AWS_PROFILE` or `default`.
+/// A named profile comes first, then keys in the environment, then the profile `AWS_PROFILE` or
+/// `default`.
 pub(super) fn keys(
     profile: Option<&str>,
     environment: &Environment,

@@ -1,5 +1,5 @@
-//! Reports to this project's controller about rollbacks that no command's outcome covers: each stays on disk until it
-//! is delivered. AWS's service does not receive them.
+//! Reports to this project's controller about rollbacks that no command's outcome covers: each
+//! stays on disk until it is delivered. AWS's service does not receive them.
 
 use std::io;
 use std::path::PathBuf;

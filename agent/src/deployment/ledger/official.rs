@@ -1,5 +1,6 @@
-//! The notes of official agents about commands in progress: one file per deployment with the command's identifier
-//! (spec: Start-up recovery). This agent writes the same files, so that either agent can take over from the other.
+//! The notes of official agents about commands in progress: one file per deployment with the
+//! command's identifier (spec: Start-up recovery). This agent writes the same files, so that either
+//! agent can take over from the other.
 
 use std::fs;
 use std::io::{self, Read};
@@ -72,7 +73,8 @@ pub(super) fn is_gone(
     }
 }
 
-/// Returns all notes in the folder, sorted by name. Everything else there is removed, with a warning.
+/// Returns all notes in the folder, sorted by name. Everything else there is removed, with a
+/// warning.
 pub(super) fn all(folder: &Path) -> Vec<ForeignCommand> {
     if let Err(error) = sweep(folder) {
         tracing::warn!(folder = %folder.display(), %error, "cannot remove the unfinished notes of an earlier run");

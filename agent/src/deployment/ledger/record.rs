@@ -1,4 +1,5 @@
-//! The formats of the ledger's files: a command in progress, and the outcome of a command. Each has a version.
+//! The formats of the ledger's files: a command in progress, and the outcome of a command. Each has
+//! a version.
 
 use std::io;
 use std::path::Path;
@@ -40,8 +41,8 @@ pub struct Begun {
     pub began_at: OffsetDateTime,
     #[serde(flatten)]
     pub about: DeploymentNames,
-    /// For an Install: the last completed Install of the same deployment before this one. If another one is completed
-    /// now, it is this one.
+    /// For an Install: the last completed Install of the same deployment before this one. If
+    /// another one is completed now, it is this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_before: Option<String>,
     /// Absent in records of earlier versions.
@@ -156,7 +157,8 @@ impl Record for Ended {
     }
 }
 
-/// Returns the file name for a command. Identifiers are opaque, and may be longer than a file name can be.
+/// Returns the file name for a command. Identifiers are opaque, and may be longer than a file name
+/// can be.
 pub(super) fn file_name(host_command_identifier: &str) -> String {
     let digest = digest(&SHA256, host_command_identifier.as_bytes());
     let (half, _) = digest.as_ref().split_at(16);

@@ -1,5 +1,6 @@
-//! The journal of a rollback, from its beginning until everybody knows about it: after any interruption, the next start
-//! finishes the rollback. One file per deployment group, one line per step; an unfinished last line was not taken.
+//! The journal of a rollback, from its beginning until everybody knows about it: after any
+//! interruption, the next start finishes the rollback. One file per deployment group, one line per
+//! step; an unfinished last line was not taken.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -168,8 +169,8 @@ impl Journal {
         }))
     }
 
-    /// Removes the journal of the rollback that followed `command`, once its outcome is recorded; returns the
-    /// rollback's result.
+    /// Removes the journal of the rollback that followed `command`, once its outcome is recorded;
+    /// returns the rollback's result.
     pub fn close(store: &Store, about: &DeploymentNames, command: &str) -> Option<String> {
         let path = store.rollback_journal(&about.deployment_group_id);
         if !path.exists() {
@@ -188,7 +189,8 @@ impl Journal {
         }
     }
 
-    /// Returns the restored deployment, once its files are restored, and the facts that a person must know about them.
+    /// Returns the restored deployment, once its files are restored, and the facts that a person
+    /// must know about them.
     pub(super) fn restored(&self) -> Option<(Option<&Path>, &[String])> {
         self.steps.iter().find_map(|step| match step {
             Step::Restored { previous, warnings } => {

@@ -1,8 +1,8 @@
 //! Decompresses a tar: gzip, bzip2, xz and zstd; several streams in a row count as one.
 //!
-//! Zeros may follow the last stream, as tapes, `dd` and some uploaders leave them, but nothing else. Decoders and their
-//! memory exist only while a bundle of their kind is unpacked; a bundle that needs more than [`MAX_WINDOW`] for its
-//! history is rejected.
+//! Zeros may follow the last stream, as tapes, `dd` and some uploaders leave them, but nothing
+//! else. Decoders and their memory exist only while a bundle of their kind is unpacked; a bundle
+//! that needs more than [`MAX_WINDOW`] for its history is rejected.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -14,7 +14,8 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::source::Source;
 
-/// The largest history that is kept in memory: the default limit of `zstd -d`, and twice what `xz -9` needs.
+/// The largest history that is kept in memory: the default limit of `zstd -d`, and twice what
+/// `xz -9` needs.
 const MAX_WINDOW: u64 = 128 * 1024 * 1024;
 /// The memory of xz in addition to its dictionary, in KiB, with a margin.
 const XZ_OVERHEAD: u32 = 1024;

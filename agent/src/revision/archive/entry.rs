@@ -15,7 +15,8 @@ const MAX_DEPTH: usize = 256;
 /// The number of characters of a name in a message.
 const SHOWN: usize = 300;
 
-/// An entry's name in the archive, for messages: quoted, control characters escaped, cut if very long.
+/// An entry's name in the archive, for messages: quoted, control characters escaped, cut if very
+/// long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EntryName(String);
 
@@ -47,7 +48,8 @@ impl From<&EntryPath> for EntryName {
     }
 }
 
-/// A path that stays inside the revision: relative, without `.`, `..`, empty components and NUL. Empty for the root.
+/// A path that stays inside the revision: relative, without `.`, `..`, empty components and NUL.
+/// Empty for the root.
 ///
 /// Its order puts a folder before its contents.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,8 +131,8 @@ impl EntryPath {
     }
 }
 
-/// Checks the text of a symbolic link. It is kept verbatim, wherever it points; only a text that no link can hold is
-/// rejected.
+/// Checks the text of a symbolic link. It is kept verbatim, wherever it points; only a text that no
+/// link can hold is rejected.
 pub(super) fn link_target(raw: Vec<u8>) -> Result<Vec<u8>, Refusal> {
     if raw.is_empty() || raw.contains(&0) || raw.len() > MAX_PATH {
         return Err(Refusal::LinkTarget { limit: MAX_PATH });

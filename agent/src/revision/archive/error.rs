@@ -93,7 +93,8 @@ pub enum UnpackError {
         last: Option<EntryName>,
     },
 
-    /// An entry whose content cannot be read from the archive: damaged, truncated, or with a wrong checksum.
+    /// An entry whose content cannot be read from the archive: damaged, truncated, or with a wrong
+    /// checksum.
     #[error(
         "entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again"
     )]

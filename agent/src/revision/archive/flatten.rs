@@ -18,12 +18,13 @@ const OPEN: OFlags = OFlags::RDONLY
 
 /// Strips the only top-level folder if it contains an AppSpec file: its contents become the root.
 ///
-/// Returns whether it did so. Does nothing if `dir` contains anything else, or if the folder is a symbolic link; names
-/// are taken literally, and links are moved, not followed.
+/// Returns whether it did so. Does nothing if `dir` contains anything else, or if the folder is a
+/// symbolic link; names are taken literally, and links are moved, not followed.
 ///
 /// # Errors
 ///
-/// Fails if a folder cannot be read or an object cannot be moved; `dir` must then be unpacked again.
+/// Fails if a folder cannot be read or an object cannot be moved; `dir` must then be unpacked
+/// again.
 pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool, UnpackError> {
     let failed = |operation, name: &OsStr| {
         let path = dir.join(name);
@@ -79,7 +80,8 @@ fn unlike(children: &[OsString]) -> OsString {
 
 fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Result<(), Errno> {
     match rename_new(folder, child, root, child) {
-        // Moving a folder rewrites its "..", which needs write permission in it for everybody but root.
+        // Moving a folder rewrites its "..", which needs write permission in it for everybody but
+        // root.
         Err(Errno::ACCESS) => {
             let found = rustix::fs::statat(folder, child, AtFlags::SYMLINK_NOFOLLOW)?;
             if !FileType::from_raw_mode(found.st_mode).is_dir() {

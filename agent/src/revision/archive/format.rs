@@ -33,8 +33,8 @@ impl Format {
         if start.is_empty() {
             return Self::Empty;
         }
-        // This comes before any magic number, because a tar begins with the name of its first entry, which can be
-        // anything.
+        // This comes before any magic number, because a tar begins with the name of its first
+        // entry, which can be anything.
         if begins_with_header(start) {
             return Self::Tar;
         }

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::entry::EntryPath;
 use super::error::UnpackError;
 
-/// The largest number of entries. A larger tree would exhaust the host's inodes and this process's memory.
+/// The largest number of entries. A larger tree would exhaust the host's inodes and this process's
+/// memory.
 const MAX_ENTRIES: u64 = 1_000_000;
 
-/// The largest size in bytes of names that wait for the end in memory: folders, links and their targets.
+/// The largest size in bytes of names that wait for the end in memory: folders, links and their
+/// targets.
 const MAX_HELD: u64 = 64 * 1024 * 1024;
 
 /// Shared by all threads that write.

@@ -1,5 +1,5 @@
-//! Collects oddities of a bundle, and data that are not restored from it, while it is unpacked: one warning for each
-//! kind.
+//! Collects oddities of a bundle, and data that are not restored from it, while it is unpacked: one
+//! warning for each kind.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

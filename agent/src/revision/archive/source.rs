@@ -1,11 +1,12 @@
-//! Reads a bundle through its handle at a position of its own, so that several readers share one open file.
+//! Reads a bundle through its handle at a position of its own, so that several readers share one
+//! open file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-/// A reader over a whole open file. The file is never opened again by its path, so the checked bytes are the ones that
-/// are read.
+/// A reader over a whole open file. The file is never opened again by its path, so the checked
+/// bytes are the ones that are read.
 #[derive(Debug, Clone)]
 pub(super) struct Source<'a> {
     file: &'a File,
@@ -21,7 +22,8 @@ impl<'a> Source<'a> {
         Self { file, position }
     }
 
-    /// Reads without moving, beginning `back` bytes before the position; returns the number of bytes.
+    /// Reads without moving, beginning `back` bytes before the position; returns the number of
+    /// bytes.
     pub(super) fn peek(&self, back: usize, buffer: &mut [u8]) -> io::Result<usize> {
         let from = self.position.saturating_sub(back as u64);
         let mut filled = 0;

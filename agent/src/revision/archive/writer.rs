@@ -1,8 +1,8 @@
 //! Makes files, folders and links under one directory handle; independent of archive formats.
 //!
-//! While entries arrive, the tree on disk contains only folders and files that this bundle made. Symbolic links wait
-//! until [`Writer::finish`], so nothing can lead out of the tree. Folders keep mode 0700 until then, so that read-only
-//! ones can be filled.
+//! While entries arrive, the tree on disk contains only folders and files that this bundle made.
+//! Symbolic links wait until [`Writer::finish`], so nothing can lead out of the tree. Folders keep
+//! mode 0700 until then, so that read-only ones can be filled.
 
 mod file;
 mod root;
@@ -112,7 +112,8 @@ impl<'a> Writer<'a> {
         self.files.write(path, attributes, extent, data)
     }
 
-    /// Checks a file's path and makes its folder; then a [`FileWriter`] can write it, after all links are known.
+    /// Checks a file's path and makes its folder; then a [`FileWriter`] can write it, after all
+    /// links are known.
     pub(super) fn prepare_file(&mut self, path: &EntryPath, mode: u32) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
         self.root
@@ -302,7 +303,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Checks that an object other than a folder may have the name `path`, and makes the folders above it.
+    /// Checks that an object other than a folder may have the name `path`, and makes the folders
+    /// above it.
     fn prepare(&mut self, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
         self.check_links(path, this)?;
         self.prepare_ancestors(path, this)

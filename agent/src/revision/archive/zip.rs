@@ -1,4 +1,5 @@
-//! Unpacks a zip: the whole central directory is checked before anything is written, then two threads inflate.
+//! Unpacks a zip: the whole central directory is checked before anything is written, then two
+//! threads inflate.
 
 mod content;
 mod directory;

@@ -157,7 +157,8 @@ impl Failure {
     }
 }
 
-/// Returns the bucket's region, from the header of a redirect or from the body of an AuthorizationHeaderMalformed.
+/// Returns the bucket's region, from the header of a redirect or from the body of an
+/// AuthorizationHeaderMalformed.
 fn region_named(header: Option<&str>, body: &[u8]) -> Option<Region> {
     let text = String::from_utf8_lossy(body);
     let element = || {

@@ -1,4 +1,5 @@
-//! Downloads an object to the disk: in one stream or four parallel ones, each resumed where it broke off.
+//! Downloads an object to the disk: in one stream or four parallel ones, each resumed where it
+//! broke off.
 
 use aws_smithy_types::byte_stream::ByteStream;
 use futures_util::future::try_join_all;
@@ -34,7 +35,8 @@ struct Part {
 /// Bytes from the store.
 struct Stream {
     body: ByteStream,
-    /// The number of bytes before the requested ones: all of them, from a store that ignores ranges.
+    /// The number of bytes before the requested ones: all of them, from a store that ignores
+    /// ranges.
     skip: u64,
 }
 

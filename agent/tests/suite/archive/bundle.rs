@@ -1,4 +1,5 @@
-//! Bundles made byte by byte, as no honest tool would make them, and pictures of folders for comparison.
+//! Bundles made byte by byte, as no honest tool would make them, and pictures of folders for
+//! comparison.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

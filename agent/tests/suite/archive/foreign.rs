@@ -1,5 +1,5 @@
-//! Bundles of other tools: everything that GNU tar and unzip accept, and that leads nowhere outside, is unpacked the
-//! same way.
+//! Bundles of other tools: everything that GNU tar and unzip accept, and that leads nowhere
+//! outside, is unpacked the same way.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -81,7 +81,8 @@ fn files_with_holes_keep_their_bytes_and_their_holes_in_every_notation() {
     sparse_file(&tree.join("few"), 1 << 20, &[500_000]);
     sparse_file(&tree.join("none"), 1 << 20, &[]);
     sparse_file(&tree.join("at-the-end"), 1 << 20, &[0, (1 << 20) - 20]);
-    // More segments than fit into a header, into a header plus one further block, and into one block of a decimal map.
+    // More segments than fit into a header, into a header plus one further block, and into one
+    // block of a decimal map.
     let many: Vec<u64> = (0..300).map(|piece| piece * 65_536 + 4096).collect();
     sparse_file(&tree.join("many"), 300 * 65_536, &many);
     let long = "a-name-that-no-header-holds-".repeat(7);

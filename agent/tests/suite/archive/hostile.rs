@@ -481,7 +481,8 @@ fn a_folder_that_is_not_empty_is_no_target() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever bytes change, an archive is unpacked or rejected; nothing outside changes and nothing panics.
+    /// Whatever bytes change, an archive is unpacked or rejected; nothing outside changes and
+    /// nothing panics.
     #[test]
     fn mutated_bundles_stay_inside(
         zip in any::<bool>(),

@@ -1,4 +1,5 @@
-//! Zips that two readers would interpret differently are rejected: the listing of a scanner equals the installed files.
+//! Zips that two readers would interpret differently are rejected: the listing of a scanner equals
+//! the installed files.
 
 use codedeploy_agent::revision::archive::{BundleType, Limits};
 

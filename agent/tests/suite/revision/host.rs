@@ -52,7 +52,8 @@ impl Host {
             .join(format!("{GROUP}{name}"))
     }
 
-    /// Writes a revision: an AppSpec that installs `site` into `app`, with these hooks, and these files.
+    /// Writes a revision: an AppSpec that installs `site` into `app`, with these hooks, and these
+    /// files.
     pub(crate) fn revision(&self, hooks: &str, files: &[(&str, &str)]) -> PathBuf {
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);

@@ -140,7 +140,8 @@ async fn what_an_interrupted_attempt_left_is_no_revision_and_goes() {
     let folder = host.deployment("d-1");
     fs::create_dir_all(folder.join(".deployment-archive.incoming/half")).unwrap();
     fs::write(folder.join(".bundle.tar.incoming"), "half").unwrap();
-    // There is no archive yet: the event belongs to the last successful deployment, and there is none.
+    // There is no archive yet: the event belongs to the last successful deployment, and there is
+    // none.
     host.succeed(&["ApplicationStop"], "d-1", &revision, &json!({}))
         .await;
     host.succeed(

@@ -52,8 +52,8 @@ async fn host() -> Host {
     host
 }
 
-/// The revision whose script ran for `event` of the deployment d-NEW000001; empty if none did, `None` if the event
-/// failed.
+/// The revision whose script ran for `event` of the deployment d-NEW000001; empty if none did,
+/// `None` if the event failed.
 async fn ran(host: &Host, event: &str, kind: &Value) -> Option<String> {
     let _ = fs::remove_file(host.path("noted"));
     let report = host

@@ -1,4 +1,5 @@
-//! Until a revision is installed it belongs to root: no owner in a bundle can change what root will run.
+//! Until a revision is installed it belongs to root: no owner in a bundle can change what root will
+//! run.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
@@ -13,7 +14,8 @@ use super::host::Host;
 const USER: (&str, u32) = ("nobody", 65_534);
 const STOP: &str = "hooks:\n  ApplicationStop:\n    - location: scripts/stop.sh\n";
 
-/// A tar in which everything belongs to [`USER`]; only the owner may access the script and its folder.
+/// A tar in which everything belongs to [`USER`]; only the owner may access the script and its
+/// folder.
 fn bundle(host: &Host, hooks: &str) -> PathBuf {
     host.revision(hooks, &[]);
     let appspec = fs::read(host.path("revision/appspec.yml")).unwrap();

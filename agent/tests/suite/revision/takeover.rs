@@ -1,4 +1,5 @@
-//! A host on which AWS's agent ran before, 1.8.1 or 2.1: this agent reads its files, and writes files of the same form.
+//! A host on which AWS's agent ran before, 1.8.1 or 2.1: this agent reads its files, and writes
+//! files of the same form.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use super::host::{Host, make_fifo};
 
 const EVENTS: [&str; 3] = ["ApplicationStop", "DownloadBundle", "Install"];
 
-/// A host in the state in which this version of the official agent left it after its deployment d-OLD000001.
+/// A host in the state in which this version of the official agent left it after its deployment
+/// d-OLD000001.
 fn left_by(version: &str) -> Host {
     let host = Host::new();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,9 +1,10 @@
-//! CBOR (RFC 8949) in RPC v2's form, between shapes and bytes. `minicbor` reads and writes items, serde the shapes;
-//! this module maps items to shapes.
+//! CBOR (RFC 8949) in RPC v2's form, between shapes and bytes. `minicbor` reads and writes items,
+//! serde the shapes; this module maps items to shapes.
 //!
-//! A structure is a map of its members; a [`Timestamp`](codedeploy_api::codedeploy::Timestamp), recognised by its type,
-//! is a number of seconds with tag 1. Lengths are read in definite and indefinite form, and written as definite. A
-//! claimed length never allocates memory, and depth and number of items are bounded.
+//! A structure is a map of its members; a [`Timestamp`](codedeploy_api::codedeploy::Timestamp),
+//! recognised by its type, is a number of seconds with tag 1. Lengths are read in definite and
+//! indefinite form, and written as definite. A claimed length never allocates memory, and depth and
+//! number of items are bounded.
 
 mod reader;
 mod writer;
@@ -17,8 +18,8 @@ use serde::de::DeserializeOwned;
 /// A map without members.
 pub(super) const EMPTY: &[u8] = &[0xa0];
 
-/// The reason why bytes are not a shape, or a shape has no bytes. It is only displayed; and it is small, because every
-/// read may return it.
+/// The reason why bytes are not a shape, or a shape has no bytes. It is only displayed; and it is
+/// small, because every read may return it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Error(Box<str>);

@@ -10,7 +10,8 @@ use super::folder::{Folder, Wanted, etag, labels, timestamp};
 use crate::objects::{Algorithm, Labels, Meter, ObjectError, Objects, Staged, Version};
 
 impl Folder {
-    /// Makes a version of one object the newest of another, or an earlier version the newest of its own object.
+    /// Makes a version of one object the newest of another, or an earlier version the newest of its
+    /// own object.
     pub(super) async fn copy(&self, req: S3Request<CopyObjectInput>) -> S3Result<CopyObjectOutput> {
         let input = req.input;
         let replaces = input

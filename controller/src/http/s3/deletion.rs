@@ -10,7 +10,8 @@ use crate::objects::ObjectError;
 const MOST: usize = 1000;
 
 impl Folder {
-    /// Deletes each object separately, as `DeleteObject` does: errors are reported beside the results of others.
+    /// Deletes each object separately, as `DeleteObject` does: errors are reported beside the
+    /// results of others.
     pub(super) async fn delete_many(
         &self,
         req: S3Request<DeleteObjectsInput>,

@@ -61,7 +61,8 @@ impl Folder {
         self.service.settings.timers.request
     }
 
-    /// Adds a version and has it deployed if it is watched, even if the client does not wait for the response.
+    /// Adds a version and has it deployed if it is watched, even if the client does not wait for
+    /// the response.
     pub(super) async fn keep(
         &self,
         bucket: String,

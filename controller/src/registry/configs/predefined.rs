@@ -1,5 +1,5 @@
-//! The predefined configurations: those of the Server platform, which groups use, and those of the other platforms,
-//! which are listed as on AWS.
+//! The predefined configurations: those of the Server platform, which groups use, and those of the
+//! other platforms, which are listed as on AWS.
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::health::MinimumHealthy;

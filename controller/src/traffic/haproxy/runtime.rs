@@ -1,7 +1,8 @@
-//! HAProxy's runtime API (HAProxy Management Guide, "Unix Socket commands"), called on short connections.
+//! HAProxy's runtime API (HAProxy Management Guide, "Unix Socket commands"), called on short
+//! connections.
 //!
-//! Any number of instances can be drained at a time, but HAProxy accepts few connections, so these are limited, and all
-//! waiters for a backend share one query.
+//! Any number of instances can be drained at a time, but HAProxy accepts few connections, so these
+//! are limited, and all waiters for a backend share one query.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,9 +36,11 @@ pub(in crate::traffic) enum HaproxyError {
 const ANSWER: Duration = Duration::from_secs(10);
 /// The largest response: a server takes half a KiB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
-/// The number of connections at a time; HAProxy accepts ten by default (`stats maxconn`), and others need some.
+/// The number of connections at a time; HAProxy accepts ten by default (`stats maxconn`), and
+/// others need some.
 const CONNECTIONS: usize = 4;
-/// The time that HAProxy may be unreachable, for example during a restart; commands are retried after each pause.
+/// The time that HAProxy may be unreachable, for example during a restart; commands are retried
+/// after each pause.
 const AWAY: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -124,7 +127,8 @@ impl Runtime {
         })
     }
 
-    /// Sends one command on its own connection, as HAProxy expects. Waits for an unreachable HAProxy.
+    /// Sends one command on its own connection, as HAProxy expects. Waits for an unreachable
+    /// HAProxy.
     pub(super) async fn tell(&self, socket: &str, command: &str) -> Result<String, HaproxyError> {
         let since = Instant::now();
         loop {

@@ -194,7 +194,8 @@ async fn a_host_is_added_with_its_files_and_removed_with_its_keys() {
     );
 }
 
-/// The response to `GET /` for a client that trusts only `authority`, and the presented certificate.
+/// The response to `GET /` for a client that trusts only `authority`, and the presented
+/// certificate.
 async fn get(
     controller: &Controller,
     authority: &str,

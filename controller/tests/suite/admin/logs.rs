@@ -1,4 +1,5 @@
-//! The log for operators: changes and their authors, rejected requests, and failures with their reasons.
+//! The log for operators: changes and their authors, rejected requests, and failures with their
+//! reasons.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};

@@ -1,4 +1,5 @@
-//! A running service as its operator sees it: its hosts, its keys, the results of notifications, its readiness.
+//! A running service as its operator sees it: its hosts, its keys, the results of notifications,
+//! its readiness.
 
 use serde_json::json;
 

@@ -72,8 +72,8 @@ fn the_environment_names_the_data_directory() {
 fn a_database_keeps_its_region_and_account() {
     let mut controller = Controller::start("region: us-west-2");
     controller.terminate();
-    // Until they are used in a signature, they can be changed: a package starts the service before anyone edits its
-    // settings.
+    // Until they are used in a signature, they can be changed: a package starts the service before
+    // anyone edits its settings.
     let settings = "region: eu-west-1\naccount_id: '210987654321'";
     std::fs::write(controller.folder.path().join("controller.yml"), settings).unwrap();
     controller.start_again();

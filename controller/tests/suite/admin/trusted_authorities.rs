@@ -12,7 +12,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Controller, command, pem, shop};
 
-/// A source of inactive alarms, behind a certificate that no system trusts. Returns the certificate as PEM.
+/// A source of inactive alarms, behind a certificate that no system trusts. Returns the certificate
+/// as PEM.
 async fn quiet_alarms() -> (SocketAddr, String) {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let certificate = certified.cert.der().clone();

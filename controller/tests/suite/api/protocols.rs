@@ -1,4 +1,5 @@
-//! The protocols other than JSON: CBOR, which AWS's own client can use, the query protocol of other services, and S3.
+//! The protocols other than JSON: CBOR, which AWS's own client can use, the query protocol of other
+//! services, and S3.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Misbehaving dependencies of the controller: monitoring and load balancers that are slow, unreachable or wrong.
+//! Misbehaving dependencies of the controller: monitoring and load balancers that are slow,
+//! unreachable or wrong.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -183,7 +184,8 @@ async fn an_haproxy_that_is_started_anew_is_told_again() {
     drop(session);
 }
 
-/// A load balancer's webhook that responds to a call by its number; returns its address and its callers.
+/// A load balancer's webhook that responds to a call by its number; returns its address and its
+/// callers.
 async fn webhook(
     answer: impl Fn(usize) -> (StatusCode, &'static str) + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {

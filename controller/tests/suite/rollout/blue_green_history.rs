@@ -14,8 +14,8 @@ use axum::routing::post;
 
 use crate::support::{Agent, Controller, shop};
 
-/// A controller with a load balancer that does everything asked for, and two instances that are tagged with the name of
-/// their fleet; `a` is in the group.
+/// A controller with a load balancer that does everything asked for, and two instances that are
+/// tagged with the name of their fleet; `a` is in the group.
 async fn two_fleets() -> (Controller, Client, [Agent; 2]) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let balancer = listener.local_addr().unwrap();

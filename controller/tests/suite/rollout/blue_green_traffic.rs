@@ -1,4 +1,5 @@
-//! Blue/green deployments and their rollback: who gets traffic, who loses it, and the group's records.
+//! Blue/green deployments and their rollback: who gets traffic, who loses it, and the group's
+//! records.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use crate::support::fleet::{Conduct, Fleet, key, reroutes};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Begins a deployment to green and stops it when `moment` has been performed, so that it is rolled back.
+/// Begins a deployment to green and stops it when `moment` has been performed, so that it is rolled
+/// back.
 fn stop_after(fleet: &mut Fleet, moment: &str) -> String {
     let (host, _) = moment.split_once(' ').unwrap();
     let id = fleet.create_to("green", "new.zip");

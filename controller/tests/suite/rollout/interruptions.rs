@@ -139,8 +139,8 @@ async fn timers_go_on_over_a_restart() {
     );
 }
 
-/// Moves the times of a command in progress back by an hour in the database of a stopped service, as if it had been
-/// down for that hour.
+/// Moves the times of a command in progress back by an hour in the database of a stopped service,
+/// as if it had been down for that hour.
 fn age(controller: &Controller) {
     let database =
         rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();

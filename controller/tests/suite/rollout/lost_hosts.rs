@@ -1,4 +1,5 @@
-//! Hosts that are lost for good during a deployment: they are deregistered, and nobody waits for them.
+//! Hosts that are lost for good during a deployment: they are deregistered, and nobody waits for
+//! them.
 
 use aws_sdk_codedeploy::types::{DeploymentStatus, InstanceTarget, TargetStatus};
 

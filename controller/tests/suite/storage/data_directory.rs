@@ -177,7 +177,8 @@ fn as_root_settings_are_looked_at_as_the_service_will_read_them() {
     assert!(said.contains("k.pem cannot be read by this user"), "{said}");
     readable(&key, 0o644);
     done(&data, &config);
-    // Root could pass the file to a service that it starts itself; the unit's service reads it as its own user.
+    // Root could pass the file to a service that it starts itself; the unit's service reads it as
+    // its own user.
     readable(&file, 0o600);
     let said = done(&data, &config);
     assert!(
@@ -355,8 +356,8 @@ fn a_key_that_is_lost_or_another_is_not_made_anew() {
     assert!(text.contains("stop it first"), "{text}");
 }
 
-/// A stopped service with two keys and two hosts, half of them revoked; the backup from before that, and the id of the
-/// revoked key.
+/// A stopped service with two keys and two hosts, half of them revoked; the backup from before
+/// that, and the id of the revoked key.
 fn revoked_after_a_backup() -> (Controller, String, String) {
     let mut controller = Controller::start(QUICK);
     done(&controller.data(), &["backup", &empty_backup(&controller)]);

@@ -1,4 +1,5 @@
-//! A deployment group on an in-memory database: the real decisions, hosts that a test controls, and a simulated clock.
+//! A deployment group on an in-memory database: the real decisions, hosts that a test controls, and
+//! a simulated clock.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -76,7 +77,8 @@ fn in_fleet(fleet: &str) -> Value {
 }
 
 impl Fleet {
-    /// The group `web` of the hosts in the fleet `blue`, in place and one at a time, unless `settings` override that.
+    /// The group `web` of the hosts in the fleet `blue`, in place and one at a time, unless
+    /// `settings` override that.
     pub(crate) fn new(settings: Value) -> Fleet {
         let mut fleet = Fleet {
             store: Store::in_memory().unwrap(),
@@ -98,7 +100,8 @@ impl Fleet {
         fleet
     }
 
-    /// A blue/green group with hosts called `blue1`, `green1` and so on, that rolls back failures and stops.
+    /// A blue/green group with hosts called `blue1`, `green1` and so on, that rolls back failures
+    /// and stops.
     pub(crate) fn blue_green(blue: usize, green: usize, settings: Value) -> Fleet {
         let mut fleet = Fleet::new(with(
             json!({

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::{Controller, command};
 
-/// The content, if `openssl` verifies its signature against the certificate and the pin that the service shows.
+/// The content, if `openssl` verifies its signature against the certificate and the pin that the
+/// service shows.
 pub(crate) fn verified(controller: &Controller, payload: &str, shown: &str) -> Value {
     let folder = controller.folder.path();
     std::fs::write(folder.join("spec.pem"), payload).unwrap();

@@ -45,8 +45,8 @@ impl Tree {
         self.planned.get(written).copied()
     }
 
-    /// Returns the numbers of everything below `object` that `permission` applies to, in planned order; `None` if there
-    /// is too much to compare.
+    /// Returns the numbers of everything below `object` that `permission` applies to, in planned
+    /// order; `None` if there is too much to compare.
     pub(super) fn meant(
         &self,
         permission: &Permission,

@@ -1,5 +1,5 @@
-//! The changes that a journal lists. They stay in the file, which is read again for each of them: an Install may have a
-//! million.
+//! The changes that a journal lists. They stay in the file, which is read again for each of them:
+//! an Install may have a million.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,8 @@ use crate::install::step::Change;
 #[derive(Debug)]
 pub(in crate::install) struct Changes {
     file: File,
-    /// The offset at which the line of each change begins, and the offset at which the last line ends.
+    /// The offset at which the line of each change begins, and the offset at which the last line
+    /// ends.
     starts: Vec<u64>,
 }
 

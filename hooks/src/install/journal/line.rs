@@ -11,8 +11,9 @@ const BEFORE: &[u8] = b"{\"sum\":\"";
 const AFTER: &[u8] = b"\",";
 const DIGITS: usize = 16;
 
-/// Writes a line and returns its length. `record` must serialise to a JSON object with one member. It is serialised
-/// twice, because a record that names every file of an Install is too long to hold in memory.
+/// Writes a line and returns its length. `record` must serialise to a JSON object with one member.
+/// It is serialised twice, because a record that names every file of an Install is too long to hold
+/// in memory.
 pub(super) fn write(writer: &mut impl Write, record: &impl Serialize) -> io::Result<u64> {
     let mut sum = Rest {
         inner: Checksum::default(),
@@ -33,7 +34,8 @@ pub(super) fn write(writer: &mut impl Write, record: &impl Serialize) -> io::Res
     Ok((BEFORE.len() + DIGITS + AFTER.len()) as u64 + sum.length)
 }
 
-/// Each byte changes the state that all bytes before it produced, so a single changed byte never goes unnoticed.
+/// Each byte changes the state that all bytes before it produced, so a single changed byte never
+/// goes unnoticed.
 #[derive(Default)]
 struct Checksum(FnvHasher);
 
@@ -143,7 +145,8 @@ impl<R: BufRead> Lines<R> {
         self.position
     }
 
-    /// Whether the last line has a byte that JSON never has: a block that never reached the disk reads as zeros.
+    /// Whether the last line has a byte that JSON never has: a block that never reached the disk
+    /// reads as zeros.
     pub(super) fn has_holes(&self) -> bool {
         self.line.contains(&0)
     }

@@ -1,4 +1,5 @@
-//! The clean-up of the last Install: everything in its records goes, if it is still the same object.
+//! The clean-up of the last Install: everything in its records goes, if it is still the same
+//! object.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,7 +20,8 @@ struct Listed {
 }
 
 impl Planner<'_> {
-    /// Marks the objects of the last Install as gone: last created first, folders only when they become empty.
+    /// Marks the objects of the last Install as gone: last created first, folders only when they
+    /// become empty.
     pub(super) fn clean_up(&mut self) {
         let previous = &self.facts.host.previous;
         let mut created = ByPath::default();
@@ -100,9 +102,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Locates a folder of the records. Records name paths as an AppSpec wrote them. So a link on the path is followed
-    /// if all of these hold: it was a link then, as far as is known; the last Install did not create the present link;
-    /// a destination of this Install leads through it as well.
+    /// Locates a folder of the records. Records name paths as an AppSpec wrote them. So a link on
+    /// the path is followed if all of these hold: it was a link then, as far as is known; the last
+    /// Install did not create the present link; a destination of this Install leads through it as
+    /// well.
     fn locate(&mut self, written: PathId, listed: &mut Listed) -> Option<PathId> {
         let unknown: Vec<PathId> = self
             .paths

@@ -17,13 +17,14 @@ pub(in crate::install) enum Leads {
     /// An existing object, without links on its path.
     To(PathId),
     Nowhere,
-    /// A place that the kernel makes: a link means something else there to each process that follows it.
+    /// A place that the kernel makes: a link means something else there to each process that
+    /// follows it.
     Kernel,
     Unsafe(Stranger),
 }
 
-/// A link and its target that belong to two different users, neither of them root or the one who follows it. The owner
-/// of the link could redirect every operation to a file that is not theirs.
+/// A link and its target that belong to two different users, neither of them root or the one who
+/// follows it. The owner of the link could redirect every operation to a file that is not theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::install) struct Stranger {
     pub(in crate::install) link: PathId,
@@ -137,7 +138,8 @@ pub(in crate::install) fn kernel_folder_of(paths: &Paths, path: PathId) -> Optio
     kernel_folder(name(1), name(2))
 }
 
-/// Whether a path is in one of the kernel's folders where a link means something else to each process.
+/// Whether a path is in one of the kernel's folders where a link means something else to each
+/// process.
 fn is_kernels(paths: &Paths, path: PathId) -> bool {
     kernel_folder_of(paths, path).is_some_and(|folder| folder != "/dev")
 }

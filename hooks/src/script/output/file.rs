@@ -15,16 +15,17 @@ use crate::fs::{Folder, is_nowhere, split};
 /// The deployments log is rotated before it would exceed this number of bytes.
 pub(super) const ROTATE_AT: u64 = 64 * 1024 * 1024;
 
-/// The number of files of the deployments log, including the current one. The official agent uses the same names and
-/// number: `codedeploy-agent-deployments.log`, then `.0` (the newest) to `.6`.
+/// The number of files of the deployments log, including the current one. The official agent uses
+/// the same names and number: `codedeploy-agent-deployments.log`, then `.0` (the newest) to `.6`.
 pub(super) const FILES_KEPT: usize = 8;
 
 /// The mode of a new file of script output: its owner and the group that reads logs may read it.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
-/// A log file that grows. Every write is one call on a file opened for appending, so entries of several writers
-/// (parallel commands, or `codedeploy-local` beside the agent) do not mix within a line.
+/// A log file that grows. Every write is one call on a file opened for appending, so entries of
+/// several writers (parallel commands, or `codedeploy-local` beside the agent) do not mix within a
+/// line.
 ///
 /// Its folder stays open: even if a hook replaces it, nothing is written through a link.
 #[derive(Debug)]
@@ -57,8 +58,8 @@ pub(super) struct LogPath<'a> {
 }
 
 impl LogFile {
-    /// Opens the file for appending; makes it, and its folders, if they are missing. An existing file keeps its
-    /// readers.
+    /// Opens the file for appending; makes it, and its folders, if they are missing. An existing
+    /// file keeps its readers.
     pub(super) fn open(place: LogPath<'_>, rotation: Option<Rotation>) -> Result<Self, LogError> {
         let LogPath {
             path,
@@ -124,9 +125,9 @@ impl LogFile {
         Ok(())
     }
 
-    /// Makes room for `more` bytes. Another process may have rotated the file since the last write, or be about to: the
-    /// lock, and a second look at the file behind the path, decide which process does it. Nobody waits for the lock;
-    /// its holder rotates.
+    /// Makes room for `more` bytes. Another process may have rotated the file since the last write,
+    /// or be about to: the lock, and a second look at the file behind the path, decide which
+    /// process does it. Nobody waits for the lock; its holder rotates.
     fn rotate(&mut self, rotation: Rotation, more: u64) -> io::Result<()> {
         self.follow()?;
         let size = self.file.metadata()?.len();

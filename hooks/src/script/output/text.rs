@@ -3,11 +3,12 @@
 /// The longest line, in bytes; the rest of a longer one continues in the next line.
 pub(super) const MAX_LINE: usize = 64 * 1024;
 
-/// The longest escape sequence, in characters; a longer one counts as text that begins with a stray ESC.
+/// The longest escape sequence, in characters; a longer one counts as text that begins with a stray
+/// ESC.
 const MAX_ESCAPE: usize = 4096;
 
-/// One stream, cut into lines as it arrives. Invalid UTF-8 becomes U+FFFD; escape sequences (ECMA-48) and control
-/// characters other than tab are dropped. Holds at most one line.
+/// One stream, cut into lines as it arrives. Invalid UTF-8 becomes U+FFFD; escape sequences
+/// (ECMA-48) and control characters other than tab are dropped. Holds at most one line.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     line: String,
@@ -114,8 +115,8 @@ impl Lines {
 }
 
 impl Escape {
-    /// The state after `c`; `None` if `c` belongs to no escape sequence. A newline always ends a sequence: a false one
-    /// must not swallow the lines after it.
+    /// The state after `c`; `None` if `c` belongs to no escape sequence. A newline always ends a
+    /// sequence: a false one must not swallow the lines after it.
     fn next(self, c: char) -> Option<Escape> {
         match (self, c) {
             (_, '\n') => None,

@@ -76,8 +76,8 @@ impl Account {
         })
     }
 
-    /// The command that lets the account's login shell run the program at `path`, as `su` does; `None` if the account
-    /// has no usable shell.
+    /// The command that lets the account's login shell run the program at `path`, as `su` does;
+    /// `None` if the account has no usable shell.
     pub(super) fn shell_command(&self, path: &Path) -> Option<Vec<OsString>> {
         let shell = Path::new(&self.shell);
         let name = shell.file_name()?;

@@ -1,8 +1,8 @@
 //! A control group for one script, on hosts that let the agent make one (cgroups(7), version 2).
 //!
-//! No process leaves a control group by itself: neither a daemon that cleared its environment, nor a loop that forks
-//! faster than `/proc` can be read. The group only adds to the findings of [`super::table`]; hosts without it do
-//! without.
+//! No process leaves a control group by itself: neither a daemon that cleared its environment, nor
+//! a loop that forks faster than `/proc` can be read. The group only adds to the findings of
+//! [`super::table`]; hosts without it do without.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,11 +16,12 @@ const PREFIX: &str = "hook-";
 /// The attributes with which systemd marks the control group of a unit that has `Delegate=`.
 const DELEGATED: [&str; 2] = ["trusted.delegate", "user.delegate"];
 
-/// The age from which an empty group is an abandoned one, and not one whose script is about to start.
+/// The age from which an empty group is an abandoned one, and not one whose script is about to
+/// start.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// A control group below the agent's own. It is removed when dropped; if a daemon still lives in it, when the next
-/// group is made after the daemon has ended.
+/// A control group below the agent's own. It is removed when dropped; if a daemon still lives in
+/// it, when the next group is made after the daemon has ended.
 #[derive(Debug)]
 pub(super) struct ControlGroup {
     folder: PathBuf,

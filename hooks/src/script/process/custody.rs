@@ -32,8 +32,9 @@ impl Exposure {
     }
 }
 
-/// Gives the folders from `archive` down to the script to root, and checks the script's contents: it must be the
-/// deployed one, or one that only root can have changed. Call this as root, before the script itself is given to root.
+/// Gives the folders from `archive` down to the script to root, and checks the script's contents:
+/// it must be the deployed one, or one that only root can have changed. Call this as root, before
+/// the script itself is given to root.
 pub(super) fn check(archive: &Path, file: &OwnedFd, deployed: &Deployed) -> Result<(), String> {
     let unreadable = |path: &Path, error: std::io::Error| {
         format!("{} cannot be examined: {error}", path.display())
@@ -81,8 +82,8 @@ pub(super) fn check(archive: &Path, file: &OwnedFd, deployed: &Deployed) -> Resu
     Ok(())
 }
 
-/// Gives a folder to root; returns its former access if that was different. Everybody who could pass through it still
-/// can.
+/// Gives a folder to root; returns its former access if that was different. Everybody who could
+/// pass through it still can.
 fn hold(path: &Path) -> Result<Option<Exposure>, rustix::io::Errno> {
     let folder = rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?;
     let stat = rustix::fs::fstat(&folder)?;

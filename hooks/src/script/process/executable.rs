@@ -1,5 +1,5 @@
-//! Checks a script's file before it runs: it lies in the revision, is a file, can be executed, and cannot be changed by
-//! others.
+//! Checks a script's file before it runs: it lies in the revision, is a file, can be executed, and
+//! cannot be changed by others.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -39,10 +39,10 @@ struct Access {
 }
 
 impl Executable {
-    /// Finds the script at `location` in the revision `archive`, and lets `user` (default: the agent's own) run it.
-    /// Root also takes ownership of it and makes it writable by nobody else, so that the deployed script is the one
-    /// that runs. All of this uses one handle, so it is the same file throughout. `deployed` is known for revisions
-    /// that this agent unpacked.
+    /// Finds the script at `location` in the revision `archive`, and lets `user` (default: the
+    /// agent's own) run it. Root also takes ownership of it and makes it writable by nobody else,
+    /// so that the deployed script is the one that runs. All of this uses one handle, so it is the
+    /// same file throughout. `deployed` is known for revisions that this agent unpacked.
     pub(crate) fn prepare(
         archive: &Path,
         script: &ArchivePath,
@@ -137,8 +137,9 @@ impl Executable {
 }
 
 impl Drop for Executable {
-    /// The script may be one of the files that Install copies with their owners. It stays executable, as with the
-    /// official agents; changes that the script made to its own file stay, too.
+    /// The script may be one of the files that Install copies with their owners. It stays
+    /// executable, as with the official agents; changes that the script made to its own file stay,
+    /// too.
     fn drop(&mut self) {
         let Ok(now) = Access::of(&self.file) else {
             return;
@@ -165,8 +166,8 @@ impl Access {
         rustix::fs::fstat(file).map(|stat| Self::from(&stat))
     }
 
-    /// The access after the run of a file that was `found` with one access and given this one; a part that is different
-    /// `now` stays.
+    /// The access after the run of a file that was `found` with one access and given this one; a
+    /// part that is different `now` stays.
     fn returned(self, found: Self, now: Self) -> Self {
         if now != self {
             return now;
@@ -221,7 +222,8 @@ impl Access {
     }
 }
 
-/// Opens without reading, so that a FIFO does not block and a file without permissions can be given some.
+/// Opens without reading, so that a FIFO does not block and a file without permissions can be given
+/// some.
 pub(super) fn open_script(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let archive = rustix::fs::open(archive, flags | OFlags::DIRECTORY, Mode::empty())?;

@@ -13,7 +13,8 @@ const UNIX_LINES: &str = "save the script with Unix line endings";
 /// The way a file runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Format {
-    /// By the interpreter in its first line, as the kernel reads it: including a carriage return, if there is one.
+    /// By the interpreter in its first line, as the kernel reads it: including a carriage return,
+    /// if there is one.
     Interpreted {
         interpreter: PathBuf,
         carriage_return: bool,

@@ -1,4 +1,5 @@
-//! Examines a script before its deployment: finds what would keep it from running, without changing anything.
+//! Examines a script before its deployment: finds what would keep it from running, without changing
+//! anything.
 
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -48,7 +49,8 @@ pub enum ScriptFinding {
     CannotBecome(String),
 }
 
-/// Examines `script` in the revision `archive`, and its user. Changes nothing, and follows no link out of the revision.
+/// Examines `script` in the revision `archive`, and its user. Changes nothing, and follows no link
+/// out of the revision.
 pub fn inspect(archive: &Path, script: &Script) -> Vec<ScriptFinding> {
     let mut findings = inspect_file(archive, &script.location);
     match script.runas.as_deref().map(Account::find).transpose() {

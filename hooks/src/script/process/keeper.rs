@@ -1,13 +1,14 @@
 //! The process between the agent and a script: this program, started again ([`WORD`]).
 //!
-//! All orphans of the script become its children (`PR_SET_CHILD_SUBREAPER`). So no process can leave the script's
-//! descent while the script runs or is being ended: neither by a session of its own, nor by an empty environment, nor
-//! because its parents are gone. When the agent releases the keeper, or is gone itself, the keeper ends with the
-//! script; processes that the script left then belong to init, like any other daemon.
+//! All orphans of the script become its children (`PR_SET_CHILD_SUBREAPER`). So no process can
+//! leave the script's descent while the script runs or is being ended: neither by a session of its
+//! own, nor by an empty environment, nor because its parents are gone. When the agent releases the
+//! keeper, or is gone itself, the keeper ends with the script; processes that the script left then
+//! belong to init, like any other daemon.
 //!
-//! It also holds the session of the script's user ([`super::session`]), from before the script until after it. This
-//! needs a process of its own, because a session changes the process that opens it: limits, umask, keyring, control
-//! group.
+//! It also holds the session of the script's user ([`super::session`]), from before the script
+//! until after it. This needs a process of its own, because a session changes the process that
+//! opens it: limits, umask, keyring, control group.
 
 mod exec;
 mod handles;
@@ -120,7 +121,8 @@ impl Keeper {
         done
     }
 
-    /// Waits until nothing of the script is left, or until the script has ended and the agent has released the keeper.
+    /// Waits until nothing of the script is left, or until the script has ended and the agent has
+    /// released the keeper.
     fn watch(&mut self, script: Pid) -> io::Result<()> {
         let endings =
             SignalFd::with_flags(&endings(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -170,8 +172,8 @@ fn endings() -> SigSet {
     SigSet::from_iter([Signal::SIGCHLD])
 }
 
-/// Resets a setting that the agent may have inherited: a process that ignores SIGCHLD is not notified of its children's
-/// ends.
+/// Resets a setting that the agent may have inherited: a process that ignores SIGCHLD is not
+/// notified of its children's ends.
 #[allow(
     unsafe_code,
     reason = "signal(2); the default action runs no code of this program"
@@ -182,8 +184,8 @@ fn receive_endings() -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the supplementary groups of the script's user before its session is opened, as `su` does: modules may add
-/// some.
+/// Takes the supplementary groups of the script's user before its session is opened, as `su` does:
+/// modules may add some.
 fn become_member(groups: &[u32]) -> io::Result<()> {
     let groups: Vec<_> = groups
         .iter()

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The order to a keeper. It inherits everything else: the environment, the output, the current folder.
+/// The order to a keeper. It inherits everything else: the environment, the output, the current
+/// folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Order {
     /// Program and arguments.
     pub(super) command: Vec<OsString>,
-    /// The command to run if the kernel does not know the program's format: the user's shell decides.
+    /// The command to run if the kernel does not know the program's format: the user's shell
+    /// decides.
     pub(super) shell: Option<Vec<OsString>>,
     /// The user that root switches to.
     pub(super) account: Option<Switch>,
@@ -31,8 +33,8 @@ pub(super) struct Switch {
     pub(super) session: Option<Session>,
 }
 
-/// Gives a script of another user a session of that user: the environment, limits and umask of the host's logins, as
-/// with `su`.
+/// Gives a script of another user a session of that user: the environment, limits and umask of the
+/// host's logins, as with `su`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Whether to remove variables that decide which code programs load.

@@ -1,4 +1,5 @@
-//! The two pipes that a script writes to, read into the log while the agent waits for something else.
+//! The two pipes that a script writes to, read into the log while the agent waits for something
+//! else.
 
 use std::os::fd::AsFd;
 use std::pin::pin;

@@ -1,7 +1,8 @@
-//! The session that `su` gives a user of this host: the session part of its PAM stack ([`pam`]), or, without PAM, the
-//! files that its usual modules read ([`files`], [`limits`]).
+//! The session that `su` gives a user of this host: the session part of its PAM stack ([`pam`]),
+//! or, without PAM, the files that its usual modules read ([`files`], [`limits`]).
 //!
-//! No user is authenticated and no account is checked: root decides who runs what, as the AppSpec asks.
+//! No user is authenticated and no account is checked: root decides who runs what, as the AppSpec
+//! asks.
 
 mod files;
 mod limits;
@@ -24,7 +25,8 @@ pub(super) struct Opened {
     pub(super) warnings: Vec<String>,
 }
 
-/// Opens a session for `account`, whose limits this process gets. Returns the reason if `su` would refuse.
+/// Opens a session for `account`, whose limits this process gets. Returns the reason if `su` would
+/// refuse.
 pub(super) fn open(account: &Switch, wanted: Session) -> Result<(OpenSession, Opened), String> {
     let (session, mut opened) = match Pam::open(&account.name)? {
         Some((pam, opened)) => (OpenSession(Some(pam)), opened),

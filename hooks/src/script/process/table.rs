@@ -37,7 +37,8 @@ pub(super) struct Listed {
     pub(super) marked: bool,
 }
 
-/// The processes of one script, found by their descent from its keeper and by the mark in their environment.
+/// The processes of one script, found by their descent from its keeper and by the mark in their
+/// environment.
 #[derive(Debug)]
 pub(super) struct Family {
     keeper: i32,
@@ -45,7 +46,8 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// The keeper itself is no member. It must not have been waited for yet, so that its pid is still its own.
+    /// The keeper itself is no member. It must not have been waited for yet, so that its pid is
+    /// still its own.
     pub(super) fn of(keeper: i32) -> Self {
         Self {
             keeper,
@@ -128,10 +130,12 @@ impl Process {
         if !self.is_alive() {
             return;
         }
-        // The process may be gone, or belong to a user that this agent may not signal: the next look shows either.
+        // The process may be gone, or belong to a user that this agent may not signal: the next
+        // look shows either.
         let _ = match handle {
             Ok(handle) => pidfd_send_signal(handle, signal),
-            // Before Linux 5.3, and in containers that forbid unknown system calls. The pid is not reused so soon.
+            // Before Linux 5.3, and in containers that forbid unknown system calls. The pid is not
+            // reused so soon.
             Err(Errno::NOSYS | Errno::PERM) => kill_process(pid, signal),
             Err(error) => Err(error),
         };
@@ -178,7 +182,8 @@ fn pids() -> impl Iterator<Item = i32> {
 
 fn stat(pid: i32, mark: &[u8]) -> Option<Listed> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may contain anything, even parentheses; the fields after it are plain (proc_pid_stat(5)).
+    // The name in parentheses may contain anything, even parentheses; the fields after it are plain
+    // (proc_pid_stat(5)).
     let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
     let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..])
         .ok()?

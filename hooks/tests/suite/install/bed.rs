@@ -1,4 +1,5 @@
-//! A host folder, a revision and a deployment group's records in a temporary folder, with comparison of whole trees.
+//! A host folder, a revision and a deployment group's records in a temporary folder, with
+//! comparison of whole trees.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -223,7 +224,8 @@ impl Bed {
         tree
     }
 
-    /// Paths below the host folder with their contents, in short: a file's text, `/` for a folder, `-> target`.
+    /// Paths below the host folder with their contents, in short: a file's text, `/` for a folder,
+    /// `-> target`.
     pub(crate) fn listing(&self) -> Vec<String> {
         let line = |(path, seen): (PathBuf, Seen)| match seen.what {
             What::File(bytes) => format!("{} {}", path.display(), String::from_utf8_lossy(&bytes)),

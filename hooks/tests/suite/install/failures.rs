@@ -10,7 +10,8 @@ use super::bed::{Bed, link, write};
 
 type Obstacle = fn(&Bed);
 
-/// An app with an earlier version, conflicting files of the operator, and a plan that touches everything.
+/// An app with an earlier version, conflicting files of the operator, and a plan that touches
+/// everything.
 fn second_version() -> (Bed, install::InstallPlan) {
     let mut bed = Bed::new();
     bed.behavior = FileExistsBehavior::Overwrite;

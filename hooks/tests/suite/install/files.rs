@@ -1,4 +1,5 @@
-//! The files that an operator finds on the host after an Install, and after a rejected or failed one.
+//! The files that an operator finds on the host after an Install, and after a rejected or failed
+//! one.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Kills a process at each of its system calls in turn, by ptrace(2). The process is this test's own binary in another
-//! role.
+//! Kills a process at each of its system calls in turn, by ptrace(2). The process is this test's
+//! own binary in another role.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -53,8 +53,9 @@ pub(crate) fn play() {
     }
 }
 
-/// From the beginning of the scene, lets a process do `act` and kills it at its first system call, then another one at
-/// its second, until one finishes; calls `check` after each kill. Returns the number of kills.
+/// From the beginning of the scene, lets a process do `act` and kills it at its first system call,
+/// then another one at its second, until one finishes; calls `check` after each kill. Returns the
+/// number of kills.
 pub(crate) fn kill_at_every_system_call(
     act: Act,
     scene: &Scene,
@@ -124,7 +125,8 @@ fn killed(part: &str, scene: &Scene, at: usize) -> bool {
     stops(thread, WaitStatus::Stopped(thread, Signal::SIGSTOP));
     ptrace::cont(thread, None).unwrap();
     stops(thread, WaitStatus::Stopped(thread, Signal::SIGSTOP));
-    // Each system call stops twice: before and after. The first stop is the end of raising the signal.
+    // Each system call stops twice: before and after. The first stop is the end of raising the
+    // signal.
     for _ in 0..=2 * at + 1 {
         ptrace::syscall(thread, None).unwrap();
         match waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap() {

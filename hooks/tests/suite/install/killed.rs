@@ -1,4 +1,5 @@
-//! An Install is killed at every system call; after recovery the host is as before or as planned, and nothing is left.
+//! An Install is killed at every system call; after recovery the host is as before or as planned,
+//! and nothing is left.
 
 use std::collections::BTreeMap;
 

@@ -11,7 +11,8 @@ const FILES: usize = 15_000;
 /// Bytes for each planned object, in addition to its path.
 const MOST_PER_OBJECT: usize = 200;
 
-/// The length of the longest name below the destination, plus that of the same file in the revision.
+/// The length of the longest name below the destination, plus that of the same file in the
+/// revision.
 const PATHS: usize = 2 * "folder-00/file-00000".len();
 
 /// The variable that names the bed of a child.

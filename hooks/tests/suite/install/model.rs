@@ -1,4 +1,5 @@
-//! Random revisions, hosts and earlier Installs, compared with a naive model of the AppSpec's guarantees.
+//! Random revisions, hosts and earlier Installs, compared with a naive model of the AppSpec's
+//! guarantees.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use super::bed::{Bed, What, link, tree, write};
 
 type Model = BTreeMap<PathBuf, What>;
 
-/// Up to a dozen objects at short paths, so that trees collide; paths below anything but a folder are dropped.
+/// Up to a dozen objects at short paths, so that trees collide; paths below anything but a folder
+/// are dropped.
 fn trees() -> impl Strategy<Value = Model> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let path =
@@ -57,7 +59,8 @@ fn seen(root: &Path) -> Model {
     tree.map(|(path, seen)| (path, seen.what)).collect()
 }
 
-/// The expected host afterwards, and the objects that the next Install may remove; `None` for a conflict.
+/// The expected host afterwards, and the objects that the next Install may remove; `None` for a
+/// conflict.
 fn expected(
     revision: &Model,
     host: &Model,

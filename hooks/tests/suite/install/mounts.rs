@@ -1,4 +1,5 @@
-//! Installs across several file systems, also full and read-only ones. All of these tests need root.
+//! Installs across several file systems, also full and read-only ones. All of these tests need
+//! root.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -91,7 +92,8 @@ fn kept(bed: &Bed) -> Vec<std::path::PathBuf> {
     kept
 }
 
-/// Installs the next version, `d-N`, with one file in each of `folders`; odd versions have one more.
+/// Installs the next version, `d-N`, with one file in each of `folders`; odd versions have one
+/// more.
 fn deploy(bed: &mut Bed, number: usize, folders: &[&str]) {
     bed.deployment = format!("d-{number}");
     std::fs::create_dir_all(bed.deployment()).unwrap();
@@ -103,7 +105,8 @@ fn deploy(bed: &mut Bed, number: usize, folders: &[&str]) {
     bed.install(&bed.appspec(&mappings)).unwrap();
 }
 
-/// The files that an operator sees; files for a rollback stay on their file system, under a hidden name.
+/// The files that an operator sees; files for a rollback stay on their file system, under a hidden
+/// name.
 fn visible(bed: &Bed) -> Vec<String> {
     bed.listing()
         .into_iter()
@@ -365,8 +368,8 @@ fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its
 fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
     with_mounts(|| {
         let mut bed = Bed::new();
-        // The root of the file system is read-only, except for one folder; another folder is on the file system of the
-        // deployment's folder, but on a separate mount.
+        // The root of the file system is read-only, except for one folder; another folder is on the
+        // file system of the deployment's folder, but on a separate mount.
         mount(&bed.host("data"), c"mode=755");
         std::fs::create_dir(bed.host("data/www")).unwrap();
         bind(&bed.host("data/www"), 0);

@@ -1,5 +1,5 @@
-//! A host with an earlier version, and a second version that creates, replaces, removes and links files, and changes
-//! modes, owners and access control lists. The scene can be reset.
+//! A host with an earlier version, and a second version that creates, replaces, removes and links
+//! files, and changes modes, owners and access control lists. The scene can be reset.
 
 use std::path::{Path, PathBuf};
 

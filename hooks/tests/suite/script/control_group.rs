@@ -1,5 +1,5 @@
-//! The benefit of a delegated control group: not even a process that erased every trace of its origin survives a
-//! timeout.
+//! The benefit of a delegated control group: not even a process that erased every trace of its
+//! origin survives a timeout.
 
 use std::path::{Path, PathBuf};
 

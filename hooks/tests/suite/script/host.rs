@@ -194,7 +194,8 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Runs `test` on a thread of its own, which as root first becomes another user; passes the user's name.
+/// Runs `test` on a thread of its own, which as root first becomes another user; passes the user's
+/// name.
 pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {

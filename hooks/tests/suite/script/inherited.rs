@@ -1,5 +1,5 @@
-//! The state that a script inherits from the agent's process: no open files, no blocked or ignored signals, the same
-//! umask and limits.
+//! The state that a script inherits from the agent's process: no open files, no blocked or ignored
+//! signals, the same umask and limits.
 
 use std::os::fd::AsRawFd;
 

@@ -1,5 +1,5 @@
-//! A command service that fails in every way at each of its calls: its final reports, and an agent that continues
-//! unharmed.
+//! A command service that fails in every way at each of its calls: its final reports, and an agent
+//! that continues unharmed.
 
 use std::fs;
 use std::path::Path;

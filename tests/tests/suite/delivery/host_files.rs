@@ -1,4 +1,5 @@
-//! The files that the agent leaves on its host during and after its work, and the effect of settings on them.
+//! The files that the agent leaves on its host during and after its work, and the effect of
+//! settings on them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

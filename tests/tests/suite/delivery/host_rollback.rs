@@ -7,7 +7,8 @@ use codedeploy_tests::wait;
 
 use crate::noted::{ALL, deployed, revision, text};
 
-/// A host on which the first revision runs, and the second is installed. Its ValidateService is this script.
+/// A host on which the first revision runs, and the second is installed. Its ValidateService is
+/// this script.
 async fn second_installed(validate: &str) -> (Lone, String) {
     let host = Lone::start("rollback_on_failure: true\n").await;
     let scripts = [

@@ -1,5 +1,6 @@
-//! Random orders in which a service and a network deliver the commands of a deployment: doubled, late, lost, and with
-//! kills of the agent. Each command runs once, and the service gets one outcome of it.
+//! Random orders in which a service and a network deliver the commands of a deployment: doubled,
+//! late, lost, and with kills of the agent. Each command runs once, and the service gets one
+//! outcome of it.
 
 use std::fs;
 
@@ -12,7 +13,8 @@ use codedeploy_tests::wait;
 const SEEDS: u64 = 120;
 const SEEDS_PER_HOST: u64 = 10;
 
-/// The scripts of a deployment, in order. The scripts of an event never run before those of the previous one.
+/// The scripts of a deployment, in order. The scripts of an event never run before those of the
+/// previous one.
 const EVENTS: [&str; 4] = [
     "BeforeInstall",
     "AfterInstall",
@@ -80,7 +82,8 @@ async fn deploy(host: &mut Lone, seed: u64) {
             })
             .await;
             host.kill_and_restart().await;
-            // It is unknown whether the agent got the command; a service with at-least-once delivery repeats it.
+            // It is unknown whether the agent got the command; a service with at-least-once
+            // delivery repeats it.
             host.command(&id, event);
         }
         let outcome = host.stub.taken(&command).await;

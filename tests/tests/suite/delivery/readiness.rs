@@ -1,5 +1,5 @@
-//! The time at which an agent reports readiness: when it has reached the service, which answers a poll or holds it
-//! open.
+//! The time at which an agent reports readiness: when it has reached the service, which answers a
+//! poll or holds it open.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use codedeploy_tests::wait;
 struct Systemd(UnixDatagram);
 
 impl Systemd {
-    /// For the agent of a host whose service holds empty polls open for longer than a test takes, with `fault` at all
-    /// polls, if any.
+    /// For the agent of a host whose service holds empty polls open for longer than a test takes,
+    /// with `fault` at all polls, if any.
     async fn of_agent(fault: Option<&Fault>) -> (Self, Lone) {
         let mut socket = None;
         let host = Lone::prepared("", Duration::from_secs(3600), |root, stub| {

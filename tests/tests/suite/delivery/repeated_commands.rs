@@ -1,5 +1,5 @@
-//! Commands that arrive twice, late, all at once or while the agent stops: each runs at most once, and its outcome is
-//! reported.
+//! Commands that arrive twice, late, all at once or while the agent stops: each runs at most once,
+//! and its outcome is reported.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A host that changes during a deployment: a file system that fills up or becomes read-only, and somebody else who
-//! works in the same folders.
+//! A host that changes during a deployment: a file system that fills up or becomes read-only, and
+//! somebody else who works in the same folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};

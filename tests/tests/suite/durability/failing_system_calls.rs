@@ -1,5 +1,5 @@
-//! A deployment that meets an error of the host ends, reports it, leaves the old or the new revision, and can be
-//! repeated.
+//! A deployment that meets an error of the host ends, reports it, leaves the old or the new
+//! revision, and can be repeated.
 
 use codedeploy_tests::pair::{Bed, Found, Revision};
 use codedeploy_tests::programs::Programs;

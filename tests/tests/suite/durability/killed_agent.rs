@@ -1,5 +1,5 @@
-//! An agent that is killed during a deployment reports every command once, runs no script twice, and leaves the old or
-//! the new revision.
+//! An agent that is killed during a deployment reports every command once, runs no script twice,
+//! and leaves the old or the new revision.
 
 use std::fs;
 use std::path::Path;

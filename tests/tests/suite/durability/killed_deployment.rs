@@ -1,4 +1,5 @@
-//! A program that is killed during a deployment leaves the old or the new revision, and nothing in between.
+//! A program that is killed during a deployment leaves the old or the new revision, and nothing in
+//! between.
 
 use std::fs;
 use std::path::Path;

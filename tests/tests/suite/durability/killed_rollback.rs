@@ -1,5 +1,5 @@
-//! A rollback that is killed at a system call is finished after the next start: the host has the revision of before,
-//! and none of its scripts runs twice.
+//! A rollback that is killed at a system call is finished after the next start: the host has the
+//! revision of before, and none of its scripts runs twice.
 
 use std::fs;
 
@@ -38,7 +38,8 @@ impl Host {
         futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| host())).await
     }
 
-    /// Deploys version 1, and then version 2 as far as these events; its ValidateService is `validate`.
+    /// Deploys version 1, and then version 2 as far as these events; its ValidateService is
+    /// `validate`.
     async fn deploy(&mut self, validate: &str, events: &[&str]) -> Deployments {
         let mut ids = Vec::new();
         for (version, validate, events) in [("v1", "true", &ALL[..]), ("v2", validate, events)] {
@@ -52,7 +53,8 @@ impl Host {
         Deployments { before, last }
     }
 
-    /// Performs a ValidateService that fails, with an agent under a strike and, when that one has ended, with another.
+    /// Performs a ValidateService that fails, with an agent under a strike and, when that one has
+    /// ended, with another.
     async fn validate_under(&mut self, strike: &Strike, deployments: &Deployments) -> Validated {
         self.end().await;
         let report = self.lone.path("report");

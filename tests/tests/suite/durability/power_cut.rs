@@ -1,4 +1,5 @@
-//! A power cut during a deployment leaves the old or the new revision; after a reported success, the new one.
+//! A power cut during a deployment leaves the old or the new revision; after a reported success,
+//! the new one.
 
 use codedeploy_tests::blockdev::{Disk, Image, Kind, Told};
 use codedeploy_tests::bundle;
@@ -97,8 +98,8 @@ async fn cut_everywhere(kind: Kind) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Deploys the new revision over the old one. With `written_back`, the kernel writes everything back before every
-/// system call that changes files, as it may.
+/// Deploys the new revision over the old one. With `written_back`, the kernel writes everything
+/// back before every system call that changes files, as it may.
 async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recorded {
     let mounted = disk.mount(&pair.live()).unwrap();
     pair.reset().await;
@@ -168,8 +169,8 @@ impl Recorded {
         ends.map(cut).collect()
     }
 
-    /// The disk at `count` moments, each with only some of the writes since the last flush; half of them just before
-    /// the next flush.
+    /// The disk at `count` moments, each with only some of the writes since the last flush; half of
+    /// them just before the next flush.
     fn reordered(&self, count: usize) -> Vec<Cut> {
         let flushes: Vec<usize> = (0..self.told.len())
             .filter(|at| matches!(self.told[*at], Told::Flush))

@@ -1,5 +1,5 @@
-//! The reports of an agent that is killed at the worst moments while the service fails: one outcome per command, and no
-//! script runs twice.
+//! The reports of an agent that is killed at the worst moments while the service fails: one outcome
+//! per command, and no script runs twice.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -355,7 +355,8 @@ async fn a_command_with_which_the_agent_ends_again_and_again_is_given_up() {
     assert!(!host.path("root/web/d-2").exists());
 }
 
-/// A host whose revisions come from a bucket that is silent until `opened`, and a deployment from there.
+/// A host whose revisions come from a bucket that is silent until `opened`, and a deployment from
+/// there.
 async fn from_a_silent_bucket(opened: &Arc<AtomicBool>) -> (Lone, S3Stub) {
     let folder = tempfile::tempdir().unwrap();
     codedeploy_tests::bundle::write(
@@ -487,8 +488,8 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
     host.agent.kill().await;
     let undo = fs::read_to_string(host.path("root/web/d-1/undo.json")).unwrap();
     let undo: Value = serde_json::from_str(undo.lines().next().unwrap()).unwrap();
-    // As if the agent had been killed before it recorded the outcome, and the clock had been set back; and as if it had
-    // been killed in a second Install of the same deployment.
+    // As if the agent had been killed before it recorded the outcome, and the clock had been set
+    // back; and as if it had been killed in a second Install of the same deployment.
     for (before, repeated) in [(&Value::Null, false), (&undo["begun"]["token"], true)] {
         let mut record = in_progress("d-1", "Install", 1);
         record["begun"] = json!({

@@ -1,5 +1,5 @@
-//! AWS's agent takes over a host in the middle of a deployment, and ours comes back: each command's outcome is reported by
-//! one of them.
+//! AWS's agent takes over a host in the middle of a deployment, and ours comes back: each command's
+//! outcome is reported by one of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,8 +55,8 @@ fn notes(host: &Lone) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Does what AWS's agent does at its start: it reports the command of the newest note, and clears the folder. Gives the
-/// command.
+/// Does what AWS's agent does at its start: it reports the command of the newest note, and clears
+/// the folder. Gives the command.
 fn aws_agent_starts(host: &Lone) -> String {
     let time = |path: &PathBuf| fs::metadata(path).unwrap().modified().unwrap();
     let newest = notes(host)
@@ -176,7 +176,8 @@ async fn a_note_that_was_written_before_its_command_began_does_not_outlive_it() 
     let mut host = Lone::start("").await;
     downloaded(&host, "web", "d-1", "").await;
     host.agent.kill().await;
-    // As if the agent had been killed between the note and the record, and the service had given up the command.
+    // As if the agent had been killed between the note and the record, and the service had given up
+    // the command.
     let id = format!("d-1/{HOOK}");
     let record = json!({"version": 1, "command": command(&id, "d-1", HOOK), "received_at": "2026-11-23T00:00:00Z", "starts": 1});
     fs::write(host.record("in-progress", &id), record.to_string()).unwrap();

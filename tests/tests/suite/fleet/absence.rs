@@ -1,4 +1,5 @@
-//! The controller stops in the middle of a deployment: no host fails because of that, and no script runs twice.
+//! The controller stops in the middle of a deployment: no host fails because of that, and no script
+//! runs twice.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +15,8 @@ const HOOKS: [&str; 4] = [
     "ValidateService",
 ];
 
-/// A revision whose hooks record their runs in `runs`. It installs nothing, because the hosts of a test share the
-/// machine.
+/// A revision whose hooks record their runs in `runs`. It installs nothing, because the hosts of a
+/// test share the machine.
 fn revision(runs: &Path) -> [(&'static str, String); 2] {
     let hooks = HOOKS
         .map(|hook| format!("  {hook}:\n    - location: hook.sh\n"))

@@ -1,4 +1,5 @@
-//! The agent's own commands beside real deployments: the command in progress, the history, and a stop in the middle.
+//! The agent's own commands beside real deployments: the command in progress, the history, and a
+//! stop in the middle.
 
 use std::path::PathBuf;
 use std::process::Output;

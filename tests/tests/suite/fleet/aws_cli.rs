@@ -1,4 +1,5 @@
-//! The real, unmodified aws CLI against the service: an operator's commands, from the application to the page.
+//! The real, unmodified aws CLI against the service: an operator's commands, from the application
+//! to the page.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Blue/green deployments of real web servers, by real agents, behind a real HAProxy: the path of requests in good and
-//! bad cases. No request may fail.
+//! Blue/green deployments of real web servers, by real agents, behind a real HAProxy: the path of
+//! requests in good and bad cases. No request may fail.
 
 use aws_sdk_codedeploy::types::{
     AutoRollbackEvent, DeploymentInfo, DeploymentStatus, DeploymentWaitType, StopStatus,

@@ -1,5 +1,5 @@
-//! The controller's own S3 endpoint, over TLS with a self-made certificate: the real aws CLI uploads revisions, and a
-//! real agent with only the files of `host add` deploys them.
+//! The controller's own S3 endpoint, over TLS with a self-made certificate: the real aws CLI
+//! uploads revisions, and a real agent with only the files of `host add` deploys them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,8 @@ impl Place {
         }
     }
 
-    /// The ids of the versions whose keys have this prefix, the newest of each first; delete markers have a minus.
+    /// The ids of the versions whose keys have this prefix, the newest of each first; delete
+    /// markers have a minus.
     async fn versions(&self, prefix: &str) -> Vec<String> {
         let list = [
             "s3api",

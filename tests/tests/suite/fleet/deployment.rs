@@ -18,7 +18,8 @@ const SEVEN: [&str; 7] = [
     "ValidateService",
 ];
 
-/// An AppSpec that installs `page` below `app` and runs `hook` of the revision at every event that is named.
+/// An AppSpec that installs `page` below `app` and runs `hook` of the revision at every event that
+/// is named.
 fn appspec(app: &Path, hooks: &[(&str, &str)]) -> String {
     let mut text = format!(
         "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\nhooks:\n",

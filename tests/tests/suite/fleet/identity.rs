@@ -1,5 +1,5 @@
-//! The identity of an agent and its connection to the service: EC2 instances with rotating keys, private authorities,
-//! proxies.
+//! The identity of an agent and its connection to the service: EC2 instances with rotating keys,
+//! private authorities, proxies.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The log entries of a deployment, from end to end: a story for a person, fields for a program, no secrets.
+//! The log entries of a deployment, from end to end: a story for a person, fields for a program, no
+//! secrets.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -228,8 +229,8 @@ async fn a_disk_that_is_full_for_a_while_joins_no_two_lines_of_output() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");
     let revision = folder.path().join("revision");
-    // Fills the agent's files up to its limit, then removes the limit. The script's parent is its keeper, whose parent
-    // is the agent.
+    // Fills the agent's files up to its limit, then removes the limit. The script's parent is its
+    // keeper, whose parent is the agent.
     let script = format!(
         "#!/bin/sh\nagent=$(ps -o ppid= \"$PPID\")\nyes 0123456789 | head -n 9000\n\
          until [ \"$(cat {root}/*/d-*/logs/scripts.log | wc -c)\" -ge 65536 ]; do sleep 0.05; done\n\

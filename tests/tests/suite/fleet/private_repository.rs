@@ -1,4 +1,5 @@
-//! A revision in a private repository on GitHub: the controller keeps the token, and the host fetches with it.
+//! A revision in a private repository on GitHub: the controller keeps the token, and the host
+//! fetches with it.
 
 use std::path::{Path, PathBuf};
 

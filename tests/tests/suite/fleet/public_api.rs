@@ -1,7 +1,8 @@
-//! The public API for its clients: the aws CLI line by line, and boto3 against AWS's own model of the service.
+//! The public API for its clients: the aws CLI line by line, and boto3 against AWS's own model of
+//! the service.
 //!
-//! The cases are Python in `public_api/`, where the CLI and boto3 live. Both are real and unmodified, and every
-//! response that they get is checked against the model too (`world.py`).
+//! The cases are Python in `public_api/`, where the CLI and boto3 live. Both are real and
+//! unmodified, and every response that they get is checked against the model too (`world.py`).
 
 use std::path::Path;
 

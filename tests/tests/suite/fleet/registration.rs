@@ -103,7 +103,8 @@ impl Place {
             .await
     }
 
-    /// Whether the instance is registered, and its tags as `key=value`; `None` if there was never one.
+    /// Whether the instance is registered, and its tags as `key=value`; `None` if there was never
+    /// one.
     async fn instance(&self, name: &str) -> Option<(bool, Vec<String>)> {
         let answer = self
             .service

@@ -1,4 +1,5 @@
-//! A deployment that an operator takes back on a host: the controller hears of it, and the host is outdated.
+//! A deployment that an operator takes back on a host: the controller hears of it, and the host is
+//! outdated.
 
 use aws_sdk_codedeploy::types::RevisionLocation;
 use codedeploy_tests::fleet::{APPLICATION, Fleet, GROUP};

@@ -1,4 +1,5 @@
-//! The number of hosts that are out of service at once, and the other hosts after one dies: real agents, as processes.
+//! The number of hosts that are out of service at once, and the other hosts after one dies: real
+//! agents, as processes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,8 +8,8 @@ use aws_sdk_codedeploy::types::DeploymentInfo;
 use codedeploy_tests::fleet::{APPLICATION, Fleet, GROUP};
 use codedeploy_tests::wait;
 
-/// Deploys a revision whose scripts record when their host goes out of service (`+box1`) and is back (`-box1`). In
-/// between they wait until the file `go` exists.
+/// Deploys a revision whose scripts record when their host goes out of service (`+box1`) and is
+/// back (`-box1`). In between they wait until the file `go` exists.
 async fn deploy(fleet: &Fleet, config: &str) -> String {
     let note = |sign: &str| {
         format!(

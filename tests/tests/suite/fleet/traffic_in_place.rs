@@ -1,4 +1,5 @@
-//! Deployments in place of real web servers, by real agents, behind a real HAProxy, under requests that must not fail.
+//! Deployments in place of real web servers, by real agents, behind a real HAProxy, under requests
+//! that must not fail.
 
 use aws_sdk_codedeploy::types::{AutoRollbackEvent, StopStatus};
 use codedeploy_tests::balancer::{get, request};

@@ -1,4 +1,5 @@
-//! Invalid bundles, AppSpec files and configurations: an immediate error that names the file, and an unchanged host.
+//! Invalid bundles, AppSpec files and configurations: an immediate error that names the file, and
+//! an unchanged host.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -46,7 +47,8 @@ impl Machine {
         self.folder.path().join(name)
     }
 
-    /// Deploys, as an ordinary user if this is one, with `what` in messages; it must fail soon. Returns the output.
+    /// Deploys, as an ordinary user if this is one, with `what` in messages; it must fail soon.
+    /// Returns the output.
     async fn refused(&self, arguments: &[&str], what: &str) -> String {
         let mut command = if nix::unistd::geteuid().is_root() {
             chown(self.path("state"), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -58,8 +60,8 @@ impl Machine {
                     .as_std()
                     .get_program()
                     .to_owned();
-                // In a process of its own: a child of another test that starts meanwhile would inherit the file open
-                // for writing, and nobody could execute it.
+                // In a process of its own: a child of another test that starts meanwhile would
+                // inherit the file open for writing, and nobody could execute it.
                 let copied = Program::at("cp")
                     .command([built.as_os_str(), local.as_os_str()])
                     .status()

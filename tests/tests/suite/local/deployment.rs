@@ -339,7 +339,8 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
         .as_std()
         .get_program()
         .to_owned();
-    // In a process of its own: a file that a child of another test holds open for writing cannot be executed.
+    // In a process of its own: a file that a child of another test holds open for writing cannot be
+    // executed.
     let copied = Program::at("cp")
         .command([built.as_os_str(), program.as_os_str()])
         .status()

@@ -1,5 +1,5 @@
-//! Every folder of `appspec-examples` is deployed twice as its README describes, and works as promised; its checks fail
-//! when it is broken.
+//! Every folder of `appspec-examples` is deployed twice as its README describes, and works as
+//! promised; its checks fail when it is broken.
 
 mod deployment;
 mod observe;
@@ -16,8 +16,8 @@ use world::World;
 
 use crate::pages;
 
-/// Deploys `example` as a folder, then, as its next release, as a zip file. Returns the folder's path and both
-/// deployments.
+/// Deploys `example` as a folder, then, as its next release, as a zip file. Returns the folder's
+/// path and both deployments.
 fn deployed_twice(world: &mut World, example: &str) -> (String, [Deployment; 2]) {
     let bundle = world.bring(&readme::folder().join(example), example);
     let steps = readme::steps(example);
@@ -75,7 +75,8 @@ printf '#!/bin/sh\necho "Started codedeploy-controller.service."\ncat /tmp/home/
 chmod 755 /tmp/home/aws/bin/journalctl
 "#;
 
-/// Runs shell text whose every line must succeed, in a temporary home and in the repository's folder.
+/// Runs shell text whose every line must succeed, in a temporary home and in the repository's
+/// folder.
 fn at_home(shell: &str) -> String {
     format!("export HOME=/tmp/home PATH=/tmp/home/aws/bin:$PATH\ncd /mnt/repository\n{shell}")
 }

@@ -1,4 +1,5 @@
-//! `codedeploy-local` on kernels that lack newer system calls: the same files, scripts and messages as on this one.
+//! `codedeploy-local` on kernels that lack newer system calls: the same files, scripts and messages
+//! as on this one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -37,7 +38,8 @@ impl Host {
         self.folder.path().join(name)
     }
 
-    /// Writes a revision: files with permissions and links, and scripts that are reached through links.
+    /// Writes a revision: files with permissions and links, and scripts that are reached through
+    /// links.
     fn revision(&self, version: &str, validate: &str) -> PathBuf {
         let revision = self.path("revision");
         let _ = fs::remove_dir_all(&revision);

@@ -7,7 +7,8 @@ use codedeploy_tests::programs::Programs;
 
 use super::machine::{DEFAULT_ORDER, Machine, ran};
 
-/// A bundle `b` with an `appspec.yml` that has `hooks`; each runs a script that records its event and its application.
+/// A bundle `b` with an `appspec.yml` that has `hooks`; each runs a script that records its event
+/// and its application.
 fn revision(machine: &Machine, hooks: &[&str]) -> String {
     let note = format!(
         "#!/bin/sh\necho \"$LIFECYCLE_EVENT of $APPLICATION_NAME\" >> {}\n",

@@ -1,7 +1,8 @@
 //! Parity with AWS's agents: AppSpec and bundle in, files and script log out.
 //!
-//! Every case runs in a process of its own, as a person would deploy it. `@` is the host's folder; expectations follow
-//! the behaviour of agents 1.8.1 and 2.1, except where a case explains a difference.
+//! Every case runs in a process of its own, as a person would deploy it. `@` is the host's folder;
+//! expectations follow the behaviour of agents 1.8.1 and 2.1, except where a case explains a
+//! difference.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -37,7 +37,8 @@ impl Machine {
         self.path(name).display().to_string()
     }
 
-    /// A revision with this AppSpec, in which `APP` stands for the destination folder, and these files.
+    /// A revision with this AppSpec, in which `APP` stands for the destination folder, and these
+    /// files.
     fn revision(&self, appspec: &str, files: &[(&str, &str)]) -> String {
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);

@@ -1,4 +1,5 @@
-//! Sources of revisions over a bad connection: `codedeploy-local` against servers that fail on purpose.
+//! Sources of revisions over a bad connection: `codedeploy-local` against servers that fail on
+//! purpose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -535,7 +536,8 @@ async fn a_bucket_in_another_region_is_found_by_what_s3_says_once_and_not_behind
     assert_eq!(stub.requests().len(), 1);
 }
 
-/// A repository's archive in the form of `git archive`: a pax header, and one folder around everything.
+/// A repository's archive in the form of `git archive`: a pax header, and one folder around
+/// everything.
 fn git_archive(machine: &Machine) -> Vec<u8> {
     machine.revision(MIB);
     let repository = machine.path("revision");

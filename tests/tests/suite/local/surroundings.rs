@@ -1,5 +1,5 @@
-//! The environment that scripts get from their machine: shell, limits, variables and umask, and none of the agent's
-//! secrets.
+//! The environment that scripts get from their machine: shell, limits, variables and umask, and
+//! none of the agent's secrets.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -72,7 +72,8 @@ async fn names_of_a_bundle_are_escaped_on_every_output() {
     for (name, appspec) in cases {
         let folder = machine.path(name);
         let evil = format!("e{HOSTILE}vil");
-        // A script's output: escape sequences are dropped, and marks are left to the program that shows them.
+        // A script's output: escape sequences are dropped, and marks are left to the program that
+        // shows them.
         let bad = format!("#!/bin/sh\nprintf 'said {HOSTILE}\\n'\nexit 3\n");
         let appspec = format!("version: 0.0\nos: linux\n{appspec}");
         bundle::write(

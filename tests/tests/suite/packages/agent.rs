@@ -1,4 +1,5 @@
-//! The agent's package: it is installed, started, used for deployments, upgraded, removed, and put in place of AWS's.
+//! The agent's package: it is installed, started, used for deployments, upgraded, removed, and put
+//! in place of AWS's.
 
 use codedeploy_tests::machine::Machine;
 use codedeploy_tests::wait;
@@ -62,7 +63,8 @@ async fn is_ready_once_the_service_answers(site: &Site) {
     );
 }
 
-/// Its hooks see /etc/profile, and nothing of the agent's own. Returns the pid of a server that a hook has started.
+/// Its hooks see /etc/profile, and nothing of the agent's own. Returns the pid of a server that a
+/// hook has started.
 async fn a_deployment_leaves_a_server(site: &Site) -> String {
     let machine = &site.machine;
     let hook = "#!/bin/sh\n{ env -0 | tr '\\0' '\\n' | sort; } > /srv/environment\n(exec ls /proc/self/fd) > /srv/fds\n\
@@ -161,7 +163,8 @@ async fn a_stop_waits_for_the_hook_in_progress(site: &Site, server: &str) {
     machine.succeed(&format!("kill -0 {server}")).await;
 }
 
-/// The package is in place at once; the agent follows when the hook is done. Returns the package's path.
+/// The package is in place at once; the agent follows when the hook is done. Returns the package's
+/// path.
 async fn an_upgrade_waits_for_the_hook_in_progress(site: &Site, server: &str) -> String {
     let machine = &site.machine;
     for name in ["/srv/began", "/srv/go", "/srv/ended"] {
@@ -267,8 +270,8 @@ async fn a_purge_leaves_what_is_the_operators(site: &Site) {
     );
 }
 
-/// Checks that a hook's process is like one that init starts: it has none of the agent's files, signals, limits or
-/// terminal.
+/// Checks that a hook's process is like one that init starts: it has none of the agent's files,
+/// signals, limits or terminal.
 fn assert_private(machine: &Machine) {
     assert_eq!(
         machine.read("/srv/fds"),
@@ -298,7 +301,8 @@ fn assert_private(machine: &Machine) {
     assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
 }
 
-/// A removed agent that is installed again runs again, unless it was stopped or the machine forbids it.
+/// A removed agent that is installed again runs again, unless it was stopped or the machine forbids
+/// it.
 async fn comes_back_as_it_was(site: &Site, package: &str) {
     let machine = &site.machine;
     machine

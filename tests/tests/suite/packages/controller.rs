@@ -10,7 +10,8 @@ const UNIT: &str = "codedeploy-controller.service";
 const CONFIGURATION: &str = "/etc/codedeploy-controller/controller.yml";
 const STATE: &str = "/var/lib/codedeploy-controller";
 
-/// The machine shares the host's network, so it uses any port but the usual one, to keep tests apart.
+/// The machine shares the host's network, so it uses any port but the usual one, to keep tests
+/// apart.
 const ANY_PORT: &str = "listen: 127.0.0.1:0\n";
 
 #[tokio::test]
@@ -189,7 +190,8 @@ async fn the_page_on_disaster_recovery_works_as_it_stands_which_needs_root() {
     site.close().await;
 }
 
-/// Runs the page's shell lines below a heading, in the folder with the package; returns their output.
+/// Runs the page's shell lines below a heading, in the folder with the package; returns their
+/// output.
 async fn follow(machine: &Machine, heading: &str) -> String {
     let recipe = recipes("docs/controller/recovery.md", heading);
     // dpkg would ask an operator which settings to keep.

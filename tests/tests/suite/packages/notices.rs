@@ -1,4 +1,5 @@
-//! The third-party notices of a program: the works that are linked into it, each with its licence, and nothing else.
+//! The third-party notices of a program: the works that are linked into it, each with its licence,
+//! and nothing else.
 
 use std::process::Command;
 
@@ -28,7 +29,8 @@ fn notices_name_what_is_linked_and_nothing_else() {
             );
         }
         assert!(text.contains("Apache License") && text.contains("Permission is hereby granted"));
-        // A procedural macro, a crate for tests, a crate for build scripts, and this project's own crate.
+        // A procedural macro, a crate for tests, a crate for build scripts, and this project's own
+        // crate.
         for other in ["serde_derive", "proptest", "cc", "codedeploy-hooks"] {
             assert!(
                 !text.contains(&format!("\n  {other} ")),

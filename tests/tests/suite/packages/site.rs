@@ -1,4 +1,5 @@
-//! A Debian system with its own systemd, a service and a bucket for it, and packages to install there.
+//! A Debian system with its own systemd, a service and a bucket for it, and packages to install
+//! there.
 
 use std::path::{Path, PathBuf};
 

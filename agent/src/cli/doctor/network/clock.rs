@@ -5,7 +5,8 @@ use time::OffsetDateTime;
 use crate::cli::doctor::Check;
 use crate::cli::doctor::network::service::Signature;
 
-/// Services reject signatures if the clocks differ by more than this, in seconds (AWS: 5 minutes at the strictest).
+/// Services reject signatures if the clocks differ by more than this, in seconds (AWS: 5 minutes at
+/// the strictest).
 const TOO_SKEWED: f64 = 300.0;
 /// A difference beyond this, in seconds, means that time synchronisation does not work.
 const SKEWED: f64 = 30.0;

@@ -1,4 +1,5 @@
-//! Checks whether the command service accepts this host, with one signed call that changes nothing there.
+//! Checks whether the command service accepts this host, with one signed call that changes nothing
+//! there.
 
 use std::sync::Arc;
 
@@ -39,8 +40,8 @@ pub(super) struct Asked {
     pub(super) signers: Option<Arc<str>>,
 }
 
-/// Asks for a deployment that does not exist. This must not be PollHostCommand: it would take a command that the agent
-/// is waiting for.
+/// Asks for a deployment that does not exist. This must not be PollHostCommand: it would take a
+/// command that the agent is waiting for.
 pub(super) async fn ask(access: &Access, identity: &Identity) -> Asked {
     let service = CommandService::new(access, identity.host_identifier.clone());
     let input = GetDeploymentSpecificationInput {
@@ -104,7 +105,8 @@ fn meaning_of(kind: &str) -> ErrorMeaning {
     }
 }
 
-/// Judges the response. If a signature is rejected while the clocks are too far apart, the clock is to blame.
+/// Judges the response. If a signature is rejected while the clocks are too far apart, the clock is
+/// to blame.
 pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> Check {
     let (status, kind, message) = match answer {
         None => {

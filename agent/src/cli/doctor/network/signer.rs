@@ -7,8 +7,8 @@ use crate::config::{KeyDigest, SignerTrust};
 
 const NAME: &str = "signer";
 
-/// Judges the signing keys that a controller announces, the present one first; `None` for a service that announces
-/// none.
+/// Judges the signing keys that a controller announces, the present one first; `None` for a service
+/// that announces none.
 pub(super) fn check(trust: &SignerTrust, signers: Option<&str>) -> Check {
     let pins = match trust {
         SignerTrust::Anyone => {

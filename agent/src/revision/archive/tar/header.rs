@@ -1,4 +1,5 @@
-//! Decodes a tar's header block: numbers in their three notations, its name, owners by name or number.
+//! Decodes a tar's header block: numbers in their three notations, its name, owners by name or
+//! number.
 
 use std::collections::HashMap;
 
@@ -41,7 +42,8 @@ impl Numbers {
     }
 }
 
-/// Whether `block` is a header: its checksum is correct, with bytes read as unsigned, or as signed like in old tars.
+/// Whether `block` is a header: its checksum is correct, with bytes read as unsigned, or as signed
+/// like in old tars.
 pub(super) fn is_header(block: &[u8; BLOCK]) -> bool {
     let Some(declared) = number(&block[148..156]) else {
         return false;
@@ -54,7 +56,8 @@ pub(super) fn is_header(block: &[u8; BLOCK]) -> bool {
         && block.iter().any(|byte| *byte != 0)
 }
 
-/// The name in the header block itself: POSIX puts the beginning of a long name into a field of its own.
+/// The name in the header block itself: POSIX puts the beginning of a long name into a field of its
+/// own.
 pub(super) fn own_name(header: &Header) -> Vec<u8> {
     let block = header.as_bytes();
     let (name, prefix) = (text(&block[..100]), text(&block[345..500]));
@@ -70,7 +73,8 @@ pub(super) fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A numeric field: octal digits, or with its first bit set a big-endian number in two's complement (GNU). Blank is 0.
+/// A numeric field: octal digits, or with its first bit set a big-endian number in two's complement
+/// (GNU). Blank is 0.
 pub(super) fn number(field: &[u8]) -> Option<i128> {
     if let [first, rest @ ..] = field
         && first & 0x80 != 0

@@ -1,7 +1,8 @@
 //! Reads the members of a tar stream: v7, ustar, GNU, star and pax headers, one member at a time.
 //!
-//! The crate `tar` names the fields of header blocks, but its iterator is not used: it splits pax records at newlines,
-//! which their values may contain, and reads name records of any size into memory.
+//! The crate `tar` names the fields of header blocks, but its iterator is not used: it splits pax
+//! records at newlines, which their values may contain, and reads name records of any size into
+//! memory.
 
 use std::io::{self, Read};
 
@@ -22,14 +23,16 @@ use super::sparse::{self, ContentMap, HeaderMap};
 const MAX_NAME_RECORD: u64 = 1024 * 1024;
 /// The largest pax record, in bytes; the map of a file with very many holes is one.
 const MAX_PAX_RECORD: u64 = 8 * 1024 * 1024;
-/// The largest padding after the end marker, in bytes: that of the largest blocking factor in use, with a margin.
+/// The largest padding after the end marker, in bytes: that of the largest blocking factor in use,
+/// with a margin.
 const MAX_PADDING: u64 = 64 * 1024 * 1024;
 
 /// The members of a stream, in order.
 pub(super) struct Members<'a, R> {
     stream: R,
     kind: BundleType,
-    /// Whether the stream is compressed: then its own length and checksum prove that it is complete.
+    /// Whether the stream is compressed: then its own length and checksum prove that it is
+    /// complete.
     compressed: bool,
     remarks: &'a Remarks,
     /// The global pax records, which apply to every later member.
@@ -60,7 +63,8 @@ impl<'a, R: Read> Members<'a, R> {
         Content(self)
     }
 
-    /// Returns the next member; `None` after the end marker, if nothing behind it could be a member.
+    /// Returns the next member; `None` after the end marker, if nothing behind it could be a
+    /// member.
     pub(super) fn next(&mut self) -> Result<Option<Member>, UnpackError> {
         let mut extension = Extension {
             pax: self.global.clone(),
@@ -163,7 +167,8 @@ impl<'a, R: Read> Members<'a, R> {
             Kind::File => stored,
             // A dump's list of the folder's names, which is skipped.
             Kind::Folder if dump => stored,
-            // Some writers give the size of the folder or of the linked file; no reader expects content to follow.
+            // Some writers give the size of the folder or of the linked file; no reader expects
+            // content to follow.
             Kind::Folder if header.entry_type() == EntryType::Directory => 0,
             Kind::HardLink => 0,
             _ if stored > 0 => return Err(refuse(Refusal::UnexpectedData { bytes: stored })),
@@ -201,7 +206,8 @@ impl<'a, R: Read> Members<'a, R> {
         })
     }
 
-    /// Returns the size of a file with `stored` bytes in the archive and, if it has holes, their places in the file.
+    /// Returns the size of a file with `stored` bytes in the archive and, if it has holes, their
+    /// places in the file.
     fn holes(
         &mut self,
         header: &Header,
@@ -319,8 +325,9 @@ impl<'a, R: Read> Members<'a, R> {
         Ok(())
     }
 
-    /// Reads everything after the end marker, to the end of the stream; this also verifies the trailer of the
-    /// compression. A block that another reader could take for a member is not padding.
+    /// Reads everything after the end marker, to the end of the stream; this also verifies the
+    /// trailer of the compression. A block that another reader could take for a member is not
+    /// padding.
     fn finish(&mut self) -> Result<(), UnpackError> {
         let mut block = [0; BLOCK];
         let mut left = MAX_PADDING;
@@ -426,7 +433,8 @@ impl<'a, R: Read> Members<'a, R> {
     }
 }
 
-/// The kind of a member of this type, and whether the type is known; every tar unpacks unknown types as files.
+/// The kind of a member of this type, and whether the type is known; every tar unpacks unknown
+/// types as files.
 fn kind(entry_type: EntryType, path: &[u8]) -> Result<(Kind, bool), Refusal> {
     match entry_type {
         // Archives older than POSIX mark folders by a slash alone.

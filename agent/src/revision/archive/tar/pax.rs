@@ -34,8 +34,8 @@ pub(super) struct Pax {
 }
 
 impl Pax {
-    /// Parses records of the form `LENGTH KEY=VALUE\n`, in addition to those for every member; the last record of a key
-    /// counts, an empty value removes it.
+    /// Parses records of the form `LENGTH KEY=VALUE\n`, in addition to those for every member; the
+    /// last record of a key counts, an empty value removes it.
     pub(super) fn parse(base: &Self, mut records: &[u8]) -> Option<Self> {
         let mut pax = base.clone();
         while !records.is_empty() {

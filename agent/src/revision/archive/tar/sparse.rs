@@ -1,4 +1,5 @@
-//! Files with holes: the places in the file of the bytes in a tar (GNU's old notation, star's, pax 0.0, 0.1, 1.0).
+//! Files with holes: the places in the file of the bytes in a tar (GNU's old notation, star's, pax
+//! 0.0, 0.1, 1.0).
 
 use ::tar::Header;
 
@@ -132,8 +133,8 @@ fn append(segments: &mut Vec<Segment>, pieces: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The map in front of the content in version 1.0: decimal numbers, one per line, of which the first is the number of
-/// segments; it is padded to whole blocks.
+/// The map in front of the content in version 1.0: decimal numbers, one per line, of which the
+/// first is the number of segments; it is padded to whole blocks.
 #[derive(Debug, Default)]
 pub(super) struct ContentMap {
     digits: Vec<u8>,
@@ -175,8 +176,8 @@ impl ContentMap {
     }
 }
 
-/// Checks that the segments are in order within a file of `size` bytes, and have `stored` bytes together. Removes the
-/// empty segment that marks the file's end.
+/// Checks that the segments are in order within a file of `size` bytes, and have `stored` bytes
+/// together. Removes the empty segment that marks the file's end.
 pub(super) fn check(
     mut segments: Vec<Segment>,
     size: u64,

@@ -1,4 +1,5 @@
-//! Writes the content of files. Several writers work on one tree at a time, each on files of its own.
+//! Writes the content of files. Several writers work on one tree at a time, each on files of its
+//! own.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,8 +61,8 @@ impl<'a> FileWriter<'a> {
         }
     }
 
-    /// Makes a file from `data`, which must contain exactly the file's content, and replaces an earlier file of that
-    /// name.
+    /// Makes a file from `data`, which must contain exactly the file's content, and replaces an
+    /// earlier file of that name.
     pub(in super::super) fn write(
         &mut self,
         path: &EntryPath,
@@ -88,7 +89,8 @@ impl<'a> FileWriter<'a> {
         root.apply(path, &file, attributes)
     }
 
-    /// Writes the segments of a file with holes. Holes count as if they were written, because a copy may fill them.
+    /// Writes the segments of a file with holes. Holes count as if they were written, because a
+    /// copy may fill them.
     fn fill_in(
         &mut self,
         path: &EntryPath,

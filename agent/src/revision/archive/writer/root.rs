@@ -93,8 +93,8 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// Returns the owner to set, if any, and the mode. Set-id bits are removed if the owner that they were meant for is
-    /// not set.
+    /// Returns the owner to set, if any, and the mode. Set-id bits are removed if the owner that
+    /// they were meant for is not set.
     pub(super) fn granted(&self, attributes: &Attributes) -> (Option<(Uid, Gid)>, u32) {
         let Some((user, group)) = attributes.owner else {
             return (None, attributes.mode);
@@ -115,7 +115,8 @@ impl<'a> Root<'a> {
         (None, mode)
     }
 
-    /// Sets owner, mode and time of a new file or folder, in an order in which no call undoes another.
+    /// Sets owner, mode and time of a new file or folder, in an order in which no call undoes
+    /// another.
     pub(super) fn apply(
         &self,
         path: &EntryPath,

@@ -1,7 +1,8 @@
 //! Reads the central directory of a zip, which alone decides about its contents and its end.
 //!
-//! The bytes of the directory must agree with the end record: the number of entries, the size and the place, directly
-//! in front of the record. A bundle that readers could interpret differently is rejected.
+//! The bytes of the directory must agree with the end record: the number of entries, the size and
+//! the place, directly in front of the record. A bundle that readers could interpret differently is
+//! rejected.
 
 use std::fs::File;
 use std::io;
@@ -193,7 +194,8 @@ fn find_end(bundle: &File) -> Result<(End, Behind), UnpackError> {
     Ok((end, behind))
 }
 
-/// Returns the 64-bit end record, if a locator in front of the end record at `position` leads to one.
+/// Returns the 64-bit end record, if a locator in front of the end record at `position` leads to
+/// one.
 fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
     let Some(locator_at) = position.checked_sub(LOCATOR as u64) else {
         return Ok(None);
@@ -207,8 +209,8 @@ fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
     if !locator.starts_with(LOCATOR_MARK) {
         return Ok(None);
     }
-    // The record must stand directly in front of the locator, whatever the locator's offset: other data may precede the
-    // whole zip.
+    // The record must stand directly in front of the locator, whatever the locator's offset: other
+    // data may precede the whole zip.
     let mut record = [0; END_64];
     let at = locator_at.checked_sub(END_64 as u64);
     let at = at.ok_or_else(|| contradiction("its end record of 64 bits is missing"))?;

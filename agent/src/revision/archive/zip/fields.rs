@@ -35,7 +35,8 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 impl<'a> Iterator for Fields<'a> {
     type Item = (u16, &'a [u8]);
 
-    /// The next field; padding that is too short for a field ends the list, as it does for every reader.
+    /// The next field; padding that is too short for a field ends the list, as it does for every
+    /// reader.
     fn next(&mut self) -> Option<Self::Item> {
         let (kind, length) = (u16_at(self.0, 0), u16_at(self.0, 2) as usize);
         let value = self.0.get(4..4 + length)?;
@@ -86,7 +87,8 @@ impl<'a> Fields<'a> {
                     return Some(unix_time(value, 1));
                 }
                 OLD_UNIX_TIMES if value.len() >= 8 => return Some(unix_time(value, 4)),
-                // Four reserved bytes, then attributes in a form of their own; the first has the times.
+                // Four reserved bytes, then attributes in a form of their own; the first has the
+                // times.
                 NTFS if value.len() >= 16 && u16_at(value, 4) == 1 && u64_at(value, 8) > 0 => {
                     let steps = u64_at(value, 8);
                     ntfs = Some(Timespec {

@@ -1,5 +1,6 @@
-//! Checks that every reader sees the same contents in a zip: the local headers, which stream readers use, agree with
-//! the directory; nothing overlaps, and nothing outside the entries looks like an entry.
+//! Checks that every reader sees the same contents in a zip: the local headers, which stream
+//! readers use, agree with the directory; nothing overlaps, and nothing outside the entries looks
+//! like an entry.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -139,7 +140,8 @@ impl Local {
     }
 }
 
-/// Returns the length of the data descriptor behind the content that ends at `end`, if it agrees with the directory.
+/// Returns the length of the data descriptor behind the content that ends at `end`, if it agrees
+/// with the directory.
 fn descriptor(
     bundle: &File,
     directory: &Directory,
@@ -165,8 +167,8 @@ fn descriptor(
     Ok(None)
 }
 
-/// Reads bytes that belong to no entry: a stub in front, padding. A reader that scans for signatures must find none
-/// there.
+/// Reads bytes that belong to no entry: a stub in front, padding. A reader that scans for
+/// signatures must find none there.
 fn check_gap(bundle: &File, from: u64, to: u64) -> Result<(), UnpackError> {
     let mut left = Source::at(bundle, from).take(to - from);
     let mut buffer = vec![0; BUFFER.min((to - from) as usize)];

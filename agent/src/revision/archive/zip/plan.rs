@@ -13,7 +13,8 @@ use super::content::Method;
 use super::directory::{Directory, DirectoryEntry};
 use super::fields::Fields;
 
-/// The permission bits that a zip may set; set-id and sticky bits are dropped, as `unzip` does without -K.
+/// The permission bits that a zip may set; set-id and sticky bits are dropped, as `unzip` does
+/// without -K.
 const PERMISSIONS: u32 = 0o777;
 const TYPE: u32 = 0o170_000;
 /// The first bit of the DOS attributes.
@@ -49,7 +50,8 @@ impl Planned {
     }
 }
 
-/// Checks every entry. Folders may be restated; any other two entries of one name are two contents for one path.
+/// Checks every entry. Folders may be restated; any other two entries of one name are two contents
+/// for one path.
 pub(super) fn plan(
     directory: &Directory,
     root: &Root<'_>,
@@ -152,7 +154,8 @@ fn judge(entry: &DirectoryEntry<'_>, index: usize) -> Result<(EntryPath, Planned
     ))
 }
 
-/// Returns the entry's name. An additional UTF-8 name counts if it only spells out what the code page abbreviates.
+/// Returns the entry's name. An additional UTF-8 name counts if it only spells out what the code
+/// page abbreviates.
 fn name<'a>(entry: &DirectoryEntry<'a>) -> Result<&'a [u8], Refusal> {
     match Fields(entry.extra).unicode_path(entry.name) {
         None => Ok(entry.name),
@@ -166,7 +169,8 @@ fn name<'a>(entry: &DirectoryEntry<'a>) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// Converts the separators of a DOS path to those of Unix. A drive letter makes it as absolute as a leading slash.
+/// Converts the separators of a DOS path to those of Unix. A drive letter makes it as absolute as a
+/// leading slash.
 fn slashed(path: &[u8]) -> Result<Vec<u8>, Refusal> {
     let slashed: Vec<u8> = path
         .iter()

@@ -12,11 +12,12 @@ use serde::{Deserializer, forward_to_deserialize_any};
 
 use super::{Error, time_tag};
 
-/// The deepest nesting of lists, maps and tags, as in `serde_json`. Shapes have fewer than ten levels.
+/// The deepest nesting of lists, maps and tags, as in `serde_json`. Shapes have fewer than ten
+/// levels.
 const MAX_DEPTH: usize = 128;
 
-/// The largest number of items in a list or a map: an item of one byte may become a shape of hundreds. Operations
-/// accept far fewer.
+/// The largest number of items in a list or a map: an item of one byte may become a shape of
+/// hundreds. Operations accept far fewer.
 const MAX_ITEMS: usize = 65_536;
 
 pub(super) struct Reader<'de> {
@@ -145,7 +146,8 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         self.deserialize_map(visitor)
     }
 
-    /// Reads a value without an expected type: unknown members, and members of a shape that is part of another.
+    /// Reads a value without an expected type: unknown members, and members of a shape that is part
+    /// of another.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.items.datatype()? {
             Type::Bool => self.deserialize_bool(visitor),

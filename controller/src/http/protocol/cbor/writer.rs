@@ -1,4 +1,5 @@
-//! Writes shapes as items: maps, lists, texts, numbers, booleans and times, of which all shapes consist.
+//! Writes shapes as items: maps, lists, texts, numbers, booleans and times, of which all shapes
+//! consist.
 
 use codedeploy_api::codedeploy::Timestamp;
 use minicbor::Encoder;

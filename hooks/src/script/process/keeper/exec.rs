@@ -16,8 +16,9 @@ use super::handles::{self, Closing};
 use crate::script::process::cgroup;
 use crate::script::process::order::Order;
 
-/// The number of attempts, [`PAUSE`] apart, to start a script whose file is open for writing (ETXTBSY): another child
-/// that is just being started in the agent can hold a copy of the handle that unpacked it for a moment.
+/// The number of attempts, [`PAUSE`] apart, to start a script whose file is open for writing
+/// (ETXTBSY): another child that is just being started in the agent can hold a copy of the handle
+/// that unpacked it for a moment.
 const BUSY_ROUNDS: usize = 50;
 const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec {
     tv_sec: 0,
@@ -76,7 +77,8 @@ impl Image {
     fn start(&self) -> io::Result<Pid> {
         let (failure, say_failure) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         #[allow(unsafe_code, reason = "fork(2); this process has one thread")]
-        // SAFETY: no other thread can hold a lock, such as the allocator's, in the child, which ends in exec or _exit.
+        // SAFETY: no other thread can hold a lock, such as the allocator's, in the child, which
+        // ends in exec or _exit.
         let forked = unsafe { fork() }?;
         let ForkResult::Parent { child } = forked else {
             let error = self.become_script();
@@ -104,7 +106,8 @@ impl Image {
             return error;
         }
         match (self.command.execute(&self.environment), &self.shell) {
-            // The file is no program and names no interpreter: run it with a shell, as the user's shell decides.
+            // The file is no program and names no interpreter: run it with a shell, as the user's
+            // shell decides.
             (Errno::NOEXEC, Some(shell)) => shell.execute(&self.environment),
             (error, _) => error,
         }
@@ -166,8 +169,8 @@ impl Words {
         };
         let (argv, envp) = (self.pointers.as_ptr(), environment.pointers.as_ptr());
         #[allow(unsafe_code, reason = "execve(2)")]
-        // SAFETY: both lists end with a null pointer and outlive the call. execvpe would pass scripts without an
-        // interpreter line to /bin/sh by itself, so it is used for names alone.
+        // SAFETY: both lists end with a null pointer and outlive the call. execvpe would pass
+        // scripts without an interpreter line to /bin/sh by itself, so it is used for names alone.
         unsafe {
             if program.as_bytes().contains(&b'/') {
                 libc::execve(program.as_ptr(), argv, envp);

@@ -24,8 +24,8 @@ pub(super) fn environment() -> Vec<(OsString, OsString)> {
     found
 }
 
-/// The `NAME=value` lines of a file. `export` before a name and quotes around a value are removed; a line that ends in
-/// a backslash continues in the next one (pam_env(8)).
+/// The `NAME=value` lines of a file. `export` before a name and quotes around a value are removed;
+/// a line that ends in a backslash continues in the next one (pam_env(8)).
 fn variables(text: &[u8]) -> Vec<(OsString, OsString)> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut goes_on = false;

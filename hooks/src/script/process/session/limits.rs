@@ -1,5 +1,5 @@
-//! The limits that `pam_limits` sets, read without PAM (limits.conf(5)). Limits on the number of logins do not apply to
-//! a script.
+//! The limits that `pam_limits` sets, read without PAM (limits.conf(5)). Limits on the number of
+//! logins do not apply to a script.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
-//! The session part of the host's PAM stack for `su` (pam(3)). The library is loaded in the process that opens the
-//! first session: hosts without PAM do not need it, and an idle agent does not hold it.
+//! The session part of the host's PAM stack for `su` (pam(3)). The library is loaded in the process
+//! that opens the first session: hosts without PAM do not need it, and an idle agent does not hold
+//! it.
 #![allow(unsafe_code, reason = "libpam is a C library")]
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
@@ -14,8 +15,8 @@ const LIBRARY: &CStr = c"libpam.so.0";
 /// The name of the stack.
 const SERVICE: &CStr = c"su";
 
-/// The files that may hold a host's stack for `su`. Without one, PAM uses the stack for unknown services, which denies
-/// everything.
+/// The files that may hold a host's stack for `su`. Without one, PAM uses the stack for unknown
+/// services, which denies everything.
 const STACKS: [&str; 3] = ["/etc/pam.d/su", "/usr/lib/pam.d/su", "/usr/etc/pam.d/su"];
 
 const SUCCESS: c_int = 0;
@@ -75,7 +76,8 @@ struct Library {
 impl Library {
     /// `None` on a host without PAM.
     fn load() -> Option<Self> {
-        // SAFETY: the library is the system's own; it is never unloaded, because modules may leave something behind.
+        // SAFETY: the library is the system's own; it is never unloaded, because modules may leave
+        // something behind.
         let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW) };
         if library.is_null() {
             return None;
@@ -111,8 +113,8 @@ pub(super) struct Pam {
 }
 
 impl Pam {
-    /// Opens the session that `su` opens for `user`. `None` if the host has no stack for it; an error with the reason
-    /// if `su` would refuse.
+    /// Opens the session that `su` opens for `user`. `None` if the host has no stack for it; an
+    /// error with the reason if `su` would refuse.
     pub(super) fn open(user: &str) -> Result<Option<(Self, Opened)>, String> {
         if !STACKS.iter().any(|stack| Path::new(stack).exists()) {
             return Ok(None);
@@ -132,8 +134,8 @@ impl Pam {
             data: complaints.cast(),
         };
         let mut handle = ptr::null_mut();
-        // SAFETY: the strings and the conversation live during the call, which copies them; the conversation's data live as
-        // long as the handle.
+        // SAFETY: the strings and the conversation live during the call, which copies them; the
+        // conversation's data live as long as the handle.
         let started = unsafe {
             (library.start)(
                 SERVICE.as_ptr(),
@@ -154,8 +156,8 @@ impl Pam {
         };
         // SAFETY: the handle is open, and PAM copies the item.
         unsafe { (pam.library.set_item)(handle, RUSER, c"root".as_ptr().cast()) };
-        // Modules may add groups or tickets here. Nobody was authenticated, so a module may have none to give. SAFETY:
-        // the handle is open.
+        // Modules may add groups or tickets here. Nobody was authenticated, so a module may have
+        // none to give. SAFETY: the handle is open.
         unsafe { (pam.library.setcred)(handle, ESTABLISH_CRED | SILENT) };
         // SAFETY: the handle is open.
         let opened = unsafe { (pam.library.open_session)(handle, SILENT) };
@@ -186,7 +188,8 @@ impl Pam {
     }
 
     fn end(self, status: c_int) {
-        // SAFETY: the handle is open, and used by nobody afterwards; then nobody uses the complaints.
+        // SAFETY: the handle is open, and used by nobody afterwards; then nobody uses the
+        // complaints.
         unsafe {
             (self.library.setcred)(self.handle, DELETE_CRED | SILENT);
             (self.library.end)(self.handle, status);
@@ -196,7 +199,8 @@ impl Pam {
 
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let mut variables = Vec::new();
-        // SAFETY: the list, which is the caller's to free, ends with a null pointer, and each string with a zero.
+        // SAFETY: the list, which is the caller's to free, ends with a null pointer, and each
+        // string with a zero.
         unsafe {
             let list = (self.library.getenvlist)(self.handle);
             if list.is_null() {
@@ -233,8 +237,8 @@ impl Pam {
     }
 
     fn take_complaints(&self) -> Vec<String> {
-        // SAFETY: the only other user is the conversation, which runs only within calls of the library; none is in
-        // progress.
+        // SAFETY: the only other user is the conversation, which runs only within calls of the
+        // library; none is in progress.
         std::mem::take(unsafe { &mut *self.complaints })
     }
 }
@@ -252,7 +256,8 @@ unsafe extern "C" fn converse(
     else {
         return CONV_ERR;
     };
-    // SAFETY: PAM passes as many messages as it states, and the session's own data. The module frees the answers.
+    // SAFETY: PAM passes as many messages as it states, and the session's own data. The module
+    // frees the answers.
     unsafe {
         let complaints = &mut *data.cast::<Vec<String>>();
         for index in 0..number {

@@ -14,7 +14,8 @@ pub(crate) struct Deployment {
     pub(crate) output: String,
 }
 
-/// Deploys the folder or zip file `bundle` with `environment` (`NAME=value …`) added to the hooks' environment.
+/// Deploys the folder or zip file `bundle` with `environment` (`NAME=value …`) added to the hooks'
+/// environment.
 pub(crate) fn deploy(world: &mut World, bundle: &str, environment: &str) -> Deployment {
     let kind = if bundle.ends_with(".zip") {
         "zip"

@@ -1,7 +1,9 @@
-//! An isolated world for one test: root inside it installs, makes users and starts services without affecting the host.
+//! An isolated world for one test: root inside it installs, makes users and starts services without
+//! affecting the host.
 //!
-//! Mounts, processes and network are private (`unshare`). `/etc` is a copy; `/opt`, `/run`, `/srv`, `/tmp` and `/var`
-//! are empty; everything else is read-only. When the world is dropped, all its processes end.
+//! Mounts, processes and network are private (`unshare`). `/etc` is a copy; `/opt`, `/run`, `/srv`,
+//! `/tmp` and `/var` are empty; everything else is read-only. When the world is dropped, all its
+//! processes end.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
