@@ -1,141 +1,32 @@
 //! The service's certificate: read from files, or made here and signed by the data directory's own
 //! authority. It is replaced while the service runs; open connections keep theirs.
 
-use std::fs::Metadata;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+mod authority;
+mod error;
+mod files;
+
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use der::Decode as _;
 use futures_util::{Stream, StreamExt as _};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
-use x509_cert::ext::pkix::SubjectAltName;
 
 use crate::config::Tls;
 use crate::error::chain;
-use crate::keys::{Key, KeyError, Keys};
+use crate::keys::Keys;
+pub use authority::Authority;
+use authority::renewal;
+pub use error::TlsError;
+pub(crate) use files::check;
+use files::{Ending, Stamp, read, stamp};
 
 /// The interval of checks of files for a change, and of a self-made certificate for its age.
 const INTERVAL: Duration = Duration::from_secs(10);
-
-/// The lifetime of a self-made certificate, which is renewed in its last third.
-const LIFETIME: time::Duration = time::Duration::days(90);
-
-/// The tolerance for hosts' clocks that are behind.
-const SLACK: time::Duration = time::Duration::days(1);
-
-/// The time before the end of a configured certificate from which warnings begin.
-const WARN_BEFORE: time::Duration = time::Duration::days(14);
-
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("the certificate file {} cannot be used: expected a PEM file with the certificate first and its issuers after it", path.display())]
-    Certificate { path: PathBuf, source: pem::Error },
-    #[error("the certificate file {} has no certificate in it: expected PEM, beginning with -----BEGIN CERTIFICATE-----", path.display())]
-    NoCertificate { path: PathBuf },
-    #[error("{} cannot be read by this user: let it (chgrp, chmod g+r; on Debian the group ssl-cert), or give the service a readable copy", .0.display())]
-    NotReadable(PathBuf, #[source] io::Error),
-    #[error("the key file {} cannot be used: expected an unencrypted private key in PEM", path.display())]
-    Key { path: PathBuf, source: pem::Error },
-    #[error("the key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
-    Mismatch {
-        key: PathBuf,
-        certificate: PathBuf,
-        source: rustls::Error,
-    },
-    #[error(transparent)]
-    Keep(#[from] KeyError),
-    #[error(
-        "the authority's files in the data directory are not usable: restore them from your copy of the keys; if they are lost, run `codedeploy-controller replace-key authority` to retire the key"
-    )]
-    Authority(#[source] rcgen::Error),
-    #[error("cannot make a certificate for {}", names.join(", "))]
-    Issue {
-        names: Vec<String>,
-        source: rcgen::Error,
-    },
-    #[error("the certificate that was made cannot be used")]
-    Own(#[source] rustls::Error),
-}
-
-/// The authority that signs self-made certificates; clients trust it, and so every renewal.
-#[derive(Debug)]
-pub struct Authority {
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    certificate: CertificateDer<'static>,
-}
-
-impl Authority {
-    /// Opens the authority of a data directory; the first time, makes it.
-    pub fn open(keys: &Keys) -> Result<Self, TlsError> {
-        let key_der = keys.open(Key::Authority, || {
-            rcgen::KeyPair::generate()
-                .map(|key| key.serialize_der())
-                .map_err(|_| KeyError::Random)
-        })?;
-        let key = rcgen::KeyPair::try_from(key_der).map_err(TlsError::Authority)?;
-        let parameters = parameters();
-        let made = parameters.self_signed(&key).map_err(TlsError::Authority)?;
-        let kept = keys.certificate(Key::Authority, || Ok(made.der().to_vec()))?;
-        Ok(Authority {
-            issuer: rcgen::Issuer::new(parameters, key),
-            certificate: kept.into(),
-        })
-    }
-
-    /// The certificate of a data directory's authority, if there is one.
-    pub fn certificate_pem(data_dir: &Path) -> Option<String> {
-        let der = std::fs::read(data_dir.join(Key::Authority.certificate()?)).ok()?;
-        der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der).ok()
-    }
-
-    fn issue(&self, names: &[String], now: OffsetDateTime) -> Result<CertifiedKey, TlsError> {
-        let failed = |source| TlsError::Issue {
-            names: names.to_vec(),
-            source,
-        };
-        let key = rcgen::KeyPair::generate().map_err(failed)?;
-        let mut parameters = rcgen::CertificateParams::new(names).map_err(failed)?;
-        parameters.not_before = now - SLACK;
-        parameters.not_after = now + LIFETIME;
-        parameters.distinguished_name = rcgen::DistinguishedName::new();
-        parameters
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "codedeploy-controller");
-        parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-        parameters.use_authority_key_identifier_extension = true;
-        let leaf = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let chain = vec![leaf.der().clone(), self.certificate.clone()];
-        CertifiedKey::from_der(chain, key, &default_provider()).map_err(TlsError::Own)
-    }
-}
-
-/// Always the same: a leaf certificate refers to its issuer by name and key.
-fn parameters() -> rcgen::CertificateParams {
-    let mut parameters = rcgen::CertificateParams::default();
-    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    parameters.not_after = rcgen::date_time_ymd(2120, 1, 1);
-    parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "codedeploy-controller authority");
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    parameters.key_usages = vec![
-        rcgen::KeyUsagePurpose::KeyCertSign,
-        rcgen::KeyUsagePurpose::CrlSign,
-    ];
-    parameters
-}
 
 /// The current certificate, shared with handshakes.
 #[derive(Debug)]
@@ -168,14 +59,6 @@ impl ResolvesServerCert for Current {
             &self.0.read().unwrap_or_else(PoisonError::into_inner),
         ))
     }
-}
-
-/// Distinguishes contents of two files.
-type Stamp = [Option<(u64, u64, i64, i64)>; 2];
-
-fn stamp(certificate: &Path, key: &Path) -> Stamp {
-    let of = |file: Metadata| (file.ino(), file.len(), file.mtime(), file.mtime_nsec());
-    [certificate, key].map(|path| std::fs::metadata(path).ok().map(of))
 }
 
 impl Certificates {
@@ -289,137 +172,10 @@ impl Certificates {
     }
 }
 
-fn renewal(now: OffsetDateTime) -> OffsetDateTime {
-    now + LIFETIME * 2 / 3
-}
-
-/// Distinguishes a file that this user may not read from one with wrong content.
-fn refused(
-    path: &Path,
-    source: pem::Error,
-    otherwise: impl FnOnce(PathBuf, pem::Error) -> TlsError,
-) -> TlsError {
-    match source {
-        pem::Error::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
-            TlsError::NotReadable(path.to_owned(), source)
-        }
-        source => otherwise(path.to_owned(), source),
-    }
-}
-
-fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsError> {
-    let unusable = |source| {
-        refused(certificate, source, |path, source| TlsError::Certificate {
-            path,
-            source,
-        })
-    };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .map_err(unusable)?
-        .collect::<Result<_, _>>()
-        .map_err(unusable)?;
-    let Some(leaf) = chain.first() else {
-        return Err(TlsError::NoCertificate {
-            path: certificate.to_owned(),
-        });
-    };
-    if has_no_names(leaf) {
-        tracing::warn!(certificate = %certificate.display(), "{NO_NAMES}");
-    }
-    let ending = Ending::of(leaf);
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|source| refused(key, source, |path, source| TlsError::Key { path, source }))?;
-    let certified = CertifiedKey::from_der(chain, secret, &default_provider());
-    certified
-        .map(|certified| (certified, ending))
-        .map_err(|source| TlsError::Mismatch {
-            key: key.to_owned(),
-            certificate: certificate.to_owned(),
-            source,
-        })
-}
-
-/// Checks whether the configured files can be used; returns warnings for their owner.
-pub(crate) fn check(tls: &Tls) -> Result<Vec<String>, TlsError> {
-    let Tls::Given { certificate, key } = tls else {
-        return Ok(Vec::new());
-    };
-    let (current, mut ending) = read(certificate, key)?;
-    let path = certificate.display();
-    let no_names = current
-        .cert
-        .first()
-        .is_some_and(has_no_names)
-        .then(|| format!("{path}: {NO_NAMES}"));
-    let day = ending.not_after.date();
-    let end = ending
-        .due(OffsetDateTime::now_utc())
-        .map(|left| match left.is_zero() {
-            true => format!("the certificate {path} expired on {day}: clients reject it; renew it"),
-            false => format!(
-                "the certificate {path} ends on {day}, in {} days: renew it",
-                left.whole_days()
-            ),
-        });
-    Ok(no_names.into_iter().chain(end).collect())
-}
-
-const NO_NAMES: &str = "the certificate has no subject alternative name: clients reject it; make one with the names that they use";
-
-fn has_no_names(leaf: &CertificateDer<'_>) -> bool {
-    let parsed = x509_cert::Certificate::from_der(leaf);
-    parsed
-        .is_ok_and(|parsed| !matches!(parsed.tbs_certificate.get::<SubjectAltName>(), Ok(Some(_))))
-}
-
-/// The end of a configured certificate, and the time of the next warning.
-#[derive(Debug)]
-struct Ending {
-    not_after: OffsetDateTime,
-    warn_at: OffsetDateTime,
-}
-
-impl Ending {
-    fn of(leaf: &CertificateDer<'_>) -> Self {
-        let parsed = x509_cert::Certificate::from_der(leaf).ok();
-        let end = parsed.map(|parsed| parsed.tbs_certificate.validity.not_after.to_system_time());
-        // An unreadable certificate is handled by its check.
-        let not_after = end.map_or(
-            OffsetDateTime::new_utc(time::Date::MAX, time::Time::MIDNIGHT),
-            Into::into,
-        );
-        Ending {
-            not_after,
-            warn_at: not_after - WARN_BEFORE,
-        }
-    }
-
-    /// Returns the remaining validity of the certificate, zero if it has expired: once a day near
-    /// its end.
-    fn due(&mut self, now: OffsetDateTime) -> Option<time::Duration> {
-        if now < self.warn_at {
-            return None;
-        }
-        self.warn_at = now + time::Duration::DAY;
-        Some((self.not_after - now).max(time::Duration::ZERO))
-    }
-
-    fn warn(&mut self, certificate: &Path, now: OffsetDateTime) {
-        let certificate = certificate.display();
-        match self.due(now) {
-            None => {}
-            Some(left) if left.is_zero() => {
-                tracing::error!(%certificate, "the certificate has expired: clients reject it; renew it");
-            }
-            Some(left) => {
-                tracing::warn!(%certificate, days = left.whole_days(), "the certificate expires soon; renew it");
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn keys(folder: &Path) -> Keys {
@@ -447,24 +203,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_may_not_be_read_is_not_said_to_be_wrong() {
-        let told = |kind: io::ErrorKind| {
-            let error = refused(
-                Path::new("/ssl/deploy.key"),
-                pem::Error::Io(kind.into()),
-                |path, source| TlsError::Key { path, source },
-            );
-            error.to_string()
-        };
-        let text = told(io::ErrorKind::PermissionDenied);
-        assert!(
-            text.starts_with("/ssl/deploy.key cannot be read by this user"),
-            "{text}"
-        );
-        assert!(told(io::ErrorKind::NotFound).contains("expected an unencrypted private key"));
-    }
-
-    #[test]
     fn changed_files_are_taken_up_and_broken_ones_leave_what_was() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = write(folder.path(), "one.example");
@@ -489,29 +227,6 @@ mod tests {
         ));
         assert!(!certificates.renew(false, now).unwrap());
         assert_eq!(shown(&certificates), second);
-    }
-
-    #[test]
-    fn the_end_of_a_certificate_is_warned_about_daily_and_in_time() {
-        let mut parameters = rcgen::CertificateParams::new(["one.example".to_owned()]).unwrap();
-        let end = OffsetDateTime::from_unix_timestamp(2_000_000_000).unwrap();
-        parameters.not_after = end;
-        let made = parameters
-            .self_signed(&rcgen::KeyPair::generate().unwrap())
-            .unwrap();
-        let mut ending = Ending::of(made.der());
-        let mut due = |days: i64, hours: i64| {
-            let left = ending.due(end - time::Duration::days(days) - time::Duration::hours(hours));
-            left.map(time::Duration::whole_hours)
-        };
-        assert_eq!(due(90, 0), None);
-        assert_eq!(due(14, 1), None);
-        assert_eq!(due(14, 0), Some(14 * 24));
-        assert_eq!(due(13, 1), None);
-        assert_eq!(due(12, 12), Some(12 * 24 + 12));
-        assert_eq!(due(-1, 0), Some(0));
-        assert_eq!(due(-1, -23), None);
-        assert_eq!(due(-2, 0), Some(0));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod leftovers;
 pub mod local;
 pub mod network;
+mod users;
 
 use std::path::Path;
 use std::process::ExitCode;

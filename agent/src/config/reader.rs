@@ -2,9 +2,9 @@
 //! with its line, and a warning for every key that nobody asked for.
 
 mod entries;
+mod problem;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,68 +13,8 @@ use serde_json::Value as Json;
 use serde_yaml::{Mapping, Value};
 
 use entries::Entries;
-
-/// A problem that makes a file unusable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}{what}")]
-pub struct ReadError {
-    place: Position,
-    what: String,
-}
-
-/// A fact about a file that its author should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    place: Position,
-    what: String,
-}
-
-impl Warning {
-    /// A repeated key: AWS's agents silently take the last one.
-    fn repeated(text: &str, key: String) -> Self {
-        let mut lines: Vec<_> = lines_of(text, &key).collect();
-        let line = lines.pop();
-        let mut what = "stands there more than once; the last one counts".to_owned();
-        if !lines.is_empty() {
-            let earlier: Vec<_> = lines.iter().map(|line| format!("line {line}")).collect();
-            what = format!(
-                "stands on {} already; this one, the last, counts",
-                earlier.join(" and ")
-            );
-        }
-        Self {
-            place: Position {
-                line,
-                key: Some(key),
-            },
-            what,
-        }
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.place, self.what)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Position {
-    line: Option<usize>,
-    key: Option<String>,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        if let Some(key) = &self.key {
-            write!(f, "{key}: ")?;
-        }
-        Ok(())
-    }
-}
+use problem::{Position, line_of};
+pub use problem::{ReadError, Warning};
 
 /// An effective setting.
 #[derive(Debug, Clone, PartialEq)]
@@ -442,26 +382,6 @@ fn is_url(text: &str) -> bool {
         text.strip_prefix(scheme)
             .is_some_and(|rest| !rest.is_empty())
     }) && !text.contains(char::is_whitespace)
-}
-
-/// The line, counted from 1, of the last occurrence of `key` at the top level, which is the one
-/// that counts.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    lines_of(text, key).last()
-}
-
-fn lines_of(text: &str, key: &str) -> impl Iterator<Item = usize> {
-    let starts = move |line: &str| {
-        let line = line.trim_start_matches(['"', '\'', ':']);
-        let rest = line.strip_prefix(key)?;
-        rest.trim_start_matches(['"', '\''])
-            .trim_start()
-            .starts_with(':')
-            .then_some(())
-    };
-    text.lines()
-        .zip(1..)
-        .filter_map(move |(line, number)| starts(line).map(|()| number))
 }
 
 fn key_text(key: &Value) -> String {

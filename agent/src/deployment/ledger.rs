@@ -11,28 +11,29 @@
 //!
 //! The notes of [`official`] agents are kept besides.
 
+mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod official;
 mod record;
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use codedeploy_api::command::{Envelope, HostCommand, PutHostCommandCompleteInput};
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::fs::replace_file;
 use time::OffsetDateTime;
 
 use crate::deployment_root::{Store, StoreError};
 use crate::path_component::PathComponent;
 use crate::spec::DeploymentSpec;
 use codedeploy_api::chain::Chain;
+pub use files::LedgerError;
+use files::{files, modified, remove, save, set_aside, usable};
 pub use official::ForeignCommand;
 pub use record::{Begun, DeploymentNames, Ended, InProgress, Noted};
-use record::{Record, file_name};
+use record::{Record as _, file_name};
 
 /// The number of outcomes that are remembered after the service accepted them; the oldest are
 /// dropped first. Each takes a block.
@@ -77,13 +78,6 @@ pub struct Left {
     pub foreign: Vec<ForeignCommand>,
     /// Commands of this agent that another one has reported meanwhile.
     pub reported: Vec<Entry>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the command was not performed: cannot write {}, without which a restarted agent would not know the command", path.display())]
-pub struct LedgerError {
-    path: PathBuf,
-    source: io::Error,
 }
 
 impl Ledger {
@@ -465,76 +459,6 @@ impl Outgoing {
     /// Whether the next agent would report it.
     pub fn is_safe(&self) -> bool {
         self.safe
-    }
-}
-
-fn save(path: &Path, record: &impl Record) -> Result<(), LedgerError> {
-    let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from);
-    bytes
-        .and_then(|bytes| replace_file(path, &bytes, 0o600))
-        .map_err(|source| LedgerError {
-            path: path.to_owned(),
-            source,
-        })
-}
-
-/// Reads the record at `path`; sets an unusable one aside for inspection, so that the agent can
-/// continue.
-fn usable<R: Record>(path: &Path) -> Option<R> {
-    let error = match record::read(path) {
-        Ok(record) => return Some(record),
-        Err(error) => error,
-    };
-    set_aside(path, &Chain(&error).to_string());
-    None
-}
-
-fn set_aside(path: &Path, reason: &str) {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    let aside = PathBuf::from(aside);
-    match fs::rename(path, &aside) {
-        Ok(()) => {
-            tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "unusable record of commands; it is set aside");
-        }
-        Err(error) => {
-            tracing::warn!(path = %path.display(), reason, %error, "unusable record of commands, which cannot be set aside; remove it");
-        }
-    }
-}
-
-/// The records in `folder`.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut paths = paths(folder);
-    paths.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "json")
-    });
-    paths
-}
-
-fn paths(folder: &Path) -> Vec<PathBuf> {
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(folder = %folder.display(), %error, "cannot read the records of earlier runs");
-            }
-            Vec::new()
-        }
-    }
-}
-
-fn modified(path: &Path) -> io::Result<SystemTime> {
-    fs::symlink_metadata(path)?.modified()
-}
-
-fn remove(path: &Path) {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove the record of a finished command");
-        }
-        _ => {}
     }
 }
 

@@ -1,5 +1,7 @@
 //! A command's path through the ledger, and the results of a crash between two steps.
 
+use std::path::Path;
+
 use codedeploy_api::command::CommandStatus;
 
 use super::*;
