@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use environment::Environment;
-use reader::{Effective, ReadError, Reader, Warning};
+use reader::{Effective, ReadError, Reader, Warning, bullets};
 pub use signer::{KeyDigest, SignerTrust};
 
 use crate::bounded_read;
@@ -135,14 +135,6 @@ pub enum ConfigError {
         path: PathBuf,
         problems: Vec<ReadError>,
     },
-}
-
-fn bullets(problems: &[ReadError]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("  - {problem}"))
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 /// Logs the warnings of [`Settings::load`] about the named file, or the default one.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use self::metadata::{Instance, Metadata, MetadataError};
 use self::on_premises::Login;
-use crate::config::reader::ReadError;
+use crate::config::reader::{ReadError, bullets};
 use crate::config::{Environment, Settings};
 use crate::systemd;
 
@@ -86,14 +86,6 @@ pub enum IdentityError {
         endpoint: String,
         source: MetadataError,
     },
-}
-
-fn bullets(problems: &[ReadError]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("  - {problem}"))
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 impl Identity {

@@ -78,17 +78,8 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
         Readers::Everybody
     };
     let name = LogName::new(&settings.log_dir, &settings.program_name).readable_by(readers);
-    let path = name.current();
-    let file = LogFile::open(name, settings.log_max_size)
-        .map_err(|source| LogError::Open { path, source })?;
     let stream = environment.text("JOURNAL_STREAM");
     let outputs = Outputs {
-        file: Mutex::new(Output {
-            file,
-            failing: false,
-        }),
-        format: settings.log_format,
-        program: settings.program_name.clone(),
         journal: stream
             .and_then(|stream| Journal::behind(io::stderr(), stream, &settings.program_name)),
         terminal: io::stderr().is_terminal().then(|| Style {
@@ -96,16 +87,12 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
             colour: colours(environment),
             ..Style::default()
         }),
+        ..Outputs::file(settings, name)?
     };
-    let level = if settings.verbose {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::INFO
-    };
-    let recorder = Recorder(move |record: &Record| outputs.write(record));
-    Ok(tracing_subscriber::registry()
-        .with(recorder.with_filter(filter(level)))
-        .try_init()?)
+    begin(
+        Recorder(move |record: &Record| outputs.write(record)),
+        level(settings),
+    )
 }
 
 /// Logs to the file like the daemon, beside a running one, and prints warnings as text to stderr:
@@ -115,24 +102,8 @@ pub fn to_terminal_and_file(
     environment: &Environment,
 ) -> Result<(), LogError> {
     let name = LogName::new(&settings.log_dir, &settings.program_name);
-    let path = name.current();
-    let file = LogFile::open(name, settings.log_max_size)
-        .map_err(|source| LogError::Open { path, source })?;
-    let outputs = Outputs {
-        file: Mutex::new(Output {
-            file,
-            failing: false,
-        }),
-        format: settings.log_format,
-        program: settings.program_name.clone(),
-        journal: None,
-        terminal: None,
-    };
-    let colour = io::stderr().is_terminal() && colours(environment);
-    let style = Style {
-        colour,
-        ..Style::default()
-    };
+    let outputs = Outputs::file(settings, name)?;
+    let style = style_of_stderr(environment);
     let shown = if settings.verbose {
         Level::DEBUG
     } else {
@@ -144,14 +115,7 @@ pub fn to_terminal_and_file(
         }
         outputs.write(record);
     });
-    let level = if settings.verbose {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::INFO
-    };
-    Ok(tracing_subscriber::registry()
-        .with(recorder.with_filter(filter(level)))
-        .try_init()?)
+    begin(recorder, level(settings))
 }
 
 /// Prints warnings as text to stderr: for commands that a person runs.
@@ -161,11 +125,7 @@ pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogEr
     } else {
         LevelFilter::WARN
     };
-    let colour = io::stderr().is_terminal() && colours(environment);
-    let style = Style {
-        colour,
-        ..Style::default()
-    };
+    let style = style_of_stderr(environment);
     // A deployment causes the same warning in each of its lifecycle events.
     let told = Mutex::new(BTreeSet::new());
     let recorder = Recorder(move |record: &Record| {
@@ -175,9 +135,33 @@ pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogEr
             let _ = writeln!(io::stderr(), "{words}");
         }
     });
+    begin(recorder, level)
+}
+
+/// The level of the agent's own records in its log.
+fn level(settings: &Settings) -> LevelFilter {
+    if settings.verbose {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    }
+}
+
+/// Passes all records of this process to `recorder`, the agent's own from `level` on.
+fn begin<R>(recorder: Recorder<R>, level: LevelFilter) -> Result<(), LogError>
+where
+    R: Fn(&Record) + Send + Sync + 'static,
+{
     Ok(tracing_subscriber::registry()
         .with(recorder.with_filter(filter(level)))
         .try_init()?)
+}
+
+fn style_of_stderr(environment: &Environment) -> Style {
+    Style {
+        colour: io::stderr().is_terminal() && colours(environment),
+        ..Style::default()
+    }
 }
 
 /// Whether a terminal may be coloured (<https://no-color.org>).
@@ -192,6 +176,23 @@ fn filter(level: LevelFilter) -> Targets {
 }
 
 impl Outputs {
+    /// The log file alone.
+    fn file(settings: &Settings, name: LogName) -> Result<Self, LogError> {
+        let path = name.current();
+        let file = LogFile::open(name, settings.log_max_size)
+            .map_err(|source| LogError::Open { path, source })?;
+        Ok(Self {
+            file: Mutex::new(Output {
+                file,
+                failing: false,
+            }),
+            format: settings.log_format,
+            program: settings.program_name.clone(),
+            journal: None,
+            terminal: None,
+        })
+    }
+
     fn write(&self, record: &Record) {
         if let Some(journal) = &self.journal {
             journal.send(record);

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use codedeploy_support::fields::EachField;
 use codedeploy_support::plain::harmless;
+use codedeploy_support::timestamp::rfc3339;
 use serde::{Deserialize, Serialize, Serializer as _};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -226,16 +227,4 @@ fn bounded(mut text: String) -> String {
         text.push_str(&format!("… ({more} more characters)"));
     }
     text
-}
-
-/// `YYYY-MM-DDTHH:MM:SS.mmmZ`
-pub(crate) fn rfc3339(moment: OffsetDateTime) -> String {
-    let (date, time) = (moment.date(), moment.time());
-    format!(
-        "{date}T{:02}:{:02}:{:02}.{:03}Z",
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
 }

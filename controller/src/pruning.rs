@@ -17,12 +17,7 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// Searches for versions to delete at once and then every hour, until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
-    let retention = service
-        .settings
-        .s3
-        .as_ref()
-        .map(|s3| s3.retention)
-        .unwrap_or_default();
+    let retention = retention(&service);
     let objects = service.objects.clone().filter(|_| !retention.is_endless());
     loop {
         let round = async {
@@ -48,14 +43,14 @@ async fn prune(service: &Arc<Service>, objects: &Arc<Objects>, retention: Retent
     }
 }
 
+fn retention(service: &Service) -> Retention {
+    let s3 = service.settings.s3.as_ref();
+    s3.map(|s3| s3.retention).unwrap_or_default()
+}
+
 /// Deletes old versions of an object that has got a new one.
 pub async fn replaced(service: &Arc<Service>, bucket: &str, key: &str) {
-    let retention = service
-        .settings
-        .s3
-        .as_ref()
-        .map(|s3| s3.retention)
-        .unwrap_or_default();
+    let retention = retention(service);
     if let Some(objects) = service.objects.as_ref().filter(|_| !retention.is_endless()) {
         prune_object(service, objects, retention, bucket, key).await;
     }

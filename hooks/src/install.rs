@@ -159,6 +159,24 @@ struct Counts {
     kept: usize,
 }
 
+impl Counts {
+    fn summary(self, warnings: Vec<String>) -> Summary {
+        let Counts {
+            created,
+            replaced,
+            removed,
+            kept,
+        } = self;
+        Summary {
+            created,
+            replaced,
+            removed,
+            kept,
+            warnings,
+        }
+    }
+}
+
 /// The reason why there was no Install.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -332,21 +350,9 @@ pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError>
             .for_each(|left| tracing::warn!("{left}"));
     }
     let left = transaction::run(&plan.journal, begun, &plan)?;
-    let Counts {
-        created,
-        replaced,
-        removed,
-        kept,
-    } = begun.counts;
     let mut warnings = plan.decision.warnings;
     warnings.extend(left);
-    Ok(Summary {
-        created,
-        replaced,
-        removed,
-        kept,
-        warnings,
-    })
+    Ok(begun.counts.summary(warnings))
 }
 
 impl InstallPlan {

@@ -1,8 +1,9 @@
 //! Small modules that the agent and the controller share and that belong to neither.
 //!
-//! [`plain`] makes text harmless for a terminal, [`fields`] reads the fields of a log event, and
-//! [`keyed_lock`] lets tasks take turns at a named object.
+//! [`plain`] makes text harmless for a terminal, [`fields`] reads the fields of a log event,
+//! [`timestamp`] formats its time, and [`keyed_lock`] lets tasks take turns at a named object.
 
 pub mod fields;
 pub mod keyed_lock;
 pub mod plain;
+pub mod timestamp;

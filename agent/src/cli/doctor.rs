@@ -143,8 +143,9 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
                 Chain(&error).to_string(),
                 "correct the file; the agent does not start with it",
             )];
-            checks
-                .extend(AFTER_CONFIGURATION.map(|name| Check::skipped(name, "the configuration")));
+            checks.extend(
+                after_configuration().map(|name| Check::skipped(name, "the configuration")),
+            );
             return checks;
         }
     };
@@ -200,22 +201,15 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
     checks
 }
 
-/// The checks that need a configuration.
-const AFTER_CONFIGURATION: [&str; 13] = [
-    "identity",
-    "credentials",
-    "proxy",
-    "dns",
-    "tls",
-    "clock",
-    "service",
-    "signer",
-    "s3",
-    "permissions",
-    "disk",
-    "users",
-    "other-agents",
-];
+/// The names of the checks that need a configuration, in order.
+fn after_configuration() -> impl Iterator<Item = &'static str> {
+    ["identity"].into_iter().chain(network::NAMES).chain([
+        "permissions",
+        "disk",
+        "users",
+        "other-agents",
+    ])
+}
 
 fn configuration(path: &Path, warnings: &[String]) -> Check {
     if !warnings.is_empty() {

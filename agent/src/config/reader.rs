@@ -14,7 +14,7 @@ use serde_yaml::{Mapping, Value};
 
 use entries::Entries;
 use problem::{Position, line_of};
-pub use problem::{ReadError, Warning};
+pub use problem::{ReadError, Warning, bullets};
 
 /// An effective setting.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,11 +13,13 @@ use std::vec;
 use codedeploy_hooks::appspec::MAX_FOLDERS;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
-const FOLDER: OFlags = OFlags::RDONLY
+/// Opens a folder of a revision.
+pub(super) const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-const READ: OFlags = OFlags::RDONLY
+/// Opens a file of a revision for reading; does not wait for a FIFO.
+pub(super) const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);

@@ -19,9 +19,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 use codedeploy_hooks::appspec::MAX_FOLDERS;
 use codedeploy_hooks::custody::{Access, Deployed};
 use codedeploy_hooks::install::Tell;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
 
 use super::copy::names;
+use super::copy::{FOLDER, READ};
 use super::custody;
 use crate::bounded_read;
 
@@ -30,14 +31,6 @@ const HEADER: &[u8] = b"codedeploy-agent archive manifest 1\0";
 /// The longest record, in bytes: a path and the fields before it.
 const MAX_RECORD: u64 = 8192;
 const BUFFER: usize = 64 * 1024;
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-const READ: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {

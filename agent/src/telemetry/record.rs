@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use codedeploy_hooks::clock::LocalTime;
 pub use codedeploy_support::plain::harmless;
 use codedeploy_support::plain::is_hostile;
+use codedeploy_support::timestamp::rfc3339;
 use serde_json::Value;
-use time::OffsetDateTime;
 use tracing::Level;
 
 /// Fields that come first, in this order, regardless of the order in which they were recorded.
@@ -87,7 +87,7 @@ impl Record {
     pub fn json(&self) -> String {
         let mut line = format!(
             r#"{{"time":"{}","level":"{}","message":{}"#,
-            rfc3339(self.time),
+            rfc3339(self.time.into()),
             self.level,
             quoted(&self.message)
         );
@@ -138,19 +138,6 @@ pub fn shown(value: &Value) -> String {
         }
         other => harmless(&other.to_string()).into_owned(),
     }
-}
-
-/// `YYYY-MM-DDTHH:MM:SS.mmmZ`
-pub fn rfc3339(moment: SystemTime) -> String {
-    let moment = OffsetDateTime::from(moment);
-    let (date, time) = (moment.date(), moment.time());
-    format!(
-        "{date}T{:02}:{:02}:{:02}.{:03}Z",
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
 }
 
 /// A JSON string.

@@ -2,10 +2,10 @@
 //! separate process, whose standard error nobody keeps.
 
 use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_support::timestamp::rfc3339;
 use time::OffsetDateTime;
 
 use crate::error::ApiError;
-use crate::logging::rfc3339;
 use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
 

@@ -63,45 +63,41 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
         path: path.to_owned(),
         source,
     })?;
-    let failed = |source| {
-        broken(path, source, |path, source| StoreError::Open {
+    let open = || {
+        let connection = with_flags(
             path,
-            source,
-        })
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        )?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        prepare(connection)
     };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    connection
-        .pragma_update(None, "journal_mode", "WAL")
-        .map_err(failed)?;
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(failed)?;
-    prepare(connection).map_err(failed)
+    open().map_err(|source| unopened(path, source))
 }
 
 /// Opens a database read-only.
 pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| {
-        broken(path, source, |path, source| StoreError::Open {
-            path,
-            source,
-        })
+    let open = || {
+        let connection = with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        Ok(connection)
     };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    connection
-        .pragma_update(None, "cache_size", -READER_CACHE_KIB)
-        .map_err(failed)?;
+    open().map_err(|source| unopened(path, source))
+}
+
+fn with_flags(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
+}
+
+fn unopened(path: &Path, source: rusqlite::Error) -> StoreError {
+    broken(path, source, |path, source| StoreError::Open {
+        path,
+        source,
+    })
 }
 
 pub(super) fn in_memory() -> Result<Connection, StoreError> {

@@ -48,7 +48,11 @@ impl Authority {
     }
 
     /// Makes a certificate for these names.
-    pub(super) fn issue(&self, names: &[String], now: OffsetDateTime) -> Result<CertifiedKey, TlsError> {
+    pub(super) fn issue(
+        &self,
+        names: &[String],
+        now: OffsetDateTime,
+    ) -> Result<CertifiedKey, TlsError> {
         let failed = |source| TlsError::Issue {
             names: names.to_vec(),
             source,

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::journal::{self, Action, Contents, JournalError, Phase};
 use super::touched::Touched;
-use super::{Counts, Summary, transaction, undo};
+use super::{Summary, transaction, undo};
 
 /// In the folder of the records: locked while an Install examines and changes the host.
 const LOCK: &str = "install.lock";
@@ -150,12 +150,6 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
             }
         }
         Phase::Finishing => {
-            let Counts {
-                created,
-                replaced,
-                removed,
-                kept,
-            } = begun.counts;
             let unreadable = |source| JournalError::Read {
                 path: journal.to_path_buf(),
                 source,
@@ -165,13 +159,7 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
             Recovery::RolledForward {
                 action,
                 deployment,
-                summary: Summary {
-                    created,
-                    replaced,
-                    removed,
-                    kept,
-                    warnings,
-                },
+                summary: begun.counts.summary(warnings),
             }
         }
     };

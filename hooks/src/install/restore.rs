@@ -118,20 +118,8 @@ pub fn restore(
         .map(|warning| warning.in_words(&restoration.deployment))
         .collect();
     warnings.extend(left);
-    let Counts {
-        created,
-        replaced,
-        removed,
-        kept,
-    } = counts;
     Ok(Restored {
-        summary: Summary {
-            created,
-            replaced,
-            removed,
-            kept,
-            warnings,
-        },
+        summary: counts.summary(warnings),
     })
 }
 

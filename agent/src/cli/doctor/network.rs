@@ -34,6 +34,18 @@ use trouble::Unreached;
 const TIME: Duration = Duration::from_secs(8);
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
+/// The names of these checks, in order.
+pub(super) const NAMES: [&str; 8] = [
+    "credentials",
+    "proxy",
+    "dns",
+    "tls",
+    "clock",
+    "service",
+    "signer",
+    "s3",
+];
+
 /// The checks that need the network; `None` stands for an earlier problem.
 pub(super) async fn checks(
     settings: &Settings,
@@ -41,17 +53,7 @@ pub(super) async fn checks(
     access: Option<&Access>,
 ) -> Vec<Check> {
     let (Some(identity), Some(access)) = (identity, access) else {
-        let names = [
-            "credentials",
-            "proxy",
-            "dns",
-            "tls",
-            "clock",
-            "service",
-            "signer",
-            "s3",
-        ];
-        return names
+        return NAMES
             .map(|name| Check::skipped(name, "the identity"))
             .into();
     };

@@ -105,11 +105,7 @@ impl Registry {
             Identification::User { arn, .. } => request.iam_user_arn(arn),
             Identification::Session { arn, .. } => request.iam_session_arn(arn),
         };
-        request
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed("RegisterOnPremisesInstance", error))
+        done("RegisterOnPremisesInstance", request.send().await)
     }
 
     pub(super) async fn deregister(&self, name: &str) -> Result<(), ServiceError> {
@@ -117,11 +113,7 @@ impl Registry {
             .client
             .deregister_on_premises_instance()
             .instance_name(name);
-        request
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed("DeregisterOnPremisesInstance", error))
+        done("DeregisterOnPremisesInstance", request.send().await)
     }
 
     pub(super) async fn add_tags(&self, name: &str, tags: &[Tag]) -> Result<(), ServiceError> {
@@ -130,11 +122,7 @@ impl Registry {
             .add_tags_to_on_premises_instances()
             .instance_names(name);
         let request = request.set_tags(Some(tags.iter().map(write_tag).collect()));
-        request
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed("AddTagsToOnPremisesInstances", error))
+        done("AddTagsToOnPremisesInstances", request.send().await)
     }
 
     pub(super) async fn remove_tags(&self, name: &str, tags: &[Tag]) -> Result<(), ServiceError> {
@@ -146,11 +134,7 @@ impl Registry {
             .remove_tags_from_on_premises_instances()
             .instance_names(name);
         let request = request.set_tags(Some(tags.iter().map(write_tag).collect()));
-        request
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed("RemoveTagsFromOnPremisesInstances", error))
+        done("RemoveTagsFromOnPremisesInstances", request.send().await)
     }
 }
 
@@ -163,6 +147,14 @@ fn read_tag(tag: types::Tag) -> Option<Tag> {
         key: tag.key?,
         value: tag.value.unwrap_or_default(),
     })
+}
+
+/// Returns whether the service did `operation`, without its answer.
+fn done<T, E>(operation: &'static str, sent: Result<T, SdkError<E>>) -> Result<(), ServiceError>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    sent.map(drop).map_err(|error| failed(operation, error))
 }
 
 fn failed<E>(operation: &'static str, error: SdkError<E>) -> ServiceError

@@ -10,6 +10,15 @@ pub struct ReadError {
     pub(super) what: String,
 }
 
+/// Formats problems as a list, one on each line.
+pub fn bullets(problems: &[ReadError]) -> String {
+    problems
+        .iter()
+        .map(|problem| format!("  - {problem}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// A fact about a file that its author should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {

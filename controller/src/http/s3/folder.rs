@@ -11,9 +11,10 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, Take};
 use tokio_util::io::ReaderStream;
 
+use super::integrity::DeclaredContent;
 use crate::events::bucket_notification::Created;
 use crate::events::pending_deployments;
-use crate::objects::{ObjectError, Objects, Version};
+use crate::objects::{Meter, ObjectError, Objects, Staged, Version};
 use crate::pruning;
 use crate::service::Service;
 
@@ -59,6 +60,22 @@ impl Folder {
     /// The time for which a client may send nothing in the middle of its content.
     pub(super) fn request_timeout(&self) -> Duration {
         self.service.settings.timers.request
+    }
+
+    /// Receives the content of a request, and checks it against what the request declares.
+    pub(super) async fn received(
+        &self,
+        body: Option<dto::StreamingBlob>,
+        declared: &DeclaredContent,
+    ) -> S3Result<Staged> {
+        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
+        let meter = Meter::new(&declared.algorithms);
+        let staged = self
+            .objects
+            .receive(body, meter, self.request_timeout())
+            .await?;
+        declared.check(&staged)?;
+        Ok(staged)
     }
 
     /// Adds a version and has it deployed if it is watched, even if the client does not wait for

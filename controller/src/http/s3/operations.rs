@@ -6,7 +6,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use super::folder::{Folder, Wanted, checksums, etag, labels, size, timestamp};
 use super::integrity::{DeclaredContent, may_replace};
 use super::listing;
-use crate::objects::{Checksums, Labels, Meter, Objects};
+use crate::objects::{Checksums, Labels, Objects};
 
 #[async_trait::async_trait]
 impl S3 for Folder {
@@ -129,16 +129,7 @@ impl S3 for Folder {
             ..
         } = req.input;
         self.bucket(bucket.clone()).await?;
-        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self
-            .objects
-            .receive(
-                body,
-                Meter::new(&declared.algorithms),
-                self.request_timeout(),
-            )
-            .await?;
-        declared.check(&staged)?;
+        let staged = self.received(body, &declared).await?;
         let version = self
             .keep(bucket, key, move |objects, bucket, key| {
                 objects.add(
@@ -365,16 +356,7 @@ impl S3 for Folder {
         let id = upload_id.clone();
         self.on_disk(move |objects| objects.upload(&bucket, &key, &id))
             .await?;
-        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self
-            .objects
-            .receive(
-                body,
-                Meter::new(&declared.algorithms),
-                self.request_timeout(),
-            )
-            .await?;
-        declared.check(&staged)?;
+        let staged = self.received(body, &declared).await?;
         let sums = staged.checksums().clone();
         let part = self
             .on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged))
