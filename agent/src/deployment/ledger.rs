@@ -10,6 +10,9 @@
 //!   command is answered from there, and does not run again.
 //!
 //! The notes of [`official`] agents are kept besides.
+//!
+//! Each change syncs one small file, and is made on the thread of the runtime: Installs may occupy
+//! every thread for file work for minutes, and an outcome must not wait for them.
 
 mod files;
 #[cfg(feature = "fuzzing")]
