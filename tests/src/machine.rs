@@ -94,6 +94,11 @@ impl Machine {
         machine
     }
 
+    /// The pid of its init on the host.
+    pub fn init(&self) -> u32 {
+        self.init
+    }
+
     /// The path on the host of the machine's `path`, which begins with a slash and contains no
     /// absolute link.
     pub fn path(&self, path: &str) -> PathBuf {

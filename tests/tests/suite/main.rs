@@ -25,6 +25,7 @@ mod fleet {
     mod doctor;
     mod identity;
     mod logs;
+    mod pipelines;
     mod private_repository;
     mod public_api;
     mod quickstart;
@@ -86,5 +87,6 @@ mod packages {
     mod agent;
     mod controller;
     mod notices;
+    mod ready_made;
     mod site;
 }

@@ -119,7 +119,7 @@ impl Site {
 }
 
 /// Packages of the programs that were built beside this test.
-async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
+pub(crate) async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/deb");
     let programs = std::env::current_exe().unwrap();
     let mut command = Program::at(script).command::<&str>([]);
