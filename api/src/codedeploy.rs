@@ -99,7 +99,7 @@ macro_rules! enumerations {
     )*};
 }
 
-use {enumerations, shapes};
+pub(crate) use {enumerations, shapes};
 
 enumerations! {
     /// The kind of target that a deployment deploys to.

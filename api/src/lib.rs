@@ -3,6 +3,7 @@
 //! * [`lifecycle`]: the names of lifecycle events, which are also the commands that a host
 //!   receives;
 //! * [`codedeploy`]: the public API, `CodeDeploy_20141006`;
+//! * [`controller`]: the controller's own API beside it, `CodeDeployController_20261201`;
 //! * [`command`]: the agents' API, `CodeDeployCommandService_v20141006`;
 //! * [`specification`]: the deployment specification, the signed document inside a command's
 //!   envelope;
@@ -16,6 +17,7 @@
 pub mod chain;
 pub mod codedeploy;
 pub mod command;
+pub mod controller;
 pub mod diagnostics;
 pub mod lifecycle;
 mod object;

@@ -1,8 +1,10 @@
-//! The command line: `serve`, and the commands of the data directory's administrator.
+//! The command line: `serve`, the commands of the data directory's administrator, and those of
+//! operators.
 
 mod admin;
 mod data_dir;
 mod hosts;
+mod operate;
 mod output;
 mod settings;
 mod table;
@@ -44,6 +46,8 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(Serve),
+    #[command(flatten)]
+    Operate(operate::Operate),
     /// Show the effective settings, or everything that is wrong with them.
     Config {
         #[command(flatten)]
@@ -135,6 +139,12 @@ enum Credentials {
         /// 7d.
         #[arg(long, value_parser = admin::duration, value_name = "DURATION")]
         expires_in: Option<Duration>,
+        /// Limit the key to this application; can be given more than once.
+        #[arg(long = "application", value_name = "APPLICATION")]
+        applications: Vec<String>,
+        /// Limit the key to this deployment group of the application; can be given more than once.
+        #[arg(long = "group", value_name = "GROUP", requires = "applications")]
+        groups: Vec<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -274,6 +284,8 @@ enum CliError {
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     #[error(transparent)]
+    Operate(#[from] operate::OperateError),
+    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
     Print(#[from] OutputError),
@@ -293,7 +305,7 @@ impl CliError {
     /// start.
     fn advice(&self, was_root: bool) -> String {
         let own_data = match self {
-            Self::Admin(_) | Self::Privileges(_) | Self::Config(_) => false,
+            Self::Admin(_) | Self::Operate(_) | Self::Privileges(_) | Self::Config(_) => false,
             Self::Serve(ServeError::Open(_)) => true,
             Self::Serve(_) | Self::Tls(_) | Self::Print(_) | Self::Runtime(_) => {
                 return String::new();
@@ -346,7 +358,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let was_root = geteuid().is_root();
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output::complain(format_args!(
                 "codedeploy-controller: {}{}",
@@ -363,8 +375,17 @@ fn systemd_waits() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-fn run(command: Command) -> Result<(), CliError> {
+fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
+        Command::Operate(command) => Ok(operate::run(command)?),
+        other => administer(other).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn administer(command: Command) -> Result<(), CliError> {
+    match command {
+        // Handled before.
+        Command::Operate(_) => Ok(()),
         Command::Serve(serve) => run_service(serve),
         Command::Config {
             data,
@@ -376,14 +397,19 @@ fn run(command: Command) -> Result<(), CliError> {
             role,
             user_arn,
             expires_in,
+            applications,
+            groups,
             json,
-        }) => Ok(admin::create_credentials(
-            data.enter()?,
-            role,
-            user_arn,
-            expires_in,
-            json,
-        )?),
+        }) => {
+            let scopes = admin::scopes(role, applications, groups)?;
+            let new = admin::NewKey {
+                role,
+                user_arn,
+                lifetime: expires_in,
+                scopes,
+            };
+            Ok(admin::create_credentials(data.enter()?, new, json)?)
+        }
         Command::Credentials(Credentials::List { data, all, json }) => {
             Ok(admin::list_credentials(data.enter()?, all, json)?)
         }

@@ -12,6 +12,7 @@ mod text;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use codedeploy_planner::Timers;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
+    /// The age at which entries of the audit are deleted; they are kept for ever without it.
+    pub audit_retention: Option<Duration>,
     /// The load balancers at which deployments take instances out of rotation and put them back.
     pub balancers: Balancers,
     /// The sources of alarm states.

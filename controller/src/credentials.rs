@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aws_lc_rs::{constant_time, digest};
 use codedeploy_api::codedeploy::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, ErrorName};
 use crate::ids::random_text;
-use crate::store::{SqlError, Tx, named};
+use crate::store::{Json, SqlError, Tx, named};
 use crate::vault::{Vault, VaultError};
 
 /// The role of an access key.
@@ -25,7 +25,7 @@ pub enum Role {
 }
 
 impl Role {
-    fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Role::Operator => "operator",
             Role::ReadOnly => "read-only",
@@ -40,12 +40,63 @@ impl Role {
     }
 }
 
+/// A part of the fleet that an access key is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    pub application: String,
+    /// All groups of the application if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_group: Option<String>,
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.deployment_group {
+            Some(group) => write!(f, "{}/{group}", self.application),
+            None => f.write_str(&self.application),
+        }
+    }
+}
+
+/// The parts of the fleet that an access key is for: all of it, or those in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scopes(Option<Vec<Scope>>);
+
+impl Scopes {
+    /// An empty list stands for the whole fleet.
+    pub fn of(list: Vec<Scope>) -> Self {
+        Scopes(Some(list).filter(|list| !list.is_empty()))
+    }
+
+    /// Whether the key is not for the whole fleet.
+    pub fn are_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn any(&self, is: impl Fn(&Scope) -> bool) -> bool {
+        self.0.as_ref().is_none_or(|list| list.iter().any(is))
+    }
+
+    /// Whether the key is for an application, or for a group of it.
+    pub fn have_application(&self, name: &str) -> bool {
+        self.any(|scope| scope.application == name)
+    }
+
+    pub fn have_group(&self, application: &str, name: &str) -> bool {
+        self.any(|scope| {
+            let group = scope.deployment_group.as_deref();
+            scope.application == application && group.is_none_or(|group| group == name)
+        })
+    }
+}
+
 /// The verified signer of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub access_key_id: String,
     pub role: Role,
     pub arn: String,
+    pub scopes: Scopes,
 }
 
 /// A new access key. Its secrets are shown once.
@@ -60,6 +111,9 @@ pub struct AccessKey {
     pub arn: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// The parts of the fleet that it is for; empty for the whole fleet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
 }
 
 /// An access key in a list.
@@ -74,6 +128,9 @@ pub struct Listed {
     pub expires: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
+    /// The parts of the fleet that it is for; empty for the whole fleet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
 }
 
 impl Listed {
@@ -129,6 +186,24 @@ impl StoredKey {
     }
 }
 
+/// The path in the ARNs of keys that commands make for themselves on the controller's own host.
+pub const LOCAL: &str = "local/";
+
+/// Deletes an access key for good.
+pub fn delete(tx: &Tx<'_>, access_key_id: &str) -> Result<(), SqlError> {
+    let sql = "DELETE FROM credentials WHERE access_key_id = ?1";
+    tx.execute(sql, [access_key_id]).map(drop)
+}
+
+/// Deletes the expired keys of commands that were interrupted.
+pub fn delete_expired_local(tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError> {
+    tx.execute(
+        "DELETE FROM credentials WHERE expires <= ?1 AND arn LIKE ?2",
+        (now, format!("%:user/{LOCAL}%")),
+    )?;
+    Ok(())
+}
+
 const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Makes an access key; with a lifetime, a temporary one with a session token.
@@ -138,6 +213,7 @@ pub fn create(
     role: Role,
     arn: &str,
     lifetime: Option<Duration>,
+    scopes: Vec<Scope>,
 ) -> Result<AccessKey, ApiError> {
     let now = Timestamp::now();
     let prefix = if lifetime.is_some() { "ASIA" } else { "AKIA" };
@@ -151,14 +227,15 @@ pub fn create(
         role,
         arn: arn.to_owned(),
         expires: lifetime.map(|lifetime| now + lifetime),
+        scopes,
     };
     let token = key
         .session_token
         .as_ref()
         .map(|token| digest::digest(&digest::SHA256, token.as_bytes()));
     tx.execute(
-        "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires)
-         VALUES (:id, :secret, :role, :arn, :now, :token, :expires)",
+        "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires, scopes)
+         VALUES (:id, :secret, :role, :arn, :now, :token, :expires, :scopes)",
         named! {
             ":id": key.access_key_id,
             ":secret": vault.seal(&key.access_key_id, &key.secret_access_key)?,
@@ -167,6 +244,7 @@ pub fn create(
             ":now": now,
             ":token": token.as_ref().map(AsRef::<[u8]>::as_ref),
             ":expires": key.expires,
+            ":scopes": (!key.scopes.is_empty()).then_some(Json(&key.scopes)),
         },
     )?;
     Ok(key)
@@ -181,12 +259,15 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<StoredKey>, SqlEr
             let (role, arn): (String, String) = (row.get("role")?, row.get("arn")?);
             let (secret, token) = (row.get("secret")?, row.get("token")?);
             let expires = row.get("expires")?;
+            let scopes: Option<Json<Vec<Scope>>> = row.get("scopes")?;
+            let scopes = Scopes(scopes.map(|Json(list)| list));
             let access_key_id = access_key_id.to_owned();
             // A role of a newer version gives no access.
             let principal = Role::read(&role).map(|role| Principal {
                 access_key_id,
                 role,
                 arn,
+                scopes,
             });
             Ok(principal.map(|principal| StoredKey {
                 principal,
@@ -220,6 +301,9 @@ pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
                 created: row.get("created")?,
                 expires: row.get("expires")?,
                 revoked: row.get("revoked")?,
+                scopes: row
+                    .get::<Option<Json<_>>>("scopes")?
+                    .map_or(Vec::new(), |Json(list)| list),
             })
         },
     )
@@ -249,4 +333,25 @@ pub fn revoke(tx: &Tx<'_>, access_key_id: &str) -> Result<bool, SqlError> {
         (access_key_id, Timestamp::now()),
     )?;
     Ok(revoked > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_has_an_application_or_one_of_its_groups() {
+        let scope = |application: &str, group: Option<&str>| Scope {
+            application: application.into(),
+            deployment_group: group.map(str::to_owned),
+        };
+        let scopes = Scopes::of(vec![scope("shop", Some("web")), scope("blog", None)]);
+        assert!(scopes.are_limited() && !Scopes::of(Vec::new()).are_limited());
+        assert!(scopes.have_application("shop") && scopes.have_application("blog"));
+        assert!(scopes.have_group("shop", "web") && scopes.have_group("blog", "any"));
+        assert!(!scopes.have_group("shop", "api") && !scopes.have_application("wiki"));
+        assert!(Scopes::default().have_group("any", "any"));
+        // A list that became empty by damage gives no access.
+        assert!(!Scopes(Some(Vec::new())).have_application("shop"));
+    }
 }

@@ -8,6 +8,8 @@
 //!   that of alarms;
 //! * [`resume`] extends the hosts' timeouts after a downtime of the service, and [`removal`] ends
 //!   and removes the deployments of a group;
+//! * [`status`] answers the questions of operators with the controller's own API, whose rollback by
+//!   hand is [`reversal`];
 //! * [`effects`] notifies the waiting tasks of the changes that a transaction made.
 
 pub mod alarm;
@@ -21,7 +23,9 @@ pub mod intervene;
 pub mod queries;
 pub mod removal;
 pub mod resume;
+pub mod reversal;
 mod rollback;
 mod start;
+pub mod status;
 pub mod targets;
 pub mod traffic;

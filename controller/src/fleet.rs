@@ -1,8 +1,10 @@
 //! The hosts of a deployment group: tag filters, and the registered instances that match them.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
-use codedeploy_api::codedeploy::{Tag, TagFilter, TagFilterType};
+use codedeploy_api::codedeploy::{Tag, TagFilter, TagFilterType, Timestamp};
 
 use crate::store::{Json, SqlError, Tx, named};
 
@@ -201,6 +203,68 @@ pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlE
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(members)
+}
+
+/// The longest silence of an agent that works: it polls without a pause, and its polls are noted
+/// once a minute.
+pub const SILENCE: Duration = Duration::from_secs(180);
+
+/// A registered instance in a count.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) name: String,
+    /// The number of its list of tags in [`Census::tags`].
+    pub(crate) tags: usize,
+    pub(crate) is_silent: bool,
+}
+
+/// All registered instances by name. Most have the same tags as others, so that a group tests few
+/// lists.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) instances: Vec<Counted>,
+    pub(crate) tags: Vec<Vec<Tag>>,
+}
+
+impl Census {
+    pub(crate) fn take(tx: &Tx<'_>, now: Timestamp) -> Result<Census, SqlError> {
+        let sql =
+            "SELECT name, tags, last_seen FROM instances WHERE deregistered IS NULL ORDER BY name";
+        let (mut census, mut numbers) = (Census::default(), HashMap::new());
+        tx.query_while(sql, (), |row| {
+            let text: String = row.get("tags")?;
+            let tags = match numbers.get(&text) {
+                Some(number) => *number,
+                None => {
+                    let Json(tags) = row.get("tags")?;
+                    census.tags.push(tags);
+                    numbers.insert(text, census.tags.len() - 1);
+                    census.tags.len() - 1
+                }
+            };
+            let seen: Option<Timestamp> = row.get("last_seen")?;
+            census.instances.push(Counted {
+                name: row.get("name")?,
+                tags,
+                is_silent: seen.is_none_or(|seen| seen + SILENCE < now),
+            });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(census)
+    }
+
+    /// Returns the instances of a membership, by name.
+    pub(crate) fn members(&self, membership: &Membership) -> Vec<&Counted> {
+        let matching: Vec<bool> = self
+            .tags
+            .iter()
+            .map(|tags| membership.includes(tags))
+            .collect();
+        self.instances
+            .iter()
+            .filter(|instance| matching.get(instance.tags) == Some(&true))
+            .collect()
+    }
 }
 
 /// Returns the name of the registered instance that polls with `host`.

@@ -161,11 +161,13 @@ async fn answer(
     body: Body,
 ) -> Result<Vec<u8>, ApiError> {
     let target = protocol.identify(&head)?;
-    let (ApiOperation::Operator(operation) | ApiOperation::Host(operation)) = target;
+    let (ApiOperation::Operator(operation)
+    | ApiOperation::Controller(operation)
+    | ApiOperation::Host(operation)) = target;
     let span = tracing::Span::current();
     span.record("operation", crate::request::members::shorten(operation));
     let services: &'static [&'static str] = match target {
-        ApiOperation::Operator(_) => &[codedeploy::SIGNING_NAME],
+        ApiOperation::Operator(_) | ApiOperation::Controller(_) => &[codedeploy::SIGNING_NAME],
         ApiOperation::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
     // No body is read before its claimed owner is known.
@@ -178,9 +180,30 @@ async fn answer(
     }
     span.record("by", &principal.arn);
     let body = RequestBody::new(protocol, &head.headers, body)?;
+    let origin = operator::Origin {
+        address: head
+            .extensions
+            .get::<Client>()
+            .map(|Client(client)| client.ip().to_string()),
+        request_id: head
+            .extensions
+            .get::<RequestId>()
+            .map(|RequestId(id)| id.clone())
+            .unwrap_or_default(),
+    };
     match target {
         ApiOperation::Operator(operation) => {
-            operator::call(service, principal, operation, body).await
+            operator::call(
+                service,
+                operator::PUBLIC,
+                (principal, origin),
+                operation,
+                body,
+            )
+            .await
+        }
+        ApiOperation::Controller(operation) => {
+            operator::call_own(service, (principal, origin), operation, body).await
         }
         ApiOperation::Host(operation) => {
             let (operation, caller) = (

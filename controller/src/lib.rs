@@ -20,7 +20,8 @@
 //! which hosts a group has, [`credentials`] and [`vault`] who may call, [`keys`] the key files,
 //! [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`logging`] the log,
-//! [`cli`] the command line.
+//! [`cli`] the command line. [`client`] calls the API of a running service for the commands of
+//! operators; [`signature`] signs for both sides.
 
 #![deny(
     clippy::print_stdout,
@@ -30,6 +31,7 @@
 
 pub mod alarms;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod deployment;
@@ -56,6 +58,7 @@ pub mod revision;
 pub mod server;
 pub mod service;
 pub mod signals;
+pub mod signature;
 pub mod signing;
 pub mod store;
 pub mod tasks;

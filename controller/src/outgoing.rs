@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{Method, Request, Uri, header};
+use axum::http::{HeaderMap, Method, Request, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
@@ -39,6 +39,7 @@ type Https = Client<HttpsConnector<HttpConnector>, Body>;
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub headers: HeaderMap,
     pub body: Bytes,
 }
 
@@ -83,14 +84,23 @@ pub enum OutgoingError {
     Send { url: String, source: legacy::Error },
     #[error("the answer of {url} cannot be read; at most {MAX_ANSWER} bytes are")]
     Receive { url: String, source: axum::Error },
-    #[error("{url} did not answer within {} s", TIMEOUT.as_secs())]
-    Late { url: String },
+    #[error("{url} did not answer within {} s", timeout.as_secs())]
+    Late { url: String, timeout: Duration },
 }
 
 impl Outgoing {
     /// Reads and checks the file of additional roots, if there is one.
     pub fn open(ca_bundle: Option<&Path>) -> Result<Self, BundleError> {
         let more = ca_bundle.map(read).transpose()?.unwrap_or_default();
+        Ok(Outgoing {
+            more,
+            client: OnceLock::new(),
+        })
+    }
+
+    /// Trusts certificates in addition to the system's roots, in PEM.
+    pub fn trusting(pem: &str) -> Result<Self, pem::Error> {
+        let more = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?;
         Ok(Outgoing {
             more,
             client: OnceLock::new(),
@@ -140,6 +150,16 @@ impl Outgoing {
         url: &str,
         request: Result<Request<Body>, axum::http::Error>,
     ) -> Result<Answer, OutgoingError> {
+        self.send_within(TIMEOUT, url, request).await
+    }
+
+    /// Sends any request, and waits for its whole response for `timeout`.
+    pub async fn send_within(
+        &self,
+        timeout: Duration,
+        url: &str,
+        request: Result<Request<Body>, axum::http::Error>,
+    ) -> Result<Answer, OutgoingError> {
         let url = || place(url);
         let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
         let client = self.client.get_or_init(|| connect(&self.more));
@@ -156,14 +176,21 @@ impl Outgoing {
                         false => OutgoingError::Send { url: url(), source },
                     })?;
             let status = response.status().as_u16();
-            let body = to_bytes(Body::new(response.into_body()), MAX_ANSWER).await;
+            let (head, body) = response.into_parts();
+            let body = to_bytes(Body::new(body), MAX_ANSWER).await;
             Ok(Answer {
                 status,
+                headers: head.headers,
                 body: body.map_err(|source| OutgoingError::Receive { url: url(), source })?,
             })
         };
-        let exchange = tokio::time::timeout(TIMEOUT, exchange).await;
-        exchange.unwrap_or_else(|_| Err(OutgoingError::Late { url: url() }))
+        let exchange = tokio::time::timeout(timeout, exchange).await;
+        exchange.unwrap_or_else(|_| {
+            Err(OutgoingError::Late {
+                url: url(),
+                timeout,
+            })
+        })
     }
 }
 

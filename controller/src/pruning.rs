@@ -1,5 +1,5 @@
 //! Deletes old versions from the folder of revisions, by its settings, except those that a
-//! deployment may need again.
+//! deployment may need again, and old entries of the audit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use codedeploy_api::codedeploy::Timestamp;
 
 use crate::error::{ApiError, chain};
 use crate::objects::{ObjectError, Objects, Retention};
-use crate::registry::revisions;
+use crate::registry::{audit, revisions};
 use crate::service::Service;
 
 /// The interval of searches through the whole folder.
@@ -24,11 +24,33 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
             if let Some(objects) = &objects {
                 prune(&service, objects, retention).await;
             }
+            if let Some(age) = service.settings.audit_retention {
+                forget(&service, age).await;
+            }
             tokio::time::sleep(EVERY).await;
         };
         tokio::select! {
             () = round => {}
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
+        }
+    }
+}
+
+/// The number of entries that one transaction deletes. Other requests wait meanwhile.
+const ENTRIES: usize = 1000;
+
+/// Deletes the entries of the audit of this age and older.
+async fn forget(service: &Arc<Service>, age: Duration) {
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    loop {
+        let deleted = service.transact(move |_, context| {
+            let before = Timestamp::from_millis(context.now.millis().saturating_sub(age));
+            Ok::<_, ApiError>(audit::forget(context.tx, before, ENTRIES)?)
+        });
+        match deleted.await {
+            Ok(ENTRIES) => {}
+            // Of an error, the log has the cause, and the next round comes.
+            Ok(_) | Err(_) => return,
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Record {
     pub id: String,
     pub group_id: String,
     pub created: Timestamp,
+    /// The user ARN of the access key that created it; `None` for automatic deployments.
+    pub created_by: Option<String>,
     pub progress: DeploymentState,
     pub rules: Rules,
     /// `None` if damage has destroyed it; the deployment has ended then.
@@ -58,6 +60,9 @@ pub(crate) struct Record {
 pub(crate) struct Relations {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<RollbackInfo>,
+    /// The deployment that a person took back with this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_back: Option<String>,
     /// The deployment whose archives hosts still have, for a deployment that restarts the
     /// application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +101,7 @@ impl Record {
             id: row.get("id")?,
             group_id: row.get("group_id")?,
             created: row.get("created")?,
+            created_by: row.get("created_by")?,
             progress,
             rules,
             definition,
@@ -143,14 +149,16 @@ impl Record {
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<(), SqlError> {
         tx.execute(
             "INSERT INTO deployments
-             (id, sequence, group_id, created, status, progress, rules, snapshot, revision, relations)
-             SELECT :id, coalesce(max(sequence), 0) + 1, :group, :created, :status, :progress, :rules,
+             (id, sequence, group_id, created, created_by, status, progress, rules, snapshot, revision,
+              relations)
+             SELECT :id, coalesce(max(sequence), 0) + 1, :group, :created, :by, :status, :progress, :rules,
                  :snapshot, :revision, :relations
              FROM deployments",
             named! {
                 ":id": self.id,
                 ":group": self.group_id,
                 ":created": self.created,
+                ":by": self.created_by,
                 ":status": self.progress.status().as_str(),
                 ":progress": Json(&self.progress),
                 ":rules": Json(&self.rules),

@@ -6,6 +6,7 @@
 //! members or on stored data. The requests are in one file per subject; [`members`] has the types
 //! of shared members.
 
+mod controller;
 mod deployments;
 mod fleet;
 pub mod members;
@@ -16,6 +17,7 @@ mod settings;
 mod subject;
 mod tags;
 
+pub use controller::*;
 pub use deployments::*;
 pub use fleet::*;
 pub use registry::*;
@@ -36,6 +38,11 @@ pub trait Request: Sized {
     /// The names in the request, unless the log reports it in another way, or not at all.
     fn subject(&self) -> Option<Subject> {
         None
+    }
+
+    /// The names in the request, for the record of the change.
+    fn recorded(&self) -> Subject {
+        self.subject().unwrap_or_default()
     }
 }
 
@@ -109,7 +116,7 @@ macro_rules! requests {
         }
 
         impl $crate::request::Request for $name {
-            type Input = codedeploy_api::codedeploy::$input;
+            type Input = $input;
 
             fn check(input: Self::Input) -> Result<Self, $crate::error::ApiError> {
                 $(<$type as $crate::request::Field>::demand(&input.$member)?;)*

@@ -267,6 +267,7 @@ impl Service {
             pages: &self.pages,
             known: &self.known,
             vault: &self.vault,
+            caller: None,
         }
     }
 

@@ -33,7 +33,7 @@ pub struct MonitoredAlarms {
 
 impl Rules {
     /// Whether a target continues with the next event after this one failed.
-    pub(crate) fn ignores(&self, event: &LifecycleEvent) -> bool {
+    pub fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
         match event {
             // An instance that is left behind may be broken or gone, and must not keep its traffic

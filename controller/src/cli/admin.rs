@@ -11,7 +11,7 @@ use super::hosts::HostError;
 use super::output::{self, OutputError};
 use super::table::{table, when};
 use crate::config::{ConfigError, Partition};
-use crate::credentials::{self, AccessKey, Listed, Role};
+use crate::credentials::{self, AccessKey, Listed, Role, Scope};
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::keys::{Key, KeyError, Keys};
@@ -19,6 +19,8 @@ use crate::new_file::{NewFile, NewFileError};
 use crate::privileges::PrivilegesError;
 use crate::registry::tokens::TokenError;
 use crate::registry::{audit, partition};
+use crate::request::Field as _;
+use crate::request::members::{ApplicationName, GroupName};
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
@@ -53,6 +55,10 @@ pub(super) enum AdminError {
         "a key of role host needs --user-arn, the identity its instance is registered with; `host add` does both"
     )]
     HostArn,
+    #[error("a key of role host has no scope: it is for its host")]
+    HostScope,
+    #[error("--group is for one --application: make a key for each, or name whole applications")]
+    GroupScope,
     #[error("no active access key {0:?}")]
     NoSuchKey(String),
     #[error(
@@ -150,13 +156,63 @@ pub(super) fn transact<T: Send + 'static>(
     })
 }
 
+/// An access key to make.
+pub(super) struct NewKey {
+    pub(super) role: Role,
+    pub(super) user_arn: Option<String>,
+    pub(super) lifetime: Option<Duration>,
+    pub(super) scopes: Vec<Scope>,
+}
+
+/// Returns the scopes of a key for applications, or for groups of one application.
+pub(super) fn scopes(
+    role: Role,
+    applications: Vec<String>,
+    groups: Vec<String>,
+) -> Result<Vec<Scope>, AdminError> {
+    if role == Role::Host && !applications.is_empty() {
+        return Err(AdminError::HostScope);
+    }
+    let applications: Vec<String> = applications
+        .into_iter()
+        .map(|name| ApplicationName::read(Some(name)).map(Into::into))
+        .collect::<Result<_, _>>()?;
+    let [application] = applications.as_slice() else {
+        if !groups.is_empty() {
+            return Err(AdminError::GroupScope);
+        }
+        let whole = |application| Scope {
+            application,
+            deployment_group: None,
+        };
+        return Ok(applications.into_iter().map(whole).collect());
+    };
+    if groups.is_empty() {
+        return Ok(vec![Scope {
+            application: application.clone(),
+            deployment_group: None,
+        }]);
+    }
+    let scope = |name| {
+        Ok(Scope {
+            application: application.clone(),
+            deployment_group: Some(GroupName::read(Some(name))?.into()),
+        })
+    };
+    groups.into_iter().map(scope).collect()
+}
+
 pub(super) fn create_credentials(
     data_dir: &Path,
-    role: Role,
-    user_arn: Option<String>,
-    lifetime: Option<Duration>,
+    new: NewKey,
     json: bool,
 ) -> Result<(), AdminError> {
+    let NewKey {
+        role,
+        user_arn,
+        lifetime,
+        scopes,
+    } = new;
     transact(data_dir, move |work| {
         let account_id = &work.partition.account_id;
         let arn = match (user_arn, role) {
@@ -172,7 +228,7 @@ pub(super) fn create_credentials(
             (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
             (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
         };
-        let key = credentials::create(work.tx, work.vault, role, &arn, lifetime)?;
+        let key = credentials::create(work.tx, work.vault, role, &arn, lifetime, scopes)?;
         work.note(
             "credentials create",
             &format!("{} of {arn}", key.access_key_id),
@@ -214,7 +270,14 @@ pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result
     let row = |key: &Listed| {
         let (created, expires) = (when(Some(key.created)), when(key.expires));
         let (id, role, arn) = (key.access_key_id.clone(), key.role.clone(), key.arn.clone());
-        [id, key.state(now).to_owned(), role, created, expires, arn]
+        let scopes: Vec<String> = key.scopes.iter().map(ToString::to_string).collect();
+        let scopes = if scopes.is_empty() {
+            "all".to_owned()
+        } else {
+            scopes.join(" ")
+        };
+        let state = key.state(now).to_owned();
+        [id, state, role, created, expires, arn, scopes]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
     Ok(output::show(table(
@@ -225,6 +288,7 @@ pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result
             "CREATED",
             "EXPIRES",
             "ARN",
+            "SCOPE",
         ],
         &rows,
     ))?)

@@ -127,7 +127,7 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             instances::enroll(work.tx, work.partition, work.now, &name, &identity, &tags)?;
             // The keys of a deregistered host must not become valid again with its name.
             credentials::revoke_host(work.tx, &arn)?;
-            let key = credentials::create(work.tx, work.vault, Role::Host, &arn, None)?;
+            let key = credentials::create(work.tx, work.vault, Role::Host, &arn, None, Vec::new())?;
             work.note(
                 "host add",
                 &format!("{} with {}", &*name, key.access_key_id),

@@ -95,8 +95,8 @@ pub enum ConfigError {
     Bucket(String),
     #[error("s3.keep_versions is 0: expected 1 or more, as the newest version always stays")]
     KeepVersions,
-    #[error("s3.keep_days is {0}: expected a number of days above 0, and at most 36500")]
-    KeepDays(f64),
+    #[error("{key} is {days}: expected a number of days above 0, and at most 36500")]
+    KeepDays { key: &'static str, days: f64 },
     #[error("{key} is {}: expected an absolute path", path.display())]
     Relative { key: &'static str, path: PathBuf },
 }

@@ -21,7 +21,7 @@ pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "listen",
     "region",
     "account_id",
@@ -34,6 +34,7 @@ pub(super) const KEYS: [&str; 16] = [
     "s3",
     "timers",
     "quotas",
+    "audit",
     "load_balancers",
     "alarms",
     "events",
@@ -62,12 +63,20 @@ pub(super) struct File {
     #[serde(default)]
     quotas: FileQuotas,
     #[serde(default)]
+    audit: FileAudit,
+    #[serde(default)]
     load_balancers: Balancers,
     #[serde(default)]
     alarms: Alarms,
     #[serde(default)]
     events: Events,
     strict_names: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys such as keep_days: 365")]
+struct FileAudit {
+    keep_days: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,6 +193,11 @@ impl File {
             }
         };
         let timers = self.timers.settle(&mut problems);
+        let audit_retention = self
+            .audit
+            .keep_days
+            .map(|days| keep("audit.keep_days", days));
+        let audit_retention = problems.note(audit_retention.transpose()).flatten();
         match (listen, endpoint, tls, ca_bundle, partition) {
             (Some(listen), Some(endpoint), Some(tls), Some(ca_bundle), Some(partition))
                 if problems.0.is_empty() =>
@@ -203,6 +217,7 @@ impl File {
                     partition,
                     timers,
                     quotas: self.quotas.settle(),
+                    audit_retention,
                     balancers: self.load_balancers,
                     alarms: self.alarms,
                     events: self.events,
@@ -300,13 +315,8 @@ impl FileS3 {
         if self.keep_versions == Some(0) {
             problems.0.push(ConfigError::KeepVersions);
         }
-        let days = |days: f64| match days > 0.0 && days <= 36_500.0 {
-            true => Ok(Duration::from_secs_f64(days * 86_400.0)),
-            false => Err(ConfigError::KeepDays(days)),
-        };
-        let time = problems
-            .note(self.keep_days.map(days).transpose())
-            .flatten();
+        let time = self.keep_days.map(|days| keep("s3.keep_days", days));
+        let time = problems.note(time.transpose()).flatten();
         S3Folder {
             folder,
             buckets,
@@ -315,6 +325,15 @@ impl FileS3 {
                 time,
             },
         }
+    }
+}
+
+/// Reads a retention time in days.
+fn keep(key: &'static str, days: f64) -> Result<Duration, ConfigError> {
+    if days > 0.0 && days <= 36_500.0 {
+        Ok(Duration::from_secs_f64(days * 86_400.0))
+    } else {
+        Err(ConfigError::KeepDays { key, days })
     }
 }
 

@@ -76,6 +76,7 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         partition,
         timers,
         quotas,
+        audit_retention,
         ..
     } = settings;
     let seconds = |time: Duration| json!(time.as_secs_f64());
@@ -111,6 +112,10 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("timers.blue_green", seconds(timers.blue_green)),
         ("timers.traffic", seconds(timers.traffic)),
         ("timers.alarms", seconds(timers.alarms)),
+        (
+            "audit.keep_days",
+            json!(audit_retention.map(|time| time.as_secs_f64() / 86_400.0)),
+        ),
         ("quotas.applications", json!(quotas.applications)),
         (
             "quotas.deployment_groups_per_application",

@@ -2,12 +2,15 @@
 //!
 //! Functions here get the identifier of an authenticated host.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{
     DeploymentCreator, Diagnostics, FileExistsBehavior, RevisionLocationType, Timestamp,
 };
-use codedeploy_api::command::{CommandStatus, Envelope, HostCommand, PostHostRollbackInput};
+use codedeploy_api::command::{
+    CommandStatus, Envelope, HostCommand, Operation as _, PostHostRollbackInput,
+};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument,
     S3RevisionDocument, SpecificationBinding, SpecificationDocument,
@@ -22,6 +25,7 @@ use crate::error::{ApiError, ErrorName};
 use crate::records::command::Command;
 use crate::records::definition::Definition;
 use crate::records::{Record, Target, health, listing, set_aside};
+use crate::registry::audit;
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
@@ -195,6 +199,21 @@ pub fn rolled_back(
     let latest = listing::last_on_host(context.tx, &record.group_id, host)?;
     let message: String = input.message.chars().take(1000).collect();
     tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), outcome = message, "a deployment was taken back on a host");
+    let names = BTreeMap::from([
+        ("application".to_owned(), record.application_name.clone()),
+        ("deploymentGroup".to_owned(), record.group_name.clone()),
+        ("deploymentId".to_owned(), id.clone()),
+        ("instances".to_owned(), target.clone()),
+    ]);
+    let change = audit::Change {
+        who: host,
+        access_key_id: None,
+        operation: PostHostRollbackInput::NAME,
+        names: &names,
+        address: None,
+        request_id: None,
+    };
+    change.record(context.tx, context.now)?;
     if latest.as_ref() != Some(id) {
         return Ok(());
     }

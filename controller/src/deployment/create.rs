@@ -25,6 +25,9 @@ pub fn create(
 ) -> Result<(CreateDeploymentOutput, Effects), ApiError> {
     let application = applications::find(context, &request.application_name)?;
     let group = groups::find(context, &application, &request.deployment_group_name)?;
+    if request.replacement.is_some() && context.is_limited() {
+        return Err(context.outside("targetInstances, which may name any hosts"));
+    }
     let style = group.settings.style();
     let config_name = request
         .deployment_config_name
@@ -47,6 +50,7 @@ pub fn create(
         Source::LastSuccessful { .. } => restarted(context, &group)?,
     };
     relations.with_github_token |= has_token(context, &group, &revision)?;
+    relations.takes_back = request.takes_back;
     let alarms = request
         .override_alarms
         .clone()
@@ -59,6 +63,7 @@ pub fn create(
         id: id.clone(),
         group_id: group.id.clone(),
         created: context.now,
+        created_by: context.caller.map(|caller| caller.arn.clone()),
         progress: DeploymentState::Created,
         rules: Rules {
             minimum_healthy,
@@ -269,7 +274,11 @@ fn check_replacement(
 }
 
 /// CI plug-ins parse the running deployment's id from this text.
-fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Result<(), ApiError> {
+pub(super) fn refuse_second(
+    context: &Context<'_>,
+    group_id: &str,
+    group_name: &str,
+) -> Result<(), ApiError> {
     if let Some(running) = unfinished::of_group(context.tx, group_id)? {
         return Err(ErrorName::DeploymentLimitExceeded.because(format!(
             "The Deployment Group '{group_name}' already has an active Deployment '{running}'"

@@ -96,6 +96,7 @@ fn keep_health(
             &record.id,
             record.revision(),
             current.as_ref(),
+            context.now,
         )?;
         for (target, previous) in &record.relations.taken_back {
             let previous = previous

@@ -12,10 +12,12 @@ use crate::transaction::Context;
 
 /// Returns the deployment that a request names.
 pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
-    Record::load(context.tx, id)?.ok_or_else(|| {
+    let record = Record::load(context.tx, id)?.ok_or_else(|| {
         ErrorName::DeploymentDoesNotExist
             .because(format!("The deployment {id} could not be found."))
-    })
+    })?;
+    context.admit_group(&record.application_name, &record.group_name)?;
+    Ok(record)
 }
 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
@@ -62,6 +64,7 @@ pub fn batch_get(
     let mut infos = Vec::new();
     for id in request.deployment_ids.0 {
         if let Some(record) = Record::load(context.tx, &id)? {
+            context.admit_group(&record.application_name, &record.group_name)?;
             infos.push(info(context, record)?);
         }
     }
@@ -107,11 +110,28 @@ pub fn list(
     };
     // One more than a page shows whether there is another page.
     let newest = newest(context.tx, &wanted, PAGE + 1)?;
-    let (deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
+    let (mut deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
+    if context.is_limited() {
+        deployments = visible(context, deployments)?;
+    }
     Ok(ListDeploymentsOutput {
         deployments: Some(deployments),
         next_token,
     })
+}
+
+/// Returns the deployments that the caller's access key is for.
+fn visible(context: &Context<'_>, ids: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let mut visible = Vec::new();
+    for id in ids {
+        let record = Record::load(context.tx, &id)?;
+        if record
+            .is_some_and(|record| context.sees_group(&record.application_name, &record.group_name))
+        {
+            visible.push(id);
+        }
+    }
+    Ok(visible)
 }
 
 /// Lambda functions and ECS call this while a deployment waits for them; a host reports to the

@@ -113,6 +113,7 @@ fn deployment(
         id: new_deployment_id(context)?,
         group_id: record.group_id.clone(),
         created: context.now,
+        created_by: None,
         progress: DeploymentState::Created,
         // An alarm that is still active would stop the rollback as well.
         rules: Rules {

@@ -1,26 +1,34 @@
-//! The public API: operations by name.
+//! The APIs for operators, the public one and the controller's own: operations by name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use codedeploy_api::codedeploy::Nothing;
+use codedeploy_api::codedeploy::{Nothing, Timestamp};
+use codedeploy_api::controller::GetControllerOutput;
 use serde::Serialize;
 
 use super::protocol::RequestBody;
 use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
 use crate::deployment::removal::{self, Step};
-use crate::deployment::{create, intervene, queries, targets};
+use crate::deployment::{create, intervene, queries, reversal, status, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::events;
-use crate::registry::{applications, configs, groups, instances, revisions, tags, tokens};
+use crate::registry::{applications, audit, configs, groups, instances, revisions, tags, tokens};
 use crate::request::members::shorten;
 use crate::request::{Request, Subject};
 use crate::service::Service;
-use crate::transaction::Context;
+use crate::transaction::{Caller, Context};
 
-/// An operation of the public API. Its request is read and checked before the transaction, and its
-/// response is encoded after it, both outside of the database's thread.
-struct Operation {
+/// The public API.
+pub(super) const PUBLIC: &[Operation] = OPERATIONS;
+
+/// The controller's own API.
+pub(super) const OWN: &[Operation] = OWN_OPERATIONS;
+
+/// An operation. Its request is read and checked before the transaction, and its response is
+/// encoded after it, both outside of the database's thread.
+pub(super) struct Operation {
     name: &'static str,
     /// Whether it only reads.
     reads: bool,
@@ -31,6 +39,8 @@ struct Operation {
 struct Prepared {
     work: Work,
     subject: Option<Subject>,
+    /// The names for the record of a change.
+    recorded: BTreeMap<String, String>,
 }
 
 type Work = Arc<dyn Fn(&Context<'_>) -> Result<Reply, ApiError> + Send + Sync>;
@@ -71,19 +81,73 @@ impl Answer {
     }
 }
 
+/// The origin of a request.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) address: Option<String>,
+    pub(super) request_id: String,
+}
+
+/// The record of a change.
+struct Record {
+    caller: Caller,
+    operation: &'static str,
+    names: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// Writes it into the transaction of the change, which may have created a deployment.
+    fn write(&self, context: &Context<'_>, effects: Option<&Effects>) -> Result<(), ApiError> {
+        let mut names = self.names.clone();
+        let created = effects.map(|effects| effects.deployment_id.as_str());
+        if let Some(id) = created.filter(|id| id.starts_with("d-")) {
+            names.insert("deploymentId".into(), id.to_owned());
+        }
+        Ok(audit::record(
+            context.tx,
+            context.now,
+            &self.caller,
+            self.operation,
+            &names,
+        )?)
+    }
+}
+
 pub(super) async fn call(
     service: &Arc<Service>,
-    principal: Principal,
+    api: &'static [Operation],
+    (principal, origin): (Principal, Origin),
     operation: &str,
     body: RequestBody,
 ) -> Result<Vec<u8>, ApiError> {
-    let operation = Operation::named(operation)?;
+    let operation = Operation::named(api, operation)?;
     operation.authorise(&principal)?;
-    let Prepared { work, subject } = (operation.prepare)(&body)?;
+    let caller = Caller {
+        arn: principal.arn,
+        access_key_id: principal.access_key_id,
+        address: origin.address,
+        request_id: origin.request_id,
+        scopes: principal.scopes,
+    };
+    let Prepared {
+        work,
+        subject,
+        recorded,
+    } = (operation.prepare)(&body)?;
+    let written = caller.clone();
+    let work: Work = Arc::new(move |context| {
+        let caller = Some(&caller);
+        work(&Context { caller, ..*context })
+    });
     let answer = if operation.reads {
         read(service, work).await?
     } else {
-        change(service, work).await?
+        let record = Record {
+            caller: written,
+            operation: operation.name,
+            names: recorded,
+        };
+        change(service, work, Some(Arc::new(record))).await?
     };
     if let Some(subject) = subject.filter(|_| !operation.reads) {
         subject.log();
@@ -91,24 +155,62 @@ pub(super) async fn call(
     answer.write(&body)
 }
 
+/// Calls an operation of the controller's own API. GetController reads the settings, and no other
+/// does.
+pub(super) async fn call_own(
+    service: &Arc<Service>,
+    (principal, origin): (Principal, Origin),
+    operation: &str,
+    body: RequestBody,
+) -> Result<Vec<u8>, ApiError> {
+    if operation != GET_CONTROLLER {
+        return call(service, OWN, (principal, origin), operation, body).await;
+    }
+    if principal.role == Role::Host {
+        return Err(denied(&principal, GET_CONTROLLER));
+    }
+    let settings = &service.settings;
+    body.answer(&GetControllerOutput {
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        region: Some(settings.partition.region.clone()),
+        account_id: Some(settings.partition.account_id.clone()),
+        time: Some(Timestamp::now()),
+        buckets: settings.s3.as_ref().map(|s3| s3.buckets.clone()),
+        caller_arn: Some(principal.arn),
+        caller_role: Some(principal.role.text().to_owned()),
+    })
+}
+
+const GET_CONTROLLER: &str = "GetController";
+
 async fn read(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> {
     let reading = Arc::clone(&work);
     match service.read(move |_, context| reading(context)).await {
         Ok(Reply::Done(answer, _)) => Ok(answer),
         // Only a writing transaction can set an unreadable record aside.
-        Err(error) if error.name == ErrorName::DamagedRecord => change(service, work).await,
-        Ok(Reply::More(_)) => change(service, work).await,
+        Err(error) if error.name == ErrorName::DamagedRecord => change(service, work, None).await,
+        Ok(Reply::More(_)) => change(service, work, None).await,
         Err(error) => Err(error),
     }
 }
 
-async fn change(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> {
+/// Carries work out, with its record if it is a change.
+async fn change(
+    service: &Arc<Service>,
+    work: Work,
+    record: Option<Arc<Record>>,
+) -> Result<Answer, ApiError> {
     loop {
-        let work = Arc::clone(&work);
+        let (work, record) = (Arc::clone(&work), record.clone());
         let step = service.change(move |_, context| {
             Ok(match work(context)? {
                 Reply::More(effects) => (None, Some(*effects)),
-                Reply::Done(answer, effects) => (Some(answer), effects),
+                Reply::Done(answer, effects) => {
+                    if let Some(record) = &record {
+                        record.write(context, effects.as_ref())?;
+                    }
+                    (Some(answer), effects)
+                }
             })
         });
         if let Some(answer) = step.await? {
@@ -120,9 +222,8 @@ async fn change(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> 
 }
 
 impl Operation {
-    fn named(name: &str) -> Result<&'static Operation, ApiError> {
-        OPERATIONS
-            .iter()
+    fn named(api: &'static [Operation], name: &str) -> Result<&'static Operation, ApiError> {
+        api.iter()
             .find(|operation| operation.name == name)
             .ok_or_else(|| {
                 ErrorName::UnknownOperation.because(format!(
@@ -133,16 +234,60 @@ impl Operation {
     }
 
     fn authorise(&self, principal: &Principal) -> Result<(), ApiError> {
+        if principal.scopes.are_limited() && !SCOPED.contains(&self.name) {
+            return Err(denied(principal, self.name));
+        }
         match principal.role {
             Role::Operator => Ok(()),
             Role::ReadOnly if self.reads => Ok(()),
-            Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied.because(format!(
-                "{} is not authorized to perform codedeploy:{}",
-                principal.arn, self.name
-            ))),
+            Role::ReadOnly | Role::Host => Err(denied(principal, self.name)),
         }
     }
 }
+
+fn denied(principal: &Principal, operation: &str) -> ApiError {
+    ErrorName::AccessDenied.because(format!(
+        "{} is not authorized to perform codedeploy:{operation}",
+        principal.arn
+    ))
+}
+
+/// The operations for keys that are limited to applications or groups; each of these checks the
+/// names in its request, or filters its list. The others affect the whole fleet: hosts, their tags,
+/// the tag filters of groups, tokens.
+const SCOPED: &[&str] = &[
+    "BatchGetApplicationRevisions",
+    "BatchGetApplications",
+    "BatchGetDeploymentGroups",
+    "BatchGetDeploymentInstances",
+    "BatchGetDeploymentTargets",
+    "BatchGetDeployments",
+    "ContinueDeployment",
+    "CreateDeployment",
+    "GetApplication",
+    "GetApplicationRevision",
+    "GetDeployment",
+    "GetDeploymentConfig",
+    "GetDeploymentGroup",
+    "GetDeploymentInstance",
+    "GetDeploymentStatus",
+    "GetDeploymentTarget",
+    "GetFleetStatus",
+    "GetHostStatus",
+    "ListApplicationRevisions",
+    "ListApplications",
+    "ListDeploymentConfigs",
+    "ListDeploymentGroups",
+    "ListDeploymentInstances",
+    "ListDeploymentStatuses",
+    "ListDeploymentTargets",
+    "ListDeployments",
+    "ListHosts",
+    "RegisterApplicationRevision",
+    "RollBackDeploymentGroup",
+    "SkipWaitTimeForInstanceTermination",
+    "StopDeployment",
+];
 
 /// Operations by name, with the kind of the function that carries each out.
 ///
@@ -154,9 +299,9 @@ impl Operation {
 /// * `remove`: its output is sent once everything is removed, which can take many transactions;
 /// * `erase`: the same without an output.
 macro_rules! operations {
-    ($($kind:ident $name:ident => $function:path,)*) => {
-        /// All operations.
-        static OPERATIONS: &[Operation] = &[$(
+    ($(#[$doc:meta])* $table:ident: $($kind:ident $name:ident => $function:path,)*) => {
+        $(#[$doc])*
+        const $table: &[Operation] = &[$(
             Operation {
                 name: stringify!($name),
                 reads: operations!(@reads $kind),
@@ -174,9 +319,11 @@ fn prepare<R: Request + Clone + Send + Sync + 'static>(
 ) -> Result<Prepared, ApiError> {
     let request = R::check(body.read()?)?;
     let subject = request.subject();
+    let recorded = request.recorded().names();
     Ok(Prepared {
         work: Arc::new(move |context| work(context, request.clone())),
         subject,
+        recorded,
     })
 }
 
@@ -220,6 +367,9 @@ mod reply {
 }
 
 operations! {
+    /// AWS's operations.
+    OPERATIONS:
+
     answer CreateApplication => applications::create,
     read GetApplication => applications::get,
     read ListApplications => applications::list,
@@ -276,6 +426,19 @@ operations! {
     answer DeleteGitHubAccountToken => tokens::delete,
 }
 
+operations! {
+    /// The operations that AWS CodeDeploy lacks.
+    OWN_OPERATIONS:
+
+    read GetFleetStatus => status::groups::list,
+    read ListHosts => status::hosts::list,
+    read GetHostStatus => status::hosts::get,
+    read ListDeploymentStatuses => status::deployments::list,
+    read GetDeploymentStatus => status::deployments::get,
+    read ListAuditEntries => audit::list,
+    decide RollBackDeploymentGroup => reversal::roll_back,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,12 +448,20 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             OPERATIONS.iter().map(|operation| operation.name).collect();
         assert_eq!((OPERATIONS.len(), names.len()), (47, 47));
-        assert!(Operation::named("CreateApplications").is_err());
+        assert!(Operation::named(PUBLIC, "CreateApplications").is_err());
+    }
+
+    #[test]
+    fn the_operations_for_limited_keys_exist() {
+        for name in SCOPED {
+            let mut all = PUBLIC.iter().chain(OWN);
+            assert!(all.any(|operation| operation.name == *name), "{name}");
+        }
     }
 
     #[test]
     fn the_operations_that_change_nothing_are_those_that_get_and_list() {
-        for Operation { name, reads, .. } in OPERATIONS {
+        for Operation { name, reads, .. } in PUBLIC.iter().chain(OWN) {
             let is_read = ["Get", "List", "BatchGet"]
                 .iter()
                 .any(|verb| name.starts_with(verb));

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use axum::body::Bytes;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
-use codedeploy_api::{codedeploy, command};
+use codedeploy_api::{codedeploy, command, controller};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,7 +35,10 @@ pub(super) enum Protocol {
 /// The API and the operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ApiOperation<'a> {
+    /// The public API.
     Operator(&'a str),
+    /// The controller's own API, also for operators.
+    Controller(&'a str),
     Host(&'a str),
 }
 
@@ -62,6 +65,7 @@ impl Protocol {
         match self {
             Self::AwsJson => match target.split_once('.') {
                 Some((codedeploy::TARGET_PREFIX, operation)) => Ok(ApiOperation::Operator(operation)),
+                Some((controller::TARGET_PREFIX, operation)) => Ok(ApiOperation::Controller(operation)),
                 Some((command::TARGET_PREFIX | command::TARGET_PREFIX_SECURE, operation)) => {
                     Ok(ApiOperation::Host(operation))
                 }
@@ -80,7 +84,7 @@ impl Protocol {
                     )));
                 }
                 let operation = (head.method == Method::POST).then(|| operation_in(target)).flatten();
-                operation.map(ApiOperation::Operator).ok_or_else(|| {
+                operation.ok_or_else(|| {
                     ErrorName::UnknownOperation.because(format!(
                         "{} {:?} names no operation of this service: expected POST /service/{}/operation/<Operation>.",
                         head.method,
@@ -123,7 +127,7 @@ impl Protocol {
 
 /// Returns the operation in an RPC v2 path: `/service/<service>/operation/<operation>`. The service
 /// may have its namespace, the operation may not.
-fn operation_in(path: &str) -> Option<&str> {
+fn operation_in(path: &str) -> Option<ApiOperation<'_>> {
     let mut segments = path.rsplit('/');
     let operation = segments.next()?;
     let ("operation", service, "service", Some(_)) = (
@@ -137,7 +141,11 @@ fn operation_in(path: &str) -> Option<&str> {
     let service = service
         .strip_prefix(codedeploy::NAMESPACE)
         .map_or(Some(service), |name| name.strip_prefix('.'));
-    (service == Some(codedeploy::TARGET_PREFIX)).then_some(operation)
+    match service {
+        Some(codedeploy::TARGET_PREFIX) => Some(ApiOperation::Operator(operation)),
+        Some(controller::TARGET_PREFIX) => Some(ApiOperation::Controller(operation)),
+        _ => None,
+    }
 }
 
 /// The body of a request, to be read as an input; its response is written in the same protocol.
@@ -321,7 +329,11 @@ mod tests {
             "/a/b/service/CodeDeploy_20141006/operation/GetApplication",
             "/service/com.amazonaws.codedeploy.CodeDeploy_20141006/operation/GetApplication",
         ] {
-            assert_eq!(operation_in(path), Some("GetApplication"), "{path}");
+            assert_eq!(
+                operation_in(path),
+                Some(ApiOperation::Operator("GetApplication")),
+                "{path}"
+            );
         }
         for path in [
             "/",

@@ -27,7 +27,7 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::sigv4::Claim;
 use super::unauthenticated::Slot;
-use crate::credentials::{self, Role, StoredKey};
+use crate::credentials::{self, Role, Scopes, StoredKey};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::objects::Objects;
@@ -57,6 +57,28 @@ const STEPS: [&str; 4] = [
     "UploadPart",
     "UploadPartCopy",
 ];
+
+/// The operations on one object that a key for some applications needs: to look for a bundle, and
+/// to upload it.
+const SCOPED: [&str; 8] = [
+    "AbortMultipartUpload",
+    "CompleteMultipartUpload",
+    "CreateMultipartUpload",
+    "GetObject",
+    "HeadObject",
+    "ListParts",
+    "PutObject",
+    "UploadPart",
+];
+
+/// Whether a key may perform an operation on an object: one for some applications has the objects
+/// below their names.
+fn is_in_scope(scopes: &Scopes, operation: &str, object: &str) -> bool {
+    let application = object.split_once('/').map(|(application, _)| application);
+    !scopes.are_limited()
+        || (SCOPED.contains(&operation)
+            && application.is_some_and(|application| scopes.have_application(application)))
+}
 
 /// The query parameters of requests that are signed in the query, in any version.
 const QUERY_SIGNATURES: [&str; 4] = [
@@ -288,6 +310,8 @@ impl S3Access for Gate {
             Role::ReadOnly => READS.iter().chain(&FETCHES).any(|one| *one == operation),
             Role::Host => registered && FETCHES.iter().any(|one| *one == operation),
         };
+        let object = request.s3_path().get_object_key().unwrap_or_default();
+        let allowed = allowed && is_in_scope(&principal.scopes, &operation, object);
         if let Some(slot) = request.extensions_mut().get::<Arc<Slot>>() {
             slot.authenticated();
         }

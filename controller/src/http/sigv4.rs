@@ -6,17 +6,17 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::{constant_time, digest, hmac};
-use axum::http::{self, HeaderMap, Method, Uri};
+use aws_lc_rs::{constant_time, digest};
+use axum::http::{HeaderMap, Method, Uri};
 use codedeploy_api::codedeploy::Timestamp;
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 
 use crate::error::{ApiError, ErrorName};
+use crate::signature::{self, ALGORITHM};
 
 /// The largest difference between the clocks of client and service.
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// Headers that a signature must cover.
 const MUST_SIGN: [&str; 2] = ["host", "x-amz-date"];
@@ -200,7 +200,24 @@ impl Claim {
         if claimed_hash.is_some_and(|claimed| claimed.as_bytes() != body_hash.as_bytes()) {
             return invalid("x-amz-content-sha256 is not the SHA-256 of the body.");
         }
-        let expected = self.sign(&self.canonical(request, &body_hash), secret);
+        let Scope {
+            date,
+            region,
+            service,
+        } = &self.scope;
+        let scope = signature::Scope {
+            date,
+            region,
+            service,
+        };
+        let head = signature::Head {
+            method: request.method.as_str(),
+            path: &signature::encoded_again(request.uri.path()),
+            query: request.uri.query().unwrap_or_default(),
+            headers: request.headers,
+        };
+        let canonical = signature::canonical(head, &self.signed_headers, &body_hash);
+        let expected = signature::sign(secret, &self.stamp, scope, &canonical);
         match constant_time::verify_slices_are_equal(expected.as_ref(), &self.signature) {
             Ok(()) => Ok(()),
             Err(_) => invalid(
@@ -209,74 +226,6 @@ impl Claim {
             ),
         }
     }
-
-    fn sign(&self, canonical: &str, secret: &str) -> hmac::Tag {
-        let Scope {
-            date,
-            region,
-            service,
-        } = &self.scope;
-        let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
-        let message = format!(
-            "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{hash}",
-            self.stamp
-        );
-        let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
-        let key = [date.as_str(), region, service, "aws4_request"]
-            .iter()
-            .fold(first, |key, part| {
-                hmac::Key::new(
-                    hmac::HMAC_SHA256,
-                    hmac::sign(&key, part.as_bytes()).as_ref(),
-                )
-            });
-        hmac::sign(&key, message.as_bytes())
-    }
-
-    fn canonical(&self, request: Request<'_>, body_hash: &str) -> String {
-        let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').collect();
-        query.sort_unstable();
-        let mut canonical = format!(
-            "{}\n{}\n{}\n",
-            request.method,
-            path(request.uri),
-            query.join("&")
-        );
-        for name in &self.signed_headers {
-            let values: Vec<String> = request
-                .headers
-                .get_all(name.as_str())
-                .iter()
-                .map(squeeze)
-                .collect();
-            canonical.push_str(&format!("{name}:{}\n", values.join(",")));
-        }
-        canonical.push_str(&format!("\n{}\n{body_hash}", self.signed_headers.join(";")));
-        canonical
-    }
-}
-
-/// The path as every service but S3 signs it: encoded once more than it was sent.
-fn path(uri: &Uri) -> String {
-    let mut path = String::new();
-    for byte in uri.path().bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                path.push(byte.into())
-            }
-            other => path.push_str(&format!("%{other:02X}")),
-        }
-    }
-    path
-}
-
-/// A header's value without leading and trailing spaces, and with single ones inside.
-fn squeeze(value: &http::HeaderValue) -> String {
-    let text = String::from_utf8_lossy(value.as_bytes());
-    text.split(' ')
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 fn parse(stamp: &str) -> Option<Timestamp> {

@@ -42,6 +42,22 @@ const IS_HOST: &str = "SELECT 1 FROM targets WHERE deployment_id = ?1 AND host =
 const ID_OF_HOST: &str = "SELECT target_id FROM targets WHERE deployment_id = ?1 AND position IN (
         SELECT position FROM targets WHERE deployment_id = ?1 AND host = ?2)";
 
+const FAILED: &str = targets!(
+    "WHERE deployment_id = ?1 AND position IN (
+         SELECT position FROM targets WHERE deployment_id = ?1 AND status = ?2 ORDER BY position LIMIT ?3)
+     ORDER BY position"
+);
+const BUSY: &str = targets!(
+    "WHERE deployment_id = ?1 AND deadline IS NOT NULL AND class IN (?2, ?3) ORDER BY deadline LIMIT ?4"
+);
+/// By way of the active deployments: there may be any number of older ones.
+const BUSY_OF_HOST: &str = targets!(
+    "WHERE (deployment_id, position) IN (
+         SELECT t.deployment_id, t.position FROM deployments d JOIN targets t ON t.deployment_id = d.id
+         WHERE d.status IN ('Created', 'InProgress', 'Ready') AND t.host = ?1)
+       AND class IN (?2, ?3)"
+);
+
 /// One target of a deployment.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -223,6 +239,44 @@ impl Target {
         )
     }
 
+    /// Returns targets that failed, in the order of attempt.
+    pub(crate) fn failed(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        most: usize,
+    ) -> Result<Vec<Target>, SqlError> {
+        let failed = TargetStatus::Failed;
+        tx.query_all(FAILED, (deployment_id, failed.as_str(), most), Target::read)
+    }
+
+    /// Returns targets with a command that has not ended, and the time at which each is given up,
+    /// the first before the others.
+    pub(crate) fn busy(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        most: usize,
+    ) -> Result<Vec<(Target, Option<Timestamp>)>, SqlError> {
+        let (offered, performing) = (Column(Class::Offered), Column(Class::Performing));
+        tx.query_all(
+            BUSY,
+            (deployment_id, offered, performing, most),
+            Target::read_busy,
+        )
+    }
+
+    /// Returns the targets with a command that has not ended on a host.
+    pub(crate) fn busy_of_host(
+        tx: &Tx<'_>,
+        host: &str,
+    ) -> Result<Vec<(Target, Option<Timestamp>)>, SqlError> {
+        let (offered, performing) = (Column(Class::Offered), Column(Class::Performing));
+        tx.query_all(BUSY_OF_HOST, (host, offered, performing), Target::read_busy)
+    }
+
+    fn read_busy(row: &Row<'_>) -> Result<(Target, Option<Timestamp>), SqlError> {
+        Ok((Target::read(row)?, row.get("deadline")?))
+    }
+
     pub(crate) fn at(
         tx: &Tx<'_>,
         deployment_id: &str,
@@ -363,6 +417,21 @@ mod tests {
             let way = way_of(sql);
             assert!(
                 way.contains("COVERING INDEX targets_by_host (deployment_id=? AND host=?)"),
+                "{way}"
+            );
+        }
+    }
+
+    #[test]
+    fn failed_and_busy_targets_are_found_without_reading_the_others() {
+        for (sql, index) in [
+            (FAILED, "targets_by_status (deployment_id=? AND status=?"),
+            (BUSY, "targets_by_deadline (deployment_id=?"),
+            (BUSY_OF_HOST, "targets_by_host (deployment_id=? AND host=?)"),
+        ] {
+            let way = way_of(sql);
+            assert!(
+                way.contains(index) && !way.contains("SCAN targets"),
                 "{way}"
             );
         }

@@ -43,6 +43,7 @@ impl Application {
 
 /// Returns the application that a request names.
 pub(crate) fn find(context: &Context<'_>, name: &str) -> Result<Application, ApiError> {
+    context.admit_application(name)?;
     lookup(context, name)?.ok_or_else(|| does_not_exist(name))
 }
 
@@ -116,7 +117,7 @@ pub fn list(
         context.tx,
         "SELECT name FROM applications WHERE name > ?1 ORDER BY name",
         [listing.after_name()],
-        by_name,
+        |row| Ok(by_name(row)?.filter(|(name, _)| context.sees_application(name))),
     )?;
     Ok(ListApplicationsOutput {
         applications: Some(applications),

@@ -39,6 +39,11 @@ impl Group {
         })
     }
 
+    /// The last deployment, however it ended.
+    pub(crate) fn last_attempted(&self) -> Option<&str> {
+        self.last_attempted.as_deref()
+    }
+
     pub fn config_name(&self) -> &str {
         self.settings.config_name().unwrap_or(configs::DEFAULT)
     }
@@ -99,6 +104,7 @@ pub(crate) fn find(
     application: &Application,
     name: &str,
 ) -> Result<Group, ApiError> {
+    context.admit_group(&application.name, name)?;
     lookup(context, application, name)?.ok_or_else(|| does_not_exist(application, name))
 }
 
@@ -141,6 +147,42 @@ pub(crate) fn id_of(
         (application, name),
         |row| row.get(0),
     )
+}
+
+/// The deployment groups to list: all of them, those of an application, or one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) application: Option<&'a str>,
+    pub(crate) group: Option<&'a str>,
+}
+
+const AFTER: &str = "SELECT g.*, a.name AS application_name
+    FROM applications a CROSS JOIN deployment_groups g
+    WHERE g.application_id = a.id AND a.name >= ?1 AND (a.name > ?1 OR g.name > ?2)
+    ORDER BY a.name, g.name LIMIT ?3";
+const AFTER_IN_APPLICATION: &str = "SELECT g.*, a.name AS application_name
+    FROM applications a CROSS JOIN deployment_groups g
+    WHERE g.application_id = a.id AND a.name = ?1 AND g.name > ?2 ORDER BY g.name LIMIT ?3";
+const ONE: &str = "SELECT g.*, a.name AS application_name
+    FROM applications a CROSS JOIN deployment_groups g
+    WHERE g.application_id = a.id AND a.name = ?1 AND g.name = ?2";
+
+/// Returns the wanted groups after a pair of names, each with the name of its application, in the
+/// order of names.
+pub(crate) fn after(
+    tx: &Tx<'_>,
+    wanted: Wanted<'_>,
+    (application, group): (&str, &str),
+    most: usize,
+) -> Result<Vec<(String, Group)>, SqlError> {
+    let read = |row: &Row<'_>| Ok((row.get("application_name")?, Group::read(row)?));
+    match (wanted.application, wanted.group) {
+        (None, _) => tx.query_all(AFTER, (application, group, most), read),
+        (Some(application), None) => {
+            tx.query_all(AFTER_IN_APPLICATION, (application, group, most), read)
+        }
+        (Some(application), Some(group)) => tx.query_all(ONE, (application, group), read),
+    }
 }
 
 /// Returns the ids of an application's groups.
@@ -277,6 +319,7 @@ pub fn batch_get(
     let application = applications::find(context, &request.application_name)?;
     let (mut infos, mut missing) = (Vec::new(), Vec::new());
     for name in request.deployment_group_names.0 {
+        context.admit_group(&application.name, &name)?;
         match lookup(context, &application, &name)? {
             Some(group) => infos.push(group.info(context, application.clone())?),
             None => missing.push(String::from(name)),
@@ -303,7 +346,7 @@ pub fn list(
         context.tx,
         "SELECT name FROM deployment_groups WHERE application_id = ?1 AND name > ?2 ORDER BY name",
         (&application.id, listing.after_name()),
-        by_name,
+        |row| Ok(by_name(row)?.filter(|(name, _)| context.sees_group(&application.name, name))),
     )?;
     Ok(ListDeploymentGroupsOutput {
         application_name: Some(application.name),
@@ -344,4 +387,21 @@ pub fn update(
     Ok(UpdateDeploymentGroupOutput {
         hooks_not_cleaned_up: Some(Vec::new()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::way_of;
+
+    #[test]
+    fn pages_of_groups_are_read_in_the_order_of_names() {
+        for sql in [AFTER, AFTER_IN_APPLICATION, ONE] {
+            let way = way_of(sql);
+            assert!(
+                way.contains("(name") && !way.contains("SCAN") && !way.contains("TEMP B-TREE"),
+                "{way}"
+            );
+        }
+    }
 }

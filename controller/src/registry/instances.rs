@@ -1,12 +1,11 @@
 //! On-premises instances and their tags.
 
-use std::time::Duration;
-
 use codedeploy_api::codedeploy::*;
 use serde::Serialize;
 
 use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
+use crate::fleet::SILENCE;
 use crate::identity::Identity;
 use crate::ids::random_text;
 use crate::records::health;
@@ -85,7 +84,7 @@ pub(crate) fn note_deregistered(tx: &Tx<'_>, name: &str, now: Timestamp) -> Resu
     Ok(())
 }
 
-fn not_registered(name: &str) -> ApiError {
+pub(crate) fn not_registered(name: &str) -> ApiError {
     ErrorName::InstanceNotRegistered.because(format!(
         "The on-premises instance {name} is not registered."
     ))
@@ -169,10 +168,6 @@ pub struct HostReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_signers: Option<String>,
 }
-
-/// The longest silence of an agent that works: it polls without a pause, and its polls are noted
-/// once a minute.
-const SILENCE: Duration = Duration::from_secs(180);
 
 impl HostReport {
     /// `polling`, `silent`, or `never seen`.

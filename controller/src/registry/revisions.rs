@@ -162,11 +162,12 @@ fn groups_targeting(
     application: &Application,
     revision: &Revision,
 ) -> Result<Vec<String>, ApiError> {
-    let names = context.tx.query_all(
+    let mut names: Vec<String> = context.tx.query_all(
         "SELECT name FROM deployment_groups WHERE application_id = ?1 AND target_revision = ?2 ORDER BY name",
         (&application.id, Json(revision)),
         |row| row.get(0),
     )?;
+    names.retain(|name| context.sees_group(&application.name, name));
     Ok(names)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use codedeploy_api::codedeploy::*;
 
 use super::members::*;
-use super::{Field, Member, Request, requests};
+use super::{Field, Member, Request, Subject, requests};
 use crate::error::{ApiError, ErrorName};
 use crate::options::{Alarms, AutoRollback, FileExists, Replacement};
 use crate::revision::Revision;
@@ -83,6 +83,24 @@ fn read_all<T: From<String>>(texts: Vec<String>) -> Vec<T> {
     texts.into_iter().map(T::from).collect()
 }
 
+/// Reads the names of an application and one of its groups, which belong together.
+pub(super) fn both_or_none(
+    application: Option<String>,
+    group: Option<String>,
+) -> Result<Option<(ApplicationName, GroupName)>, ApiError> {
+    if application.is_none() && group.is_none() {
+        return Ok(None);
+    }
+    let together = |missing: ApiError| {
+        missing
+            .name
+            .because("Give applicationName and deploymentGroupName together, or neither.")
+    };
+    ApplicationName::demand(&application).map_err(together)?;
+    GroupName::demand(&group).map_err(together)?;
+    Ok(Some((Field::read(application)?, Field::read(group)?)))
+}
+
 /// An application is named together with one of its groups, or not at all.
 #[derive(Debug, Clone)]
 pub struct ListDeployments {
@@ -97,19 +115,7 @@ impl Request for ListDeployments {
     type Input = ListDeploymentsInput;
 
     fn check(input: Self::Input) -> Result<Self, ApiError> {
-        let group = match (input.application_name, input.deployment_group_name) {
-            (None, None) => None,
-            (application, group) => {
-                let together = |missing: ApiError| {
-                    missing.name.because(
-                        "Give applicationName and deploymentGroupName together, or neither.",
-                    )
-                };
-                ApplicationName::demand(&application).map_err(together)?;
-                GroupName::demand(&group).map_err(together)?;
-                Some((Field::read(application)?, Field::read(group)?))
-            }
-        };
+        let group = both_or_none(input.application_name, input.deployment_group_name)?;
         let statuses: Option<Vec<DeploymentStatus>> = Field::read(input.include_only_statuses)?;
         let created: Option<Period> = Field::read(input.create_time_range)?;
         Ok(ListDeployments {
@@ -137,6 +143,8 @@ pub struct CreateDeployment {
     pub file_exists: FileExists,
     pub override_alarms: Option<Alarms>,
     pub ec2_options: Option<Ec2DeploymentOptions>,
+    /// The deployment that a rollback by hand takes back.
+    pub takes_back: Option<String>,
 }
 
 /// The revision that hosts run after a deployment.
@@ -171,6 +179,7 @@ impl CreateDeployment {
             file_exists: FileExists::Disallow,
             override_alarms: None,
             ec2_options: None,
+            takes_back: None,
         })
     }
 
@@ -239,6 +248,21 @@ impl Request for CreateDeployment {
             file_exists: file_exists.unwrap_or(FileExists::Disallow),
             override_alarms: Field::read(input.override_alarm_configuration)?,
             ec2_options: Field::read(input.ec2_deployment_options)?,
+            takes_back: None,
         })
+    }
+
+    /// The log has a line of its own about a new deployment.
+    fn recorded(&self) -> Subject {
+        let revision = match &self.source {
+            Source::Revision(revision) => Some(revision.to_string()),
+            Source::LastSuccessful { .. } => None,
+        };
+        Subject {
+            application: Some(self.application_name.to_string()),
+            deployment_group: Some(self.deployment_group_name.to_string()),
+            revision,
+            ..Subject::default()
+        }
     }
 }

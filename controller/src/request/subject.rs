@@ -1,5 +1,7 @@
 //! The subject of a request: the names in it, for the log line about a change.
 
+use std::collections::BTreeMap;
+
 /// The names in a request.
 #[derive(Debug, Clone, Default)]
 pub struct Subject {
@@ -11,9 +13,30 @@ pub struct Subject {
     pub(super) token: Option<String>,
     pub(super) resource: Option<String>,
     pub(super) new_name: Option<String>,
+    pub(super) revision: Option<String>,
 }
 
 impl Subject {
+    /// The names by their kinds, for the record of the change.
+    pub fn names(&self) -> BTreeMap<String, String> {
+        let instances = (!self.instances.is_empty()).then(|| self.instances.join(", "));
+        let names = [
+            ("application", self.application.clone()),
+            ("deploymentGroup", self.deployment_group.clone()),
+            ("deploymentConfig", self.deployment_config.clone()),
+            ("deploymentId", self.deployment_id.clone()),
+            ("instances", instances),
+            ("token", self.token.clone()),
+            ("resource", self.resource.clone()),
+            ("newName", self.new_name.clone()),
+            ("revision", self.revision.clone()),
+        ];
+        names
+            .into_iter()
+            .filter_map(|(kind, name)| Some((kind.to_owned(), name?)))
+            .collect()
+    }
+
     /// Logs that a request changed it.
     pub fn log(&self) {
         tracing::info!(

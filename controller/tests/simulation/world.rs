@@ -206,6 +206,7 @@ impl World {
                 known,
                 pages,
                 vault,
+                caller: None,
             })
         })
     }

@@ -11,17 +11,20 @@ mod support;
 mod api {
     mod groups_and_instances;
     mod invalid_input;
+    mod own_api;
     mod protocols;
     mod resources;
 }
 
 /// The administrator's commands, settings, keys and log.
 mod admin {
+    mod audit;
     mod commands;
     mod github_tokens;
     mod keys_and_certificates;
     mod logs;
     mod monitoring;
+    mod operator_commands;
     mod settings;
     mod trusted_authorities;
 }
@@ -42,6 +45,7 @@ mod rollout {
 
 /// Malicious or broken clients and dependencies.
 mod hostile {
+    mod limited_keys;
     mod monitors_and_balancers;
     mod signatures_and_roles;
     mod slow_clients;

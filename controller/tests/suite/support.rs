@@ -29,6 +29,8 @@ use serde_json::{Value, json};
 pub(crate) const QUICK: &str =
     "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
 
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A file in a controller's folder with its whole log.
 const LOG: &str = "log";
 
@@ -83,7 +85,7 @@ impl Controller {
         limited
             .arg(format!("--nofile={files}:{files}"))
             .arg(env!("CARGO_BIN_EXE_codedeploy-controller"));
-        (controller.child, controller.address) = spawn_by(limited, &controller.folder);
+        (controller.child, controller.address) = spawn_by(limited, &controller.folder, ANY_PORT);
         controller
     }
 
@@ -105,6 +107,15 @@ impl Controller {
     /// Starts the process again after it has ended.
     pub(crate) fn start_again(&mut self) {
         (self.child, self.address) = spawn(&self.folder);
+    }
+
+    /// Kills the process and starts it again at the same address.
+    pub(crate) fn crash_and_return(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+        let address = self.address.to_string();
+        (self.child, self.address) = spawn_by(program, &self.folder, &address);
     }
 
     /// The folder of its database and keys.
@@ -227,12 +238,13 @@ impl Drop for Controller {
 }
 
 fn spawn(folder: &tempfile::TempDir) -> (Child, SocketAddr) {
-    spawn_by(command(env!("CARGO_BIN_EXE_codedeploy-controller")), folder)
+    let program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+    spawn_by(program, folder, ANY_PORT)
 }
 
-fn spawn_by(mut command: Command, folder: &tempfile::TempDir) -> (Child, SocketAddr) {
+fn spawn_by(mut command: Command, folder: &tempfile::TempDir, listen: &str) -> (Child, SocketAddr) {
     let mut child = command
-        .args(["serve", "--listen", "127.0.0.1:0", "--config-file"])
+        .args(["serve", "--listen", listen, "--config-file"])
         .arg(folder.path().join("controller.yml"))
         .arg("--data-dir")
         .arg(folder.path().join("data"))

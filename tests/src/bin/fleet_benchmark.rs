@@ -178,7 +178,8 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 let identity = Identity::User(identifier.clone());
                 let name = NewInstanceName::read(Some(name))?;
                 instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
-                let key = credentials::create(tx, &vault, Role::Host, &identifier, None)?;
+                let key =
+                    credentials::create(tx, &vault, Role::Host, &identifier, None, Vec::new())?;
                 let keys = Keys {
                     access_key_id: key.access_key_id,
                     secret_access_key: key.secret_access_key,

@@ -38,7 +38,7 @@ const LAYERS: [&[&str]; 19] = [
     &["transaction"],
     &["config"],
     &["request"],
-    &["options"],
+    &["client", "options"],
     &[
         "credentials",
         "fleet",
@@ -52,7 +52,7 @@ const LAYERS: [&[&str]; 19] = [
     &["vault"],
     &["error", "keys"],
     &["store"],
-    &["logging", "new_file", "privileges"],
+    &["logging", "new_file", "privileges", "signature"],
 ];
 
 /// A module's path below its crate, such as `["script", "process"]`; the crate's root is empty.

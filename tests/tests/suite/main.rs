@@ -25,6 +25,7 @@ mod fleet {
     mod doctor;
     mod identity;
     mod logs;
+    mod operator_commands;
     mod pipelines;
     mod private_repository;
     mod public_api;

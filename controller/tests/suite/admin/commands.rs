@@ -206,7 +206,7 @@ fn mistakes_on_the_command_line_say_what_to_do() {
             vec!["serve", "--region", "../x", "--data-dir", data],
             "not a region name",
         ),
-        (vec!["deploy"], "unrecognized subcommand"),
+        (vec!["launch"], "unrecognized subcommand"),
     ] {
         let (ok, _, stderr) = run(&args);
         assert!(!ok && stderr.contains(expected), "{args:?}: {stderr}");

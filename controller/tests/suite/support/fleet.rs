@@ -205,6 +205,7 @@ impl Fleet {
                 known: &KnownNames::default(),
                 pages: &Pages::new(b"fleet"),
                 vault: &VAULT,
+                caller: None,
             })
         })
     }

@@ -1,0 +1,233 @@
+//! The controller's own API, `CodeDeployController_20261201`: the operations of operators that AWS
+//! CodeDeploy lacks, in AWS JSON 1.1 (`X-Amz-Target: CodeDeployController_20261201.<Operation>`)
+//! and in RPC v2 CBOR, signed as those of the [public API](crate::codedeploy). Shapes follow the
+//! same rules.
+
+use std::collections::BTreeMap;
+
+use crate::codedeploy::{
+    DeploymentCreator, DeploymentOverview, DeploymentStatus, ErrorInformation, LifecycleErrorCode,
+    RevisionLocation, Tag, TargetStatus, Timestamp, enumerations, shapes,
+};
+
+/// The prefix of `X-Amz-Target`.
+pub const TARGET_PREFIX: &str = "CodeDeployController_20261201";
+
+enumerations! {
+    /// The reachability of a host: its agent polls, has been silent for three minutes, or was never
+    /// seen.
+    HostState { Polling = "Polling", Silent = "Silent", NeverSeen = "NeverSeen", }
+
+    /// The revision of a host, compared with that of its deployment group: the one of the group's
+    /// last successful deployment, another one, or none that is known.
+    RevisionHealth { Current = "Current", Old = "Old", Unknown = "Unknown", }
+
+    /// The progress of a command that has not ended: the host has not fetched it, has fetched and
+    /// not acknowledged it, or performs it.
+    CommandState { Offered = "Offered", Fetched = "Fetched", Running = "Running", }
+}
+
+shapes! {
+    GetControllerInput {}
+    /// The controller itself, and the caller.
+    GetControllerOutput {
+        version: String,
+        region: String,
+        account_id: String,
+        /// The time of its clock.
+        time: Timestamp,
+        /// The buckets of its S3 endpoint; absent without one.
+        buckets: Vec<String>,
+        /// The ARN of the request's access key.
+        caller_arn: String,
+        /// The role of the request's access key.
+        caller_role: String,
+    }
+
+    /// A deployment on one line.
+    DeploymentSummary {
+        deployment_id: String,
+        application_name: String,
+        deployment_group_name: String,
+        status: DeploymentStatus,
+        creator: DeploymentCreator,
+        description: String,
+        revision: RevisionLocation,
+        create_time: Timestamp,
+        start_time: Timestamp,
+        complete_time: Timestamp,
+        /// The number of its instances by their status; absent in [`GroupStatus`] after its end.
+        deployment_overview: DeploymentOverview,
+        error_information: ErrorInformation,
+        /// The deployment that it rolls back.
+        rolls_back: String,
+        /// The deployment that rolls it back.
+        rolled_back_by: String,
+        /// The user ARN of the access key that created it; absent for automatic ones.
+        created_by: String,
+        /// The event that it waits for, for people.
+        waits_for: String,
+        /// The time at which this wait ends by itself.
+        waits_until: Timestamp,
+    }
+
+    GetFleetStatusInput {
+        /// Only this application; all of them if absent.
+        application_name: String,
+        /// Only this deployment group of the application.
+        deployment_group_name: String,
+        next_token: String,
+    }
+    GetFleetStatusOutput { groups: Vec<GroupStatus>, next_token: String, }
+
+    /// A deployment group, its revision and its hosts.
+    GroupStatus {
+        application_name: String,
+        deployment_group_name: String,
+        /// The last successful deployment, whose revision is the group's.
+        current_deployment: DeploymentSummary,
+        hosts: HostCounts,
+        /// The unfinished deployment.
+        running_deployment: DeploymentSummary,
+        /// The uploaded revision that is deployed after the running deployment.
+        waiting_revision: RevisionLocation,
+        /// The last deployment that failed.
+        last_failure: DeploymentSummary,
+    }
+
+    /// The registered instances that match a group's tag filters.
+    HostCounts {
+        total: usize,
+        /// Those whose last deployment of the group succeeded.
+        healthy: usize,
+        /// Those without the group's revision.
+        behind: usize,
+        /// Those whose agents do not poll.
+        silent: usize,
+    }
+
+    ListHostsInput {
+        /// Only the hosts of a deployment group; given together with its name.
+        application_name: String,
+        deployment_group_name: String,
+        next_token: String,
+    }
+    ListHostsOutput { hosts: Vec<HostStatus>, next_token: String, }
+
+    GetHostStatusInput { instance_name: String, }
+    GetHostStatusOutput { host: HostStatus, }
+
+    /// A registered on-premises instance, what is on it, and what it does.
+    HostStatus {
+        instance_name: String,
+        instance_arn: String,
+        /// The identifier that its agent polls with.
+        host_identifier: String,
+        tags: Vec<Tag>,
+        register_time: Timestamp,
+        agent_version: String,
+        /// The time of its agent's last call, to the minute.
+        last_seen: Timestamp,
+        state: HostState,
+        revisions: Vec<HostRevision>,
+        commands: Vec<HostCommand>,
+    }
+
+    /// A host as a member of a deployment group.
+    HostRevision {
+        application_name: String,
+        deployment_group_name: String,
+        /// Absent if it is unknown.
+        revision: RevisionLocation,
+        revision_health: RevisionHealth,
+        /// Whether the last deployment of the group succeeded on it; absent before the first one.
+        healthy: bool,
+        /// The last deployment of the group that began on it, and that deployment's end.
+        deployment_id: String,
+        since: Timestamp,
+        /// Whether the group's tag filters still match it.
+        member: bool,
+    }
+
+    /// A command that has not ended.
+    HostCommand {
+        instance_name: String,
+        deployment_id: String,
+        lifecycle_event_name: String,
+        state: CommandState,
+        since: Timestamp,
+        /// The time at which the controller gives it up.
+        expires: Timestamp,
+    }
+
+    ListDeploymentStatusesInput {
+        /// Only the deployments of a group; given together with its name.
+        application_name: String,
+        deployment_group_name: String,
+        include_only_statuses: Vec<DeploymentStatus>,
+        next_token: String,
+    }
+    /// The newest first.
+    ListDeploymentStatusesOutput { deployments: Vec<DeploymentSummary>, next_token: String, }
+
+    GetDeploymentStatusInput { deployment_id: String, }
+    /// A deployment, what failed in it and what it is doing. Lists have at most 20 hosts.
+    GetDeploymentStatusOutput {
+        deployment: DeploymentSummary,
+        failures: Vec<HostFailure>,
+        commands: Vec<HostCommand>,
+        /// What an operator can do, for people; the most likely first.
+        advice: Vec<String>,
+    }
+
+    /// The first failed lifecycle event of a host.
+    HostFailure {
+        instance_name: String,
+        status: TargetStatus,
+        lifecycle_event_name: String,
+        end_time: Timestamp,
+        error_code: LifecycleErrorCode,
+        script_name: String,
+        /// The exit code of the script, if it ended by itself.
+        exit_code: i64,
+        message: String,
+        log_tail: String,
+    }
+
+    ListAuditEntriesInput {
+        /// Only changes at this time or later.
+        since: Timestamp,
+        next_token: String,
+    }
+    /// The newest first.
+    ListAuditEntriesOutput { entries: Vec<AuditEntry>, next_token: String, }
+
+    /// A change, recorded in the transaction that made it.
+    AuditEntry {
+        time: Timestamp,
+        /// The user ARN of the access key; for changes without one, their origin in words.
+        who: String,
+        access_key_id: String,
+        /// The operation of the API, or the command.
+        operation: String,
+        /// The names of the changed objects by their kinds, such as `application`.
+        names: BTreeMap<String, String>,
+        /// The address of the client, or of a proxy.
+        address: String,
+        request_id: String,
+    }
+
+    RollBackDeploymentGroupInput {
+        application_name: String,
+        deployment_group_name: String,
+        description: String,
+    }
+    RollBackDeploymentGroupOutput {
+        /// The new deployment.
+        deployment_id: String,
+        /// Its revision.
+        revision: RevisionLocation,
+        /// The deployment that it takes back.
+        rolls_back: String,
+    }
+}

@@ -1,0 +1,66 @@
+//! `audit`: the changes, the newest last.
+
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::controller::{AuditEntry, ListAuditEntriesInput, ListAuditEntriesOutput};
+
+use super::connect::Session;
+use super::{OperateError, words};
+use crate::cli::output;
+use crate::cli::table::{table, when};
+
+pub(super) async fn show(
+    session: &mut Session,
+    since: Duration,
+    json: bool,
+) -> Result<(), OperateError> {
+    let age = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let since = Timestamp::from_millis(Timestamp::now().millis().saturating_sub(age));
+    let mut entries = Vec::new();
+    let mut next_token = None;
+    loop {
+        let input = ListAuditEntriesInput {
+            since: Some(since),
+            next_token,
+        };
+        let client = session.client()?;
+        let page: ListAuditEntriesOutput = client.controller("ListAuditEntries", &input).await?;
+        entries.extend(page.entries.unwrap_or_default());
+        next_token = page.next_token;
+        if next_token.is_none() {
+            break;
+        }
+    }
+    entries.reverse();
+    if json {
+        return Ok(output::show(words::json(&entries))?);
+    }
+    if entries.is_empty() {
+        output::complain("There was no change.");
+        return Ok(());
+    }
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    Ok(output::show(table(
+        ["TIME", "WHO", "FROM", "OPERATION", "WHAT"],
+        &rows,
+    ))?)
+}
+
+fn row(entry: &AuditEntry) -> [String; 5] {
+    let text = |text: &Option<String>| words::plain(text.as_deref().unwrap_or("-"));
+    let names = entry.names.iter().flatten();
+    let names: Vec<String> = names
+        .map(|(kind, name)| match kind.as_str() {
+            "resource" => words::plain(name),
+            kind => format!("{kind}={}", words::plain(name)),
+        })
+        .collect();
+    [
+        when(entry.time),
+        entry.who.as_deref().map_or("-".into(), words::who),
+        text(&entry.address),
+        text(&entry.operation),
+        names.join(" "),
+    ]
+}

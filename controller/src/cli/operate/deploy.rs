@@ -1,0 +1,181 @@
+//! `deploy`: a folder, a file or an object in S3 becomes a deployment.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use codedeploy_api::codedeploy::{
+    BundleType, CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior,
+    RevisionLocation, RevisionLocationType, S3Location,
+};
+use codedeploy_api::controller::{GetControllerInput, GetControllerOutput};
+use serde_json::json;
+
+use super::bundle::{Bundle, bundle_type};
+use super::connect::{Access, Session};
+use super::{Deploy, OperateError, finish, words};
+use crate::cli::output;
+
+/// The source of a deployment.
+#[derive(Debug)]
+enum Source {
+    Path(PathBuf),
+    Object(S3Location),
+}
+
+pub(super) async fn deploy(deploy: Deploy) -> Result<ExitCode, OperateError> {
+    let json = deploy.connection.json;
+    // Mistakes in the revision are found before anything is sent.
+    let source = source(&deploy.revision)?;
+    let bundle = match &source {
+        Source::Path(path) => Some(Bundle::make(path, deploy.ignore_hidden_files)?),
+        Source::Object(_) => None,
+    };
+    let mut session = deploy.connection.open(Access::Changes)?;
+    let location = match (source, bundle) {
+        (Source::Object(location), _) => location,
+        (Source::Path(path), Some(bundle)) => {
+            upload(&mut session, &deploy, &path, &bundle, json).await?
+        }
+        (Source::Path(_), None) => return Err(OperateError::NotAnObject(deploy.revision)),
+    };
+    let revision = RevisionLocation {
+        revision_type: Some(RevisionLocationType::S3),
+        s3_location: Some(location),
+        ..RevisionLocation::default()
+    };
+    let (application, group) = (&deploy.application, &deploy.group);
+    let input = CreateDeploymentInput {
+        application_name: Some(application.clone()),
+        deployment_group_name: Some(group.clone()),
+        revision: Some(revision.clone()),
+        description: deploy.description,
+        deployment_config_name: deploy.config,
+        file_exists_behavior: deploy.file_exists_behavior.map(FileExistsBehavior::from),
+        update_outdated_instances_only: deploy.outdated_only.then_some(true),
+        ..CreateDeploymentInput::default()
+    };
+    let client = session.client()?;
+    let output: CreateDeploymentOutput = client.codedeploy("CreateDeployment", &input).await?;
+    let id = output.deployment_id.unwrap_or_default();
+    let text = format!(
+        "{id} deploys {} to {application}/{group}",
+        words::revision(Some(&revision))
+    );
+    let document = json!({"deploymentId": id, "revision": revision});
+    finish(&mut session, &id, &deploy.waiting, json, &document, &text).await
+}
+
+/// Puts a bundle into a bucket of the controller. Its name is that of its content, so that the same
+/// bundle is uploaded once.
+async fn upload(
+    session: &mut Session,
+    deploy: &Deploy,
+    path: &Path,
+    bundle: &Bundle,
+    json: bool,
+) -> Result<S3Location, OperateError> {
+    let client = session.client()?;
+    let bucket = match &deploy.bucket {
+        Some(bucket) => bucket.clone(),
+        None => {
+            let about: GetControllerOutput = client
+                .controller("GetController", &GetControllerInput {})
+                .await?;
+            let buckets = about.buckets.unwrap_or_default();
+            buckets.into_iter().next().ok_or(OperateError::NoBucket)?
+        }
+    };
+    let digest = bundle.hash.get(..16).unwrap_or_default();
+    let key = format!("{}/{digest}.{}", deploy.application, bundle.kind.as_str());
+    let (object, verb) = match client.head_object(&bucket, &key).await? {
+        Some(present) => (present, "is there already"),
+        None => {
+            let hash = bundle.hash.clone();
+            let object = client
+                .put_object(&bucket, &key, bundle.file(), hash)
+                .await?;
+            (object, "uploaded")
+        }
+    };
+    if !json {
+        let name = words::plain(&path.display().to_string());
+        let files = match bundle.files {
+            Some(1) => "1 file, ".to_owned(),
+            Some(files) => format!("{files} files, "),
+            None => String::new(),
+        };
+        output::show(format_args!(
+            "{name} ({files}{}) {verb}: s3://{bucket}/{key}",
+            size(bundle.size)
+        ))?;
+    }
+    Ok(S3Location {
+        bucket: Some(bucket),
+        key: Some(key),
+        bundle_type: Some(bundle.kind.clone()),
+        version: object.version.filter(|version| version != "null"),
+        e_tag: object.etag,
+    })
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// Reads `s3://bucket/key?versionId=…&etag=…`, or a path.
+fn source(text: &str) -> Result<Source, OperateError> {
+    let Some(rest) = text.strip_prefix("s3://") else {
+        return Ok(Source::Path(PathBuf::from(text)));
+    };
+    let wrong = || OperateError::NotAnObject(text.to_owned());
+    let (object, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (bucket, key) = object.split_once('/').ok_or_else(wrong)?;
+    if bucket.is_empty() || key.is_empty() {
+        return Err(wrong());
+    }
+    let (mut version, mut e_tag) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "versionId" | "version" => version = Some(value.into_owned()),
+            "etag" | "eTag" => e_tag = Some(value.into_owned()),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(Source::Object(S3Location {
+        bucket: Some(bucket.to_owned()),
+        key: Some(key.to_owned()),
+        bundle_type: Some(bundle_type(key).unwrap_or(BundleType::Zip)),
+        version,
+        e_tag,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_read_with_their_version() {
+        let Ok(Source::Object(location)) = source("s3://b/a/k.tar.gz?versionId=v%2B1&etag=e")
+        else {
+            panic!("an object")
+        };
+        assert_eq!(
+            (location.bucket.as_deref(), location.key.as_deref()),
+            (Some("b"), Some("a/k.tar.gz"))
+        );
+        assert_eq!(location.bundle_type, Some(BundleType::Tgz));
+        assert_eq!(
+            (location.version.as_deref(), location.e_tag.as_deref()),
+            (Some("v+1"), Some("e"))
+        );
+        for wrong in ["s3://b", "s3:///k", "s3://b/", "s3://b/k?other=1"] {
+            assert!(source(wrong).is_err(), "{wrong}");
+        }
+        assert!(matches!(source("site.zip"), Ok(Source::Path(_))));
+    }
+}

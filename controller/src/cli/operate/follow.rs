@@ -1,0 +1,128 @@
+//! `follow`: a deployment, line by line, until it ends.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use codedeploy_api::codedeploy::{DeploymentStatus, Timestamp};
+use codedeploy_api::controller::{DeploymentSummary, GetDeploymentStatusOutput};
+
+use super::connect::Session;
+use super::{FAILED, OperateError, STOPPED, UNFINISHED, ask, why, words};
+use crate::cli::output;
+use crate::cli::table::when;
+use crate::client::ClientError;
+
+/// The interval of questions.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The time for which a controller may be away, such as for its restart.
+const ABSENCE: Duration = Duration::from_secs(120);
+/// The number of hosts that are named on one line.
+const NAMED: usize = 3;
+
+/// Follows a deployment to its end, or for `patience`. With `json`, prints the last state as one
+/// document.
+pub(super) async fn follow(
+    session: &mut Session,
+    id: &str,
+    patience: Option<Duration>,
+    json: bool,
+) -> Result<ExitCode, OperateError> {
+    let began = Instant::now();
+    let mut told = String::new();
+    loop {
+        let found = ask_patiently(session, id).await?;
+        let deployment = found.deployment.clone().unwrap_or_default();
+        let ended = outcome(&deployment);
+        let line = progress(&found);
+        if line != told && !json {
+            let now = when(Some(Timestamp::now()));
+            let time = now.get(11..).unwrap_or_default();
+            output::show(format_args!("{time} {line}"))?;
+            told = line;
+        }
+        let is_late = patience.is_some_and(|patience| began.elapsed() >= patience);
+        if ended.is_none() && !is_late {
+            tokio::time::sleep(INTERVAL).await;
+            continue;
+        }
+        if json {
+            output::show(words::json(&found))?;
+        } else if ended.is_some_and(|code| code != ExitCode::SUCCESS) {
+            output::show(format_args!("\n{}", why::page(&found)))?;
+        } else if ended.is_none() {
+            output::complain(format_args!(
+                "{id} continues: codedeploy-controller follow {id}"
+            ));
+        }
+        return Ok(ended.unwrap_or(ExitCode::from(UNFINISHED)));
+    }
+}
+
+/// Asks again while the controller cannot be reached: it may be restarting, and the deployment
+/// continues.
+async fn ask_patiently(
+    session: &mut Session,
+    id: &str,
+) -> Result<GetDeploymentStatusOutput, OperateError> {
+    let began = Instant::now();
+    let mut is_first = true;
+    loop {
+        match ask(session, id).await {
+            Err(OperateError::Client(error @ ClientError::Outgoing(_)))
+                if began.elapsed() < ABSENCE =>
+            {
+                if is_first {
+                    output::complain(format_args!("{error}; trying again"));
+                }
+                is_first = false;
+                tokio::time::sleep(INTERVAL).await;
+            }
+            asked => return asked,
+        }
+    }
+}
+
+/// Returns the exit code of an ended deployment.
+fn outcome(deployment: &DeploymentSummary) -> Option<ExitCode> {
+    match deployment.status.as_ref()? {
+        DeploymentStatus::Succeeded => Some(ExitCode::SUCCESS),
+        DeploymentStatus::Failed => Some(ExitCode::from(FAILED)),
+        DeploymentStatus::Stopped => Some(ExitCode::from(STOPPED)),
+        _ => None,
+    }
+}
+
+fn progress(found: &GetDeploymentStatusOutput) -> String {
+    let deployment = found.deployment.clone().unwrap_or_default();
+    let mut line = format!(
+        "{} {}: {}",
+        deployment.deployment_id.as_deref().unwrap_or_default(),
+        words::status(deployment.status.as_ref()),
+        words::overview(deployment.deployment_overview.as_ref())
+    );
+    let commands = found.commands.as_deref().unwrap_or_default();
+    let busy: Vec<String> = commands
+        .iter()
+        .take(NAMED)
+        .map(|command| {
+            let text = |text: &Option<String>| words::plain(text.as_deref().unwrap_or_default());
+            let waits = match command.state.as_ref().map(|state| state.as_str()) {
+                Some("Offered") => " (not fetched)",
+                _ => "",
+            };
+            format!(
+                "{} {}{waits}",
+                text(&command.instance_name),
+                text(&command.lifecycle_event_name)
+            )
+        })
+        .collect();
+    if !busy.is_empty() {
+        let more = if commands.len() > NAMED { ", …" } else { "" };
+        line += &format!("; {}{more}", busy.join(", "));
+    }
+    if let Some(event) = &deployment.waits_for {
+        line += &format!("; waits for {}", words::plain(event));
+    }
+    line
+}

@@ -1,0 +1,222 @@
+//! Values in words, for people. Text of others is made harmless for terminals.
+
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::{
+    DeploymentCreator, DeploymentOverview, DeploymentStatus, RevisionLocation, Timestamp,
+};
+use codedeploy_api::controller::DeploymentSummary;
+use codedeploy_support::plain::{harmless, harmless_json};
+use serde::Serialize;
+
+/// The longest revision in a table, in characters.
+const LONGEST: usize = 60;
+
+/// A text of others on one line.
+pub(super) fn plain(text: &str) -> String {
+    harmless(text.trim()).into_owned()
+}
+
+/// A document for programs.
+pub(super) fn json(value: &impl Serialize) -> String {
+    let document = serde_json::to_string_pretty(value).unwrap_or_default();
+    harmless_json(&document).into_owned()
+}
+
+/// A duration to its two largest units: `35s`, `12m`, `3h 20m`, `5d`.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..36_000 => match seconds % 3600 / 60 {
+            0 => format!("{}h", seconds / 3600),
+            minutes => format!("{}h {minutes}m", seconds / 3600),
+        },
+        36_000..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// The time since a moment: `3m ago`; `-` for none.
+pub(super) fn ago(time: Option<Timestamp>) -> String {
+    time.map_or("-".into(), |time| {
+        format!("{} ago", span(Timestamp::now().since(time)))
+    })
+}
+
+/// The time until a moment: `in 3m`.
+pub(super) fn until(time: Timestamp) -> String {
+    format!("in {}", span(time.since(Timestamp::now())))
+}
+
+/// A revision on one line: `s3://bucket/key#version` or `account/repository@commit`.
+pub(super) fn revision(revision: Option<&RevisionLocation>) -> String {
+    let Some(revision) = revision else {
+        return "-".into();
+    };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    if let Some(s3) = &revision.s3_location {
+        let version = s3.version.as_ref().filter(|version| *version != "null");
+        let version = version.map(|version| format!("#{}", beginning(version, 8)));
+        return plain(&format!(
+            "s3://{}/{}{}",
+            text(&s3.bucket),
+            text(&s3.key),
+            version.unwrap_or_default()
+        ));
+    }
+    let github = revision.git_hub_location.clone().unwrap_or_default();
+    let commit = text(&github.commit_id);
+    plain(&format!(
+        "{}@{}",
+        text(&github.repository),
+        beginning(&commit, 10)
+    ))
+}
+
+/// The same, short enough for a table: the end of a key distinguishes it.
+pub(super) fn short_revision(location: Option<&RevisionLocation>) -> String {
+    let whole = revision(location);
+    let length = whole.chars().count();
+    if length <= LONGEST {
+        return whole;
+    }
+    let end: String = whole.chars().skip(length - LONGEST + 1).collect();
+    format!("…{end}")
+}
+
+fn beginning(text: &str, length: usize) -> String {
+    text.chars().take(length).collect()
+}
+
+/// The status of a deployment; a bad one stands out.
+pub(super) fn status(status: Option<&DeploymentStatus>) -> String {
+    match status {
+        Some(DeploymentStatus::Failed) => "FAILED".into(),
+        Some(DeploymentStatus::Stopped) => "STOPPED".into(),
+        Some(status) => plain(status.as_str()),
+        None => "-".into(),
+    }
+}
+
+/// The instances of a deployment by their status: `3 succeeded, 1 failed`.
+pub(super) fn overview(overview: Option<&DeploymentOverview>) -> String {
+    let Some(counts) = overview else {
+        return "not started".into();
+    };
+    let named = [
+        (counts.succeeded, "succeeded"),
+        (counts.failed, "failed"),
+        (counts.in_progress, "in progress"),
+        (counts.ready, "ready"),
+        (counts.pending, "pending"),
+        (counts.skipped, "skipped"),
+    ];
+    let named: Vec<String> = named
+        .into_iter()
+        .filter_map(|(count, name)| {
+            let count = count.filter(|count| *count > 0)?;
+            Some(format!("{count} {name}"))
+        })
+        .collect();
+    if named.is_empty() {
+        "no instance".into()
+    } else {
+        named.join(", ")
+    }
+}
+
+/// The number of all instances of a deployment.
+pub(super) fn total(counts: &DeploymentOverview) -> i64 {
+    let counts = [
+        counts.succeeded,
+        counts.failed,
+        counts.in_progress,
+        counts.ready,
+        counts.pending,
+        counts.skipped,
+    ];
+    counts.into_iter().flatten().sum()
+}
+
+/// The name in a user ARN or a session ARN: `alice`, `role/session`. Other text stays.
+pub(super) fn who(arn: &str) -> String {
+    let resource = arn.starts_with("arn:").then(|| arn.splitn(6, ':').nth(5));
+    let resource = resource.flatten().unwrap_or(arn);
+    let name = ["user/", "assumed-role/"]
+        .into_iter()
+        .find_map(|kind| resource.strip_prefix(kind));
+    plain(name.unwrap_or(resource))
+}
+
+/// The creator of a deployment.
+pub(super) fn creator(deployment: &DeploymentSummary) -> String {
+    match (&deployment.created_by, &deployment.creator) {
+        (Some(arn), _) => who(arn),
+        (None, Some(DeploymentCreator::CodeDeployRollback)) => "rollback".into(),
+        (None, _) => "-".into(),
+    }
+}
+
+/// Lines, each with a mark in front.
+pub(super) fn quoted(text: &str, mark: &str) -> String {
+    let lines = text
+        .lines()
+        .map(|line| format!("{mark}{}", harmless(line.trim_end())));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3599, "59m"),
+            (3600, "1h"),
+            (12_000, "3h 20m"),
+            (90_000, "25h"),
+            (172_800, "2d"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn people_have_the_names_of_their_arns() {
+        for (arn, name) in [
+            ("arn:aws:iam::123456789012:user/alice", "alice"),
+            ("arn:aws:iam::123456789012:user/local/root", "local/root"),
+            (
+                "arn:aws:sts::123456789012:assumed-role/ci/job-1",
+                "ci/job-1",
+            ),
+            (
+                "command line, login of uid 7",
+                "command line, login of uid 7",
+            ),
+        ] {
+            assert_eq!(who(arn), name);
+        }
+    }
+
+    #[test]
+    fn a_long_revision_keeps_its_end() {
+        let location: RevisionLocation = serde_json::from_value(serde_json::json!({
+            "revisionType": "S3",
+            "s3Location": {"bucket": "b", "key": format!("{}/\u{1b}[2J.zip", "x".repeat(70)), "bundleType": "zip"},
+        }))
+        .unwrap();
+        let short = short_revision(Some(&location));
+        assert_eq!(short.chars().count(), LONGEST);
+        assert!(
+            short.starts_with('…') && short.ends_with(".zip") && !short.contains('\u{1b}'),
+            "{short}"
+        );
+    }
+}

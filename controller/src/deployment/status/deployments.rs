@@ -1,0 +1,151 @@
+//! ListDeploymentStatuses and GetDeploymentStatus: deployments on one line each, and one with its
+//! failures and commands.
+
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::controller::{
+    GetDeploymentStatusOutput, HostFailure, ListDeploymentStatusesOutput,
+};
+use codedeploy_planner::event_state::EventState;
+
+use super::advice::{Situation, advise};
+use super::hosts::command;
+use super::summary::counted;
+use crate::deployment::queries::find;
+use crate::error::ApiError;
+use crate::pagination::PAGE;
+use crate::records::listing::{Made, Wanted, newest};
+use crate::records::{Record, Target};
+use crate::registry::{applications, groups};
+use crate::request;
+use crate::transaction::Context;
+
+/// The number of hosts in a list of GetDeploymentStatus.
+const SHOWN: usize = 20;
+
+/// The newest first.
+pub fn list(
+    context: &Context<'_>,
+    request: request::ListDeploymentStatuses,
+) -> Result<ListDeploymentStatusesOutput, ApiError> {
+    let group_id = match &request.group {
+        Some((application, group)) => {
+            let application = applications::find(context, application)?;
+            Some(groups::find(context, &application, group)?.id)
+        }
+        None => None,
+    };
+    let statuses = request.include_only_statuses;
+    let name = format!("deployment statuses of {group_id:?} {statuses:?}");
+    let listing = context
+        .pages
+        .listing::<Made>(name, request.next_token.as_deref())?;
+    let wanted = Wanted {
+        group_id: group_id.as_deref(),
+        statuses: &statuses,
+        start: i64::MIN,
+        end: i64::MAX,
+        before: listing.after().copied().unwrap_or((i64::MAX, i64::MAX)),
+    };
+    // One more than a page shows whether there is another page.
+    let found = newest(context.tx, &wanted, PAGE + 1)?;
+    let (ids, next_token) = listing.page(found.into_iter().map(Ok::<_, ApiError>))?;
+    let mut deployments = Vec::new();
+    for id in ids {
+        let record = Record::load(context.tx, &id)?;
+        let seen =
+            |record: &Record| context.sees_group(&record.application_name, &record.group_name);
+        if let Some(record) = record.filter(seen) {
+            deployments.push(counted(context, &record)?);
+        }
+    }
+    Ok(ListDeploymentStatusesOutput {
+        deployments: Some(deployments),
+        next_token,
+    })
+}
+
+pub fn get(
+    context: &Context<'_>,
+    request: request::GetDeploymentStatus,
+) -> Result<GetDeploymentStatusOutput, ApiError> {
+    let record = find(context, &request.deployment_id)?;
+    let failed = Target::failed(context.tx, &record.id, SHOWN)?;
+    let mut failures: Vec<HostFailure> = failed
+        .iter()
+        .filter_map(|target| failure(&record, target))
+        .collect();
+    // The first failure is often the cause of the others.
+    failures.sort_by_key(|failure| failure.end_time.map(Timestamp::millis));
+    let busy = Target::busy(context.tx, &record.id, SHOWN)?;
+    let commands: Vec<_> = busy
+        .iter()
+        .filter_map(|(target, deadline)| command(target, *deadline))
+        .collect();
+    let group = groups::by_id(context, &record.group_id)?;
+    let situation = Situation {
+        record: &record,
+        failures: &failures,
+        commands: &commands,
+        can_go_back: group.is_some_and(|group| group.last_successful.is_some()),
+    };
+    let advice = advise(&situation);
+    Ok(GetDeploymentStatusOutput {
+        deployment: Some(counted(context, &record)?),
+        failures: Some(failures),
+        commands: Some(commands),
+        advice: Some(advice),
+    })
+}
+
+/// Returns the failed lifecycle event of a target.
+fn failure(record: &Record, target: &Target) -> Option<HostFailure> {
+    let mut events = target.state.events.iter();
+    let event = events.find(|event| {
+        matches!(event.state, EventState::Failed { .. }) && !record.rules.ignores(&event.name)
+    })?;
+    let diagnostics = event.state.diagnostics();
+    let message = diagnostics.and_then(|diagnostics| diagnostics.message.clone());
+    let given = |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned();
+    Some(HostFailure {
+        instance_name: Some(target.member.name.clone()),
+        status: Some(target.status.clone()),
+        lifecycle_event_name: Some(event.name.name().to_owned()),
+        end_time: event.state.ended(),
+        error_code: diagnostics.and_then(|diagnostics| diagnostics.error_code.clone()),
+        script_name: diagnostics.and_then(|diagnostics| given(diagnostics.script_name.as_ref())),
+        exit_code: message.as_deref().and_then(exit_code),
+        message,
+        log_tail: diagnostics.and_then(|diagnostics| given(diagnostics.log_tail.as_ref())),
+    })
+}
+
+/// Returns the exit code in the message of an agent, of AWS's or this project's: `… failed with
+/// exit code 3`.
+fn exit_code(message: &str) -> Option<i64> {
+    let (_, rest) = message.rsplit_once("failed with exit code ")?;
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '-')
+        .map_or(rest, |end| &rest[..end]);
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_read_from_the_messages_of_agents() {
+        let begin = "Script at specified location: scripts/after.sh run as user root";
+        for (message, code) in [
+            (format!("{begin} failed with exit code 3"), Some(3)),
+            (
+                format!("{begin} failed with exit code 127; write #!"),
+                Some(127),
+            ),
+            (format!("{begin} failed to complete in 5 seconds"), None),
+            ("failed with exit code ".to_owned(), None),
+        ] {
+            assert_eq!(exit_code(&message), code, "{message}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! ListHosts and GetHostStatus: the registered instances, what is on them, and what they do.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+use codedeploy_api::codedeploy::{Tag, Timestamp};
+use codedeploy_api::controller::{
+    CommandState, GetHostStatusOutput, HostCommand, HostRevision, HostState, HostStatus,
+    ListHostsOutput, RevisionHealth,
+};
+use codedeploy_planner::event_state::EventState;
+
+use crate::deployment::queries;
+use crate::error::ApiError;
+use crate::fleet::Membership;
+use crate::records::health::{self, Left};
+use crate::records::{Record, Target};
+use crate::registry::groups::{self, Group};
+use crate::registry::{applications, instances};
+use crate::request;
+use crate::revision::Revision;
+use crate::store::{Json, Row, SqlError, Tx};
+use crate::transaction::Context;
+
+const AFTER: &str =
+    "SELECT * FROM instances WHERE deregistered IS NULL AND name > ?1 ORDER BY name";
+
+/// A registered instance.
+struct Host {
+    name: String,
+    arn: String,
+    principal: String,
+    tags: Vec<Tag>,
+    registered: Timestamp,
+    agent_version: Option<String>,
+    last_seen: Option<Timestamp>,
+}
+
+impl Host {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
+        Ok(Host {
+            name: row.get("name")?,
+            arn: row.get("arn")?,
+            principal: row.get("principal")?,
+            tags: row.get::<Json<_>>("tags")?.0,
+            registered: row.get("registered")?,
+            agent_version: row.get("agent_version")?,
+            last_seen: row.get("last_seen")?,
+        })
+    }
+}
+
+/// A deployment group with its membership, and its revision once it was needed.
+struct Known {
+    application: String,
+    group: Group,
+    membership: Membership,
+    current: OnceCell<Option<Revision>>,
+}
+
+impl Known {
+    /// Returns all groups, by name.
+    fn all(context: &Context<'_>) -> Result<Vec<Known>, ApiError> {
+        let all = groups::after(
+            context.tx,
+            groups::Wanted::default(),
+            ("", ""),
+            usize::MAX >> 1,
+        )?;
+        let known = |(application, group): (String, Group)| Known {
+            application,
+            membership: group.settings.membership(),
+            group,
+            current: OnceCell::new(),
+        };
+        let all = all
+            .into_iter()
+            .filter(|(application, group)| context.sees_group(application, &group.name));
+        Ok(all.map(known).collect())
+    }
+
+    /// The revision of its last successful deployment.
+    fn current(&self, tx: &Tx<'_>) -> Result<Option<&Revision>, ApiError> {
+        if let Some(found) = self.current.get() {
+            return Ok(found.as_ref());
+        }
+        let record = match &self.group.last_successful {
+            Some(id) => Record::load(tx, id)?,
+            None => None,
+        };
+        let found = record.and_then(|record| record.revision().cloned());
+        Ok(self.current.get_or_init(|| found).as_ref())
+    }
+}
+
+/// By name.
+pub fn list(
+    context: &Context<'_>,
+    request: request::ListHosts,
+) -> Result<ListHostsOutput, ApiError> {
+    let membership = match &request.group {
+        Some((application, group)) => {
+            let application = applications::find(context, application)?;
+            let group = groups::find(context, &application, group)?;
+            Some(group.settings.membership())
+        }
+        None => None,
+    };
+    let name = format!("hosts {:?}", request.group);
+    let listing = context
+        .pages
+        .listing::<String>(name, request.next_token.as_deref())?;
+    let known = Known::all(context)?;
+    let (hosts, next_token) = listing.query(context.tx, AFTER, [listing.after_name()], |row| {
+        let host = Host::read(row)?;
+        let is_listed = membership
+            .as_ref()
+            .is_none_or(|membership| membership.includes(&host.tags))
+            && sees(context, &known, &host);
+        Ok(is_listed.then(|| (host.name.clone(), host)))
+    })?;
+    let hosts = hosts.into_iter().map(|host| status(context, &known, host));
+    Ok(ListHostsOutput {
+        hosts: Some(hosts.collect::<Result<_, _>>()?),
+        next_token,
+    })
+}
+
+pub fn get(
+    context: &Context<'_>,
+    request: request::GetHostStatus,
+) -> Result<GetHostStatusOutput, ApiError> {
+    let name = request.instance_name;
+    let sql = "SELECT * FROM instances WHERE deregistered IS NULL AND name = ?1";
+    let host = context.tx.query_opt(sql, [&*name], Host::read)?;
+    let host = host.ok_or_else(|| instances::not_registered(&name))?;
+    let known = Known::all(context)?;
+    if !sees(context, &known, &host) {
+        return Err(context.outside(&format!("the host {}", host.name)));
+    }
+    Ok(GetHostStatusOutput {
+        host: Some(status(context, &known, host)?),
+    })
+}
+
+/// Whether the caller may see a host: it belongs to one of the visible groups.
+fn sees(context: &Context<'_>, visible: &[Known], host: &Host) -> bool {
+    !context.is_limited()
+        || visible
+            .iter()
+            .any(|known| known.membership.includes(&host.tags))
+}
+
+fn status(context: &Context<'_>, known: &[Known], host: Host) -> Result<HostStatus, ApiError> {
+    let mut left = health::of_instance(context.tx, &host.name)?;
+    let revisions = known
+        .iter()
+        .filter_map(|known| revision(context.tx, known, &host, &mut left).transpose());
+    let mut commands = Target::busy_of_host(context.tx, &host.principal)?;
+    if context.is_limited() {
+        // A host may be performing a command of a group that the caller does not see.
+        let mut visible = Vec::new();
+        for busy in commands {
+            if queries::find(context, &busy.0.deployment_id).is_ok() {
+                visible.push(busy);
+            }
+        }
+        commands = visible;
+    }
+    let commands = commands
+        .iter()
+        .filter_map(|(target, deadline)| command(target, *deadline));
+    Ok(HostStatus {
+        revisions: Some(revisions.collect::<Result<_, _>>()?),
+        commands: Some(commands.collect()),
+        state: Some(state(host.last_seen, context.now)),
+        instance_name: Some(host.name),
+        instance_arn: Some(host.arn),
+        host_identifier: Some(host.principal),
+        tags: Some(host.tags),
+        register_time: Some(host.registered),
+        agent_version: host.agent_version,
+        last_seen: host.last_seen,
+    })
+}
+
+fn state(last_seen: Option<Timestamp>, now: Timestamp) -> HostState {
+    match last_seen {
+        Some(seen) if seen + crate::fleet::SILENCE >= now => HostState::Polling,
+        Some(_) => HostState::Silent,
+        None => HostState::NeverSeen,
+    }
+}
+
+/// Returns a host as a member of a group; `None` if the group has nothing to do with it.
+fn revision(
+    tx: &Tx<'_>,
+    known: &Known,
+    host: &Host,
+    left: &mut HashMap<String, Left>,
+) -> Result<Option<HostRevision>, ApiError> {
+    let member = known.membership.includes(&host.tags);
+    let left = left.remove(&known.group.id);
+    if left.is_none() && !member {
+        return Ok(None);
+    }
+    let current = known.current(tx)?;
+    let revision = left.as_ref().and_then(|left| left.health.revision.clone());
+    let health = match (&revision, current) {
+        (None, _) => RevisionHealth::Unknown,
+        (Some(revision), Some(current)) if revision == current => RevisionHealth::Current,
+        (Some(_), _) => RevisionHealth::Old,
+    };
+    Ok(Some(HostRevision {
+        application_name: Some(known.application.clone()),
+        deployment_group_name: Some(known.group.name.clone()),
+        revision: revision.map(Into::into),
+        revision_health: Some(health),
+        healthy: left.as_ref().map(|left| left.health.healthy),
+        since: left.as_ref().and_then(|left| left.changed),
+        deployment_id: left.and_then(|left| left.deployment_id),
+        member: Some(member),
+    }))
+}
+
+/// Returns the command of a target that has not ended.
+pub(super) fn command(target: &Target, expires: Option<Timestamp>) -> Option<HostCommand> {
+    let mut events = target.state.events.iter();
+    let (event, state, since) = events.find_map(|event| {
+        let (state, since) = match &event.state {
+            EventState::Queued { since } => (CommandState::Offered, *since),
+            EventState::Leased { started, .. } => (CommandState::Fetched, *started),
+            EventState::Acknowledged { started, .. } => (CommandState::Running, *started),
+            EventState::Pending
+            | EventState::Succeeded { .. }
+            | EventState::Failed { .. }
+            | EventState::Skipped { .. } => return None,
+        };
+        Some((event, state, since))
+    })?;
+    Some(HostCommand {
+        instance_name: Some(target.member.name.clone()),
+        deployment_id: Some(target.deployment_id.clone()),
+        lifecycle_event_name: Some(event.name.name().to_owned()),
+        state: Some(state),
+        since: Some(since),
+        expires,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::way_of;
+
+    #[test]
+    fn a_page_of_hosts_reads_no_earlier_hosts() {
+        let way = way_of(AFTER);
+        assert!(
+            way.contains("instances_by_name (name>?)") && !way.contains("TEMP B-TREE"),
+            "{way}"
+        );
+    }
+}

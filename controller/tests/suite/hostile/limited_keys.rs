@@ -1,0 +1,282 @@
+//! Access keys that are limited to applications or deployment groups.
+
+use serde_json::{Value, json};
+
+use crate::support::{Agent, Controller, Forgery, QUICK, text};
+
+async fn call(caller: &Agent, target: &str, input: Value) -> (u16, Value) {
+    let prefix = match target {
+        "GetFleetStatus"
+        | "ListHosts"
+        | "GetHostStatus"
+        | "ListDeploymentStatuses"
+        | "GetDeploymentStatus"
+        | "RollBackDeploymentGroup"
+        | "ListAuditEntries" => "CodeDeployController_20261201",
+        _ => "CodeDeploy_20141006",
+    };
+    let forgery = Forgery {
+        service: "codedeploy",
+        target: format!("{prefix}.{target}"),
+        ..Forgery::none("")
+    };
+    caller.send(forgery, input).await
+}
+
+async fn ok(caller: &Agent, target: &str, input: Value) -> Value {
+    let (status, answer) = call(caller, target, input).await;
+    assert_eq!(status, 200, "{target}: {answer}");
+    answer
+}
+
+fn revision() -> Value {
+    json!({"revisionType": "S3", "s3Location": {"bucket": "b", "key": "k.zip", "bundleType": "zip"}})
+}
+
+/// The applications shop (groups web and api) and blog (group web), each group with a host of its
+/// own.
+async fn fleet(controller: &Controller) -> Agent {
+    let admin = controller.operator();
+    for (application, groups) in [("shop", &["web", "api"][..]), ("blog", &["web"])] {
+        ok(
+            &admin,
+            "CreateApplication",
+            json!({"applicationName": application}),
+        )
+        .await;
+        for group in groups {
+            let tag = format!("{application}-{group}");
+            controller.host(&tag, &[&format!("group={tag}")]);
+            let filter = json!([{"Key": "group", "Value": tag, "Type": "KEY_AND_VALUE"}]);
+            let input = json!({
+                "applicationName": application, "deploymentGroupName": group,
+                "serviceRoleArn": "arn:aws:iam::123456789012:role/cd",
+                "onPremisesInstanceTagFilters": filter,
+            });
+            ok(&admin, "CreateDeploymentGroup", input).await;
+        }
+    }
+    admin
+}
+
+fn key(controller: &Controller, more: &[&str]) -> Agent {
+    let create = ["credentials", "create", "--role", "operator", "--json"];
+    controller.caller(&controller.admin_json(&[&create[..], more].concat()))
+}
+
+#[tokio::test]
+async fn a_limited_key_acts_in_its_scope_and_sees_nothing_else() {
+    let controller = Controller::start(QUICK);
+    let admin = fleet(&controller).await;
+    let scoped = key(&controller, &["--application", "shop", "--group", "web"]);
+    let of = |application: &str, group: &str| json!({"applicationName": application, "deploymentGroupName": group, "revision": revision()});
+    let foreign = text(
+        &ok(&admin, "CreateDeployment", of("blog", "web")).await,
+        "deploymentId",
+    );
+    let sibling = text(
+        &ok(&admin, "CreateDeployment", of("shop", "api")).await,
+        "deploymentId",
+    );
+    let own = text(
+        &ok(&scoped, "CreateDeployment", of("shop", "web")).await,
+        "deploymentId",
+    );
+
+    // Lists are filtered.
+    let listed = ok(&scoped, "ListApplications", json!({})).await;
+    assert_eq!(listed["applications"], json!(["shop"]));
+    let listed = ok(
+        &scoped,
+        "ListDeploymentGroups",
+        json!({"applicationName": "shop"}),
+    )
+    .await;
+    assert_eq!(listed["deploymentGroups"], json!(["web"]));
+    let listed = ok(&scoped, "ListDeployments", json!({})).await;
+    assert_eq!(listed["deployments"], json!([own]));
+    let listed = ok(&scoped, "ListDeploymentStatuses", json!({})).await;
+    assert_eq!(listed["deployments"].as_array().unwrap().len(), 1);
+    let listed = ok(&scoped, "GetFleetStatus", json!({})).await;
+    assert_eq!(listed["groups"].as_array().unwrap().len(), 1);
+    let listed = ok(&scoped, "ListHosts", json!({})).await;
+    assert_eq!(listed["hosts"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["hosts"][0]["instanceName"], json!("shop-web"));
+    for (target, input) in [
+        ("GetApplication", json!({"applicationName": "shop"})),
+        ("GetDeploymentGroup", of("shop", "web")),
+        ("GetDeployment", json!({"deploymentId": own})),
+        ("GetDeploymentStatus", json!({"deploymentId": own})),
+        ("GetHostStatus", json!({"instanceName": "shop-web"})),
+        ("StopDeployment", json!({"deploymentId": own})),
+        (
+            "RegisterApplicationRevision",
+            json!({"applicationName": "shop", "revision": revision()}),
+        ),
+    ] {
+        ok(&scoped, target, input).await;
+    }
+
+    // Everything else is denied, whether or not it exists.
+    let blog = json!({"applicationName": "blog"});
+    for (target, input) in [
+        ("GetApplication", blog.clone()),
+        ("GetApplication", json!({"applicationName": "gone"})),
+        (
+            "BatchGetApplications",
+            json!({"applicationNames": ["shop", "blog"]}),
+        ),
+        ("ListDeploymentGroups", blog.clone()),
+        ("GetDeploymentGroup", of("shop", "api")),
+        ("GetDeploymentGroup", of("shop", "gone")),
+        (
+            "BatchGetDeploymentGroups",
+            json!({"applicationName": "shop", "deploymentGroupNames": ["web", "api"]}),
+        ),
+        ("ListApplicationRevisions", blog.clone()),
+        ("CreateDeployment", of("shop", "api")),
+        ("CreateDeployment", of("blog", "web")),
+        ("GetDeployment", json!({"deploymentId": foreign})),
+        ("GetDeployment", json!({"deploymentId": sibling})),
+        (
+            "BatchGetDeployments",
+            json!({"deploymentIds": [own, foreign]}),
+        ),
+        ("ListDeployments", of("blog", "web")),
+        ("ListDeploymentTargets", json!({"deploymentId": foreign})),
+        (
+            "GetDeploymentTarget",
+            json!({"deploymentId": foreign, "targetId": "blog-web"}),
+        ),
+        (
+            "BatchGetDeploymentTargets",
+            json!({"deploymentId": foreign, "targetIds": ["blog-web"]}),
+        ),
+        ("ListDeploymentInstances", json!({"deploymentId": foreign})),
+        (
+            "GetDeploymentInstance",
+            json!({"deploymentId": foreign, "instanceId": "blog-web"}),
+        ),
+        (
+            "BatchGetDeploymentInstances",
+            json!({"deploymentId": foreign, "instanceIds": ["blog-web"]}),
+        ),
+        ("StopDeployment", json!({"deploymentId": foreign})),
+        ("ContinueDeployment", json!({"deploymentId": foreign})),
+        ("GetDeploymentStatus", json!({"deploymentId": sibling})),
+        ("RollBackDeploymentGroup", of("blog", "web")),
+        ("GetFleetStatus", blog.clone()),
+        ("GetHostStatus", json!({"instanceName": "blog-web"})),
+        ("ListHosts", of("blog", "web")),
+        // These reach beyond a group.
+        ("CreateApplication", json!({"applicationName": "shop2"})),
+        ("DeleteApplication", json!({"applicationName": "shop"})),
+        (
+            "UpdateDeploymentGroup",
+            json!({"applicationName": "shop", "currentDeploymentGroupName": "web"}),
+        ),
+        (
+            "DeregisterOnPremisesInstance",
+            json!({"instanceName": "shop-web"}),
+        ),
+        ("ListOnPremisesInstances", json!({})),
+        ("ListAuditEntries", json!({})),
+        (
+            "TagResource",
+            json!({"ResourceArn": "arn:aws:codedeploy:us-east-1:123456789012:application:shop",
+                   "Tags": [{"Key": "a", "Value": "b"}]}),
+        ),
+    ] {
+        let (status, refused) = call(&scoped, target, input.clone()).await;
+        assert_eq!(
+            (status, text(&refused, "__type")),
+            (400, "AccessDeniedException".into()),
+            "{target} {input}: {refused}"
+        );
+    }
+    let listed = controller.admin(&["credentials", "list"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(
+        listed.contains("SCOPE") && listed.contains("shop/web"),
+        "{listed}"
+    );
+}
+
+#[tokio::test]
+async fn a_limited_key_has_the_objects_of_its_applications() {
+    let controller = Controller::start("s3: {buckets: [revisions]}");
+    fleet(&controller).await;
+    let scoped = key(&controller, &["--application", "shop"]);
+    let s3 = async |request: &str, body: &[u8]| {
+        let forgery = Forgery {
+            service: "s3",
+            ..Forgery::none("")
+        };
+        let length = [("content-length", body.len().to_string())];
+        scoped
+            .raw(forgery, request, &length, body.to_vec())
+            .await
+            .unwrap()
+            .0
+    };
+    assert_eq!(s3("PUT /revisions/shop/1.tgz", b"x").await, 200);
+    assert_eq!(s3("GET /revisions/shop/1.tgz", b"").await, 200);
+    for request in [
+        "PUT /revisions/blog/1.tgz",
+        "PUT /revisions/1.tgz",
+        "GET /revisions/blog/1.tgz",
+        "DELETE /revisions/shop/1.tgz",
+        "GET /revisions",
+        "GET /",
+    ] {
+        assert_eq!(s3(request, b"").await, 403, "{request}");
+    }
+}
+
+#[test]
+fn scopes_that_mean_nothing_are_refused() {
+    let controller = Controller::start(QUICK);
+    let create = |more: &[&str]| {
+        let output = controller.admin(&[&["credentials", "create"], more].concat());
+        (
+            output.status.success(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    for (args, expected) in [
+        (
+            &[
+                "--role",
+                "operator",
+                "--application",
+                "a",
+                "--application",
+                "b",
+                "--group",
+                "g",
+            ][..],
+            "one --application",
+        ),
+        (&["--role", "operator", "--group", "g"], "--application"),
+        (
+            &["--role", "operator", "--application", "a/b"],
+            "application name",
+        ),
+        (
+            &[
+                "--role",
+                "host",
+                "--user-arn",
+                "arn:aws:iam::123456789012:user/h",
+                "--application",
+                "a",
+            ],
+            "no scope",
+        ),
+    ] {
+        let (succeeded, said) = create(args);
+        assert!(!succeeded && said.contains(expected), "{args:?}: {said}");
+    }
+    let (succeeded, said) = create(&["--role", "read-only", "--application", "shop"]);
+    assert!(succeeded, "{said}");
+}
