@@ -23,6 +23,7 @@ needs zstd zstd
 needs zip zip
 needs unzip unzip
 needs bsdtar libarchive-tools
+needs mandoc mandoc
 if [ "$(id -u)" -eq 0 ]; then
   needs mkfs.ext4 e2fsprogs
   needs mkfs.xfs xfsprogs

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod doctor;
+mod help;
 pub mod journal;
 pub mod local;
 pub mod logs;
@@ -14,19 +15,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 pub use codedeploy_hooks::script::keep_script;
 
 use crate::background::Waiter;
 use crate::config::Environment;
 use crate::daemon;
 use crate::output::{self, fail, misused};
+use codedeploy_support::version::version;
 
 /// Deploys what a CodeDeploy service assigns to this host.
 #[derive(Debug, Parser)]
 #[command(
     name = "codedeploy-agent",
-    version,
+    version = version(),
+    after_help = help::AGENT,
     arg_required_else_help = true,
     infer_long_args = true
 )]
@@ -46,38 +49,44 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run in the foreground until stopped: poll for deployments and run them.
+    #[command(after_help = help::RUN)]
     Run,
     /// Show the logs of the agent and of deployment scripts, in order of time.
+    #[command(after_help = help::LOGS)]
     Logs(logs::Arguments),
     /// Run in the background; returns when the agent is up, or reports why it is not.
+    #[command(after_help = help::START)]
     Start,
     /// Stop the agent and wait for its end; refused while a deployment is in progress.
+    #[command(after_help = help::STOP)]
     Stop {
         /// Stop even if a deployment is in progress; its current lifecycle event is finished first.
         #[arg(long)]
         force: bool,
     },
     /// Stop the agent if it runs, then start it.
+    #[command(after_help = help::RESTART)]
     Restart {
         /// Stop even if a deployment is in progress; its current lifecycle event is finished first.
         #[arg(long)]
         force: bool,
     },
-    /// Report whether the agent runs. Exit code 0: it runs, 3: it does not, 4: unknown.
+    /// Report whether the agent runs.
+    #[command(after_help = help::STATUS)]
     Status {
         /// Print the full status as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Check everything that a deployment needs, and advise what to do. Exit code 1: there is a
-    /// problem.
+    /// Check everything that a deployment needs, and advise what to do.
+    #[command(after_help = help::DOCTOR)]
     Doctor {
         /// Print the checks as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// List Installs that a crash interrupted, and what the agent will do about them. Exit code 1:
-    /// there is one.
+    /// List Installs that a crash interrupted, and what the agent will do about them.
+    #[command(after_help = help::JOURNAL)]
     Journal {
         /// Print all details as JSON.
         #[arg(long)]
@@ -85,15 +94,19 @@ enum Command {
     },
     /// Take back the last deployment of a deployment group on this host: restore the files from
     /// before its Install, and start the previous revision again.
+    #[command(after_help = help::ROLLBACK)]
     Rollback(rollback::Arguments),
     /// Deploy a bundle on this machine without a service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::CommandLine>),
     /// Print the effective settings and the origin of each; secrets are hidden.
+    #[command(after_help = help::CONFIG)]
     Config(config::Arguments),
     /// Register this machine with CodeDeploy as an on-premises instance.
+    #[command(after_help = help::REGISTER)]
     Register(Box<register::RegisterArguments>),
     /// Undo `register`.
+    #[command(after_help = help::DEREGISTER)]
     Deregister(register::DeregisterArguments),
 }
 
@@ -112,11 +125,21 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The definition of `codedeploy-agent`'s command line, for its manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The definition of `codedeploy-local`'s command line.
+pub fn local_command() -> clap::Command {
+    local::CommandLine::command()
+}
+
 /// Runs `codedeploy-local`; `arguments` begin with the program's name.
 pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match read::<local::CommandLine>(arguments) {
         Ok(arguments) => local::main(arguments),
-        Err(error) => misused(&error),
+        Err(error) => misused("codedeploy-local", &error),
     }
 }
 
@@ -124,7 +147,7 @@ pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match read::<Arguments>(arguments) {
         Ok(arguments) => arguments,
-        Err(error) => return misused(&error),
+        Err(error) => return misused("codedeploy-agent", &error),
     };
     match arguments.command {
         Command::Logs(logs) => logs::main(logs, arguments.config_file.as_deref()),

@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use codedeploy_support::plain::{harmless_json, harmless_lines};
@@ -36,10 +37,8 @@ fn whole(text: &str) -> ExitCode {
     let mut out = stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            complain(format_args!(
-                "error: cannot write to the standard output: {error}"
-            ));
-            ExitCode::FAILURE
+            let error = WriteError(error);
+            fail(&own_name(), &error)
         }
         _ => ExitCode::SUCCESS,
     }
@@ -75,13 +74,33 @@ pub fn complain(line: impl Display) {
     let _ = writeln!(stderr(), "{}", harmless_lines(&line.to_string()));
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to the standard output")]
+struct WriteError(#[source] std::io::Error);
+
+/// The name under which this process was started.
+fn own_name() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name);
+    name.map_or_else(
+        || "codedeploy-agent".into(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
 /// Prints clap's output: help to stdout, errors, which repeat the command line, to stderr.
-pub fn misused(error: &clap::Error) -> ExitCode {
+pub fn misused(program: &str, error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    complain(error.render().to_string().trim_end());
+    let text = error.render().to_string();
+    let text = text.trim_end();
+    match text.strip_prefix("error: ") {
+        Some(what) => complain(format_args!("{program}: {what}")),
+        // The help of a program that needs a command.
+        None => complain(text),
+    }
     ExitCode::from(2)
 }
 

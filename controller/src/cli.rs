@@ -3,6 +3,7 @@
 
 mod admin;
 mod data_dir;
+mod help;
 mod hosts;
 mod operate;
 mod output;
@@ -16,8 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use codedeploy_api::codedeploy::Tag;
+use codedeploy_support::version::version;
 use futures_util::StreamExt as _;
 use rustix::process::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -36,7 +38,11 @@ use output::OutputError;
 
 /// A self-hosted AWS CodeDeploy service.
 #[derive(Debug, Parser)]
-#[command(name = "codedeploy-controller", version)]
+#[command(
+    name = "codedeploy-controller",
+    version = version(),
+    after_help = help::CONTROLLER
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,40 +51,46 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service.
+    #[command(after_help = help::SERVE)]
     Serve(Serve),
     #[command(flatten)]
     Operate(operate::Operate),
     /// Show the effective settings, or everything that is wrong with them.
+    #[command(after_help = help::CONFIG)]
     Config {
         #[command(flatten)]
         data: DataDir,
         /// File with settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if it
         /// exists].
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         config_file: Option<PathBuf>,
         /// Print JSON: a list of key, value and origin.
         #[arg(long)]
         json: bool,
     },
     /// Access keys.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::CREDENTIALS)]
     Credentials(Credentials),
     /// On-premises instances.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::HOST)]
     Host(HostCommand),
     /// GitHub tokens, which hosts use to fetch revisions from private repositories.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::GITHUB_TOKEN)]
     GithubToken(GithubToken),
     /// Show the certificate that signs deployment specifications, and the pin of its key.
+    #[command(after_help = help::SIGNER)]
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate, for clients
     /// to trust.
+    #[command(after_help = help::CERTIFICATE)]
     Certificate(DataDir),
     /// Retire a key; the next start makes a new one, or takes the announced one. The service must
     /// be stopped.
+    #[command(after_help = help::REPLACE_KEY)]
     ReplaceKey {
         #[command(flatten)]
         data: DataDir,
+        /// The key to retire.
         #[arg(value_enum)]
         key: Key,
         /// Announce the signer's next key instead, so that hosts can accept it before it signs; the
@@ -87,6 +99,7 @@ enum Command {
         next: bool,
     },
     /// Copy the database into a new file; the service may be running.
+    #[command(after_help = help::BACKUP)]
     Backup {
         #[command(flatten)]
         data: DataDir,
@@ -94,6 +107,7 @@ enum Command {
         file: PathBuf,
     },
     /// Replace the database with a backup; the service must be stopped.
+    #[command(after_help = help::RESTORE)]
     Restore {
         #[command(flatten)]
         data: DataDir,
@@ -107,33 +121,35 @@ struct Serve {
     #[command(flatten)]
     data: DataDir,
     /// Address and port to listen on; port 0 picks a free port [default: 127.0.0.1:7080].
-    #[arg(long)]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
     /// Region in ARNs and signatures [default: us-east-1].
-    #[arg(long)]
+    #[arg(long, value_name = "REGION")]
     region: Option<String>,
     /// Account in ARNs [default: 123456789012].
-    #[arg(long)]
+    #[arg(long, value_name = "ACCOUNT")]
     account_id: Option<String>,
     /// Serve plain http to other hosts.
     #[arg(long)]
     insecure_http: bool,
     /// File with further settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if
     /// it exists].
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     config_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Credentials {
     /// Make an access key and show its secret, once.
+    #[command(after_help = help::CREATE)]
     Create {
         #[command(flatten)]
         data: DataDir,
+        /// The operations that the key may call.
         #[arg(long, value_enum)]
         role: Role,
         /// IAM user or session ARN of the key; for a host, its host identifier.
-        #[arg(long)]
+        #[arg(long, value_name = "ARN")]
         user_arn: Option<String>,
         /// Make a temporary key with a session token that expires after this time, such as 12h or
         /// 7d.
@@ -150,6 +166,7 @@ enum Credentials {
         json: bool,
     },
     /// List the usable access keys, without their secrets.
+    #[command(after_help = help::LIST_CREDENTIALS)]
     List {
         #[command(flatten)]
         data: DataDir,
@@ -161,6 +178,7 @@ enum Credentials {
         json: bool,
     },
     /// Revoke an access key at once.
+    #[command(after_help = help::REVOKE)]
     Revoke {
         #[command(flatten)]
         data: DataDir,
@@ -172,17 +190,18 @@ enum Credentials {
 #[derive(Debug, Subcommand)]
 enum HostCommand {
     /// Register a host, make its access key, and print or write the files that its agent needs.
+    #[command(after_help = help::ADD_HOST)]
     Add {
         #[command(flatten)]
         data: DataDir,
         /// The instance's name in deployments.
         name: String,
         /// A tag, as key=value; can be given up to ten times.
-        #[arg(long = "tag", value_parser = tag)]
+        #[arg(long = "tag", value_parser = tag, value_name = "KEY=VALUE")]
         tags: Vec<Tag>,
         /// URL of this service as the host reaches it [default: the configured endpoint, or the
         /// address it listens on].
-        #[arg(long)]
+        #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
         /// Write the files into this folder, with mode 0600, instead of printing them.
         #[arg(long, value_name = "FOLDER")]
@@ -195,6 +214,7 @@ enum HostCommand {
         json: bool,
     },
     /// List the registered hosts, when each was last seen, and the version of its agent.
+    #[command(after_help = help::LIST_HOSTS)]
     List {
         #[command(flatten)]
         data: DataDir,
@@ -203,6 +223,7 @@ enum HostCommand {
         json: bool,
     },
     /// Deregister a host and revoke its access keys. Its commands in progress fail.
+    #[command(after_help = help::REMOVE_HOST)]
     Remove {
         #[command(flatten)]
         data: DataDir,
@@ -214,6 +235,7 @@ enum HostCommand {
 #[derive(Debug, Subcommand)]
 enum GithubToken {
     /// Store the token from the standard input, and link applications to it.
+    #[command(after_help = help::ADD_TOKEN)]
     Add {
         #[command(flatten)]
         data: DataDir,
@@ -230,6 +252,7 @@ enum GithubToken {
         replace: bool,
     },
     /// List the tokens and the applications that are linked to them, without their secrets.
+    #[command(after_help = help::LIST_TOKENS)]
     List {
         #[command(flatten)]
         data: DataDir,
@@ -238,22 +261,27 @@ enum GithubToken {
         json: bool,
     },
     /// Link applications to a token, replacing any other link.
+    #[command(after_help = help::LINK)]
     Link {
         #[command(flatten)]
         data: DataDir,
         /// The token's name.
         name: String,
-        #[arg(required = true)]
+        /// The applications' names.
+        #[arg(required = true, value_name = "APPLICATION")]
         applications: Vec<String>,
     },
     /// Remove the links between applications and their token.
+    #[command(after_help = help::UNLINK)]
     Unlink {
         #[command(flatten)]
         data: DataDir,
-        #[arg(required = true)]
+        /// The applications' names.
+        #[arg(required = true, value_name = "APPLICATION")]
         applications: Vec<String>,
     },
     /// Delete a token and the links to it.
+    #[command(after_help = help::REMOVE_TOKEN)]
     Remove {
         #[command(flatten)]
         data: DataDir,
@@ -346,14 +374,34 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
+/// Prints clap's output: help, or an error under the program's name.
+fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // The terminal may be gone, and then nobody reads this.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let text = text.trim_end();
+    match text.strip_prefix("error: ") {
+        Some(what) => output::complain(format_args!("codedeploy-controller: {what}")),
+        // The help of a program that needs a command.
+        None => output::complain(text),
+    }
+    ExitCode::from(2)
+}
+
+/// The definition of the command line, for its manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program; `args` are the command line, beginning with the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // The terminal may be gone, and then nobody reads this.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return misused(&error);
         }
     };
     let was_root = geteuid().is_root();

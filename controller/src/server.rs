@@ -162,7 +162,7 @@ pub async fn serve(
         region = announcement.region,
         data_dir = %data_dir.display(),
         config_file = config_file.as_ref().map(|path| path.display().to_string()),
-        version = env!("CARGO_PKG_VERSION"),
+        version = codedeploy_support::version::version(),
         "ready"
     );
     tell_systemd(NotifyState::Ready);

@@ -41,22 +41,10 @@ impl Programs {
     ///
     /// If one is missing.
     pub fn built() -> Self {
-        let program = |name: &str| {
-            let path = programs_folder().join(name);
-            assert!(
-                path.exists(),
-                "{} is missing; build it first: cargo build --workspace",
-                path.display()
-            );
-            Program {
-                path,
-                first: Vec::new(),
-            }
-        };
         Self {
-            controller: program("codedeploy-controller"),
-            agent: program("codedeploy-agent"),
-            local: program("codedeploy-local"),
+            controller: Program::built("codedeploy-controller"),
+            agent: Program::built("codedeploy-agent"),
+            local: Program::built("codedeploy-local"),
         }
     }
 
@@ -95,6 +83,21 @@ impl Program {
             path: path.into(),
             first: Vec::new(),
         }
+    }
+
+    /// The program of this name that cargo built beside the running test.
+    ///
+    /// # Panics
+    ///
+    /// If it is missing.
+    pub fn built(name: &str) -> Self {
+        let path = programs_folder().join(name);
+        assert!(
+            path.exists(),
+            "{} is missing; build it first: cargo build --workspace",
+            path.display()
+        );
+        Self::at(path)
     }
 
     /// A program whose arguments begin with `first`.

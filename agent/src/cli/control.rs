@@ -116,8 +116,7 @@ pub fn restart(
 }
 
 fn complain(error: &ControlError) -> ExitCode {
-    output::complain(format_args!("error: {}", Chain(error)));
-    ExitCode::FAILURE
+    output::fail("codedeploy-agent", error)
 }
 
 fn running_as(pid: impl std::fmt::Display) -> String {

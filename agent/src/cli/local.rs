@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::Report;
+use codedeploy_support::version::version;
 
+use super::help;
 use crate::aws::{Access, AccessError};
 use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
@@ -38,7 +40,8 @@ use scratch::Scratch;
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "codedeploy-local",
-    version,
+    version = version(),
+    after_help = help::LOCAL,
     disable_version_flag = true,
     infer_long_args = true,
     args_conflicts_with_subcommands = true
@@ -59,9 +62,10 @@ pub struct CommandLine {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show what a deployment would do to this host, and change nothing.
-    #[command(version, disable_version_flag = true)]
+    #[command(version = version(), disable_version_flag = true, after_help = help::PLAN)]
     Plan(plan::Arguments),
     /// Check AppSpec files, and bundles that are folders.
+    #[command(after_help = help::VALIDATE)]
     Validate(validate::Arguments),
 }
 

@@ -76,8 +76,8 @@ pub fn main(arguments: Arguments, config_file: Option<&Path>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => fail("codedeploy-agent logs", &error),
-        Err(error) => fail("codedeploy-agent logs", &error),
+        Ok(Err(error)) => fail("codedeploy-agent", &error),
+        Err(error) => fail("codedeploy-agent", &error),
     }
 }
 

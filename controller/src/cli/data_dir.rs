@@ -11,7 +11,7 @@ use crate::service::DATA_DIR_VARIABLE;
 #[derive(Debug, Args)]
 pub(super) struct DataDir {
     /// Directory of the service's database and keys.
-    #[arg(long, env = DATA_DIR_VARIABLE, default_value = DEFAULT_DATA_DIR)]
+    #[arg(long, env = DATA_DIR_VARIABLE, default_value = DEFAULT_DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
 }
 

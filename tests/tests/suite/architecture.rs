@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 
 /// Each crate and each test program: the folder of its source, and its root file.
-const SOURCES: [(&str, &str); 13] = [
+const SOURCES: [(&str, &str); 14] = [
     ("agent/src", "lib"),
     ("agent/tests/suite", "main"),
     ("hooks/src", "lib"),
@@ -20,6 +20,7 @@ const SOURCES: [(&str, &str); 13] = [
     ("controller/planner/tests/suite", "main"),
     ("api/src", "lib"),
     ("support/src", "lib"),
+    ("packaging/manual/src", "main"),
     ("tests/src", "lib"),
     ("tests/tests/suite", "main"),
 ];

@@ -8,6 +8,7 @@
 
 mod architecture;
 mod documents;
+mod exit_codes;
 mod gate;
 mod help;
 mod noted;
@@ -87,6 +88,7 @@ mod durability {
 mod packages {
     mod agent;
     mod controller;
+    mod manual;
     mod notices;
     mod ready_made;
     mod site;

@@ -1,0 +1,105 @@
+//! The ends of help texts and manual pages: examples, and the exit codes of `docs/exit-codes.md`.
+
+/// Joins lines into the two sections.
+macro_rules! end {
+    ($($example:literal),+ ; $($code:literal),+ $(,)?) => {
+        concat!(
+            "Examples:\n", $("  ", $example, "\n",)+
+            "\nExit codes:\n", $("  ", $code, "\n",)+
+            "  2  wrong usage",
+        )
+    };
+}
+
+/// The same for a command that succeeds or fails.
+macro_rules! done {
+    ($($example:literal),+ $(,)?) => {
+        end!($($example),+; "0  done", "1  failed; the standard error has the reason")
+    };
+}
+
+/// The same for a command that reads the settings.
+macro_rules! with_settings {
+    ($($example:literal),+ ; $($code:literal),+ $(,)?) => {
+        concat!(end!($($example),+; $($code),+), "\n  78  the settings are wrong")
+    };
+}
+
+pub(super) const CONTROLLER: &str = done!(
+    "codedeploy-controller serve",
+    "codedeploy-controller config",
+    "codedeploy-controller host add box1 --tag env=production",
+);
+
+pub(super) const SERVE: &str = with_settings!(
+    "codedeploy-controller serve",
+    "codedeploy-controller serve --data-dir ./controller --listen 127.0.0.1:7080";
+    "0  a signal stopped the service",
+    "1  the service cannot start, or cannot go on",
+);
+
+pub(super) const CONFIG: &str = with_settings!(
+    "codedeploy-controller config",
+    "codedeploy-controller config --config-file ./controller.yml --json";
+    "0  the service could start with the settings",
+    "1  failed; the standard error has the reason",
+);
+
+pub(super) const CREDENTIALS: &str = done!(
+    "codedeploy-controller credentials create --role operator",
+    "codedeploy-controller credentials list",
+);
+
+pub(super) const CREATE: &str = done!(
+    "codedeploy-controller credentials create --role operator",
+    "codedeploy-controller credentials create --role operator --expires-in 12h --json",
+);
+
+pub(super) const LIST_CREDENTIALS: &str = done!("codedeploy-controller credentials list --all");
+
+pub(super) const REVOKE: &str = done!("codedeploy-controller credentials revoke AKIA…");
+
+pub(super) const HOST: &str = done!(
+    "codedeploy-controller host add box1 --tag env=production",
+    "codedeploy-controller host list",
+);
+
+pub(super) const ADD_HOST: &str = done!(
+    "codedeploy-controller host add box1 --tag env=production --tag role=web",
+    "codedeploy-controller host add box1 --tag env=production --output ./box1",
+);
+
+pub(super) const LIST_HOSTS: &str = done!("codedeploy-controller host list --json");
+
+pub(super) const REMOVE_HOST: &str = done!("codedeploy-controller host remove box1");
+
+pub(super) const GITHUB_TOKEN: &str = done!(
+    "codedeploy-controller github-token add deploy --account example --application shop < token",
+    "codedeploy-controller github-token list",
+);
+
+pub(super) const ADD_TOKEN: &str = done!(
+    "codedeploy-controller github-token add deploy --account example --application shop < token",
+    "codedeploy-controller github-token add deploy --account example --replace < token",
+);
+
+pub(super) const LIST_TOKENS: &str = done!("codedeploy-controller github-token list --json");
+
+pub(super) const LINK: &str = done!("codedeploy-controller github-token link deploy shop blog");
+
+pub(super) const UNLINK: &str = done!("codedeploy-controller github-token unlink blog");
+
+pub(super) const REMOVE_TOKEN: &str = done!("codedeploy-controller github-token remove deploy");
+
+pub(super) const SIGNER: &str = done!("codedeploy-controller signer");
+
+pub(super) const CERTIFICATE: &str = done!("codedeploy-controller certificate > authority.pem");
+
+pub(super) const REPLACE_KEY: &str = done!(
+    "codedeploy-controller replace-key signer --next",
+    "codedeploy-controller replace-key signer",
+);
+
+pub(super) const BACKUP: &str = done!("codedeploy-controller backup /var/backups/controller.db");
+
+pub(super) const RESTORE: &str = done!("codedeploy-controller restore /var/backups/controller.db");
