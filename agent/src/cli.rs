@@ -18,6 +18,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 pub use codedeploy_hooks::script::keep_script;
 
+pub use crate::update::runner::run_update;
+
 use crate::background::Waiter;
 use crate::config::Environment;
 use crate::daemon;

@@ -56,6 +56,8 @@ pub struct Settings {
     pub max_revisions: usize,
     /// Whether the host takes back a deployment that fails after its Install.
     pub rollback_on_failure: bool,
+    /// The operator's command line that updates this agent when the service asks for it.
+    pub update_command: Option<String>,
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
     pub hardening: Hardening,
@@ -223,6 +225,7 @@ impl Settings {
             runas_session: file.flag("runas_session", true),
             max_revisions: file.at_least_one("max_revisions", 5),
             rollback_on_failure: file.flag("rollback_on_failure", false),
+            update_command: file.text("update_command"),
             endpoints: Endpoints {
                 deploy_control: file.url("deploy_control_endpoint"),
                 s3: file.url("s3_endpoint_override"),

@@ -42,4 +42,5 @@ pub mod shutdown;
 pub mod spec;
 pub mod systemd;
 pub mod telemetry;
+pub mod update;
 pub mod version;

@@ -4,6 +4,7 @@
 mod received;
 mod recover;
 mod seen_commands;
+mod update;
 
 use std::pin::pin;
 use std::sync::Arc;

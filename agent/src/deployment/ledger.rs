@@ -275,6 +275,12 @@ impl Ledger {
         Some(record?.completion)
     }
 
+    /// Whether the outcome of this command waits to be reported, or was reported.
+    pub fn has_ended(&self, host_command_identifier: &str) -> bool {
+        let name = file_name(host_command_identifier);
+        self.outbox.join(&name).exists() || self.told.join(&name).exists()
+    }
+
     /// Reads the records of earlier runs. A file that is not a record is set aside with a warning.
     pub fn left(&self) -> Left {
         self.prune();

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::sync::SemaphorePermit;
 
-use super::Agent;
+use super::{Agent, update};
 use crate::command::{CallError, Persistence};
 use crate::config::{KeyDigest, SignerTrust};
 use crate::deployment::ledger::{Entry, LedgerError};
@@ -46,7 +46,7 @@ enum ReceivedError {
     #[error("the command's name is not a lifecycle event")]
     Name(#[from] InvalidEventName),
     #[error(
-        "this agent is not updated through UpdateDeploymentAgent; upgrade the codedeploy-agent package on the host instead"
+        "this agent is not updated through UpdateDeploymentAgent: it has no update_command; upgrade the codedeploy-agent package on the host instead"
     )]
     UpdateAgent,
     #[error("the deployment specification cannot be fetched")]
@@ -93,9 +93,15 @@ enum Acknowledged {
 
 /// Runs a delivered command, and reports its outcome.
 pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Shutdown) {
+    let wanted = match wanted(agent, &command) {
+        Ok(Wanted::Update(command_line)) => {
+            return update::carry_out(agent, command, command_line, shutdown).await;
+        }
+        Ok(Wanted::Event(event)) => Ok(event),
+        Err(error) => Err(error),
+    };
     let place = agent.place().await;
-    let event = event_of(agent, &command);
-    let entry = event.and_then(|event| Ok(agent.ledger.receive(command.clone(), event)?));
+    let entry = wanted.and_then(|event| Ok(agent.ledger.receive(command.clone(), event)?));
     let entry = match entry {
         Ok(entry) => entry,
         Err(error) => {
@@ -142,9 +148,15 @@ pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown
     .await;
 }
 
-/// Returns the lifecycle event that the command requests, if it is for this host and a host can
-/// perform it.
-fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
+/// The work that a command asks for.
+enum Wanted {
+    Event(LifecycleEvent),
+    /// With the operator's command line.
+    Update(String),
+}
+
+/// Returns the work that the command asks for, if it is for this host and a host can perform it.
+fn wanted(agent: &Agent, command: &HostCommand) -> Result<Wanted, ReceivedError> {
     let (found, own) = (&command.host_identifier, agent.service.host_identifier());
     let is_own = match agent.host.settings().signer {
         // The same comparison as in AWS's agents.
@@ -160,8 +172,13 @@ fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, Rece
     }
     match command.command_name.as_str() {
         "" => Err(ReceivedError::NoName),
-        "UpdateDeploymentAgent" => Err(ReceivedError::UpdateAgent),
-        name => Ok(name.parse()?),
+        update::COMMAND => {
+            let command_line = agent.host.settings().update_command.clone();
+            command_line
+                .map(Wanted::Update)
+                .ok_or(ReceivedError::UpdateAgent)
+        }
+        name => Ok(Wanted::Event(name.parse()?)),
     }
 }
 

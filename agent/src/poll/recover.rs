@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tracing::{Instrument, Span};
 
-use super::{Agent, Commands, received, span_of};
+use super::{Agent, Commands, received, span_of, update};
 use crate::cli::rollback::notice;
 use crate::deployment::ledger::{Begun, DeploymentNames, Entry, ForeignCommand, Ledger, Left};
 use crate::deployment::rollback::{self, journal::Journal};
@@ -120,6 +120,7 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
             _ => finish_rollback(agent, None, journal, commands, shutdown),
         }
     }
+    update::recover(agent, commands, shutdown);
     for foreign in left.foreign {
         let _ = agent.seen.delivered(&foreign.host_command_identifier);
         answer(agent, &foreign, commands, shutdown);

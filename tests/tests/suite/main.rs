@@ -60,6 +60,7 @@ mod local {
 
 /// Commands between a service and an agent.
 mod delivery {
+    mod agent_update;
     mod failing_service;
     mod host_files;
     mod host_rollback;
