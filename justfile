@@ -45,6 +45,10 @@ bench WHAT="agent" *ARGS:
 package:
     packaging/deb
 
+# Write the manual pages and shell completions into target/manual
+manual *ARGS:
+    cargo run --locked --package codedeploy-manual -- {{ ARGS }}
+
 # Build the documentation as a site into target/site
 site:
     PATH="$(.ci/tools):$PATH" mdbook build docs

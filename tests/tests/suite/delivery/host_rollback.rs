@@ -152,6 +152,11 @@ async fn a_rollback_that_is_interrupted_in_a_script_is_finished_without_running_
         text(&host, "notes"),
         "v2 ValidateService\nv1 ApplicationStart\nv1 ValidateService"
     );
+    // Before that, a killed agent would report it again.
+    wait::until("the agent has the answer to its report", async || {
+        fs::metadata(host.record("told", &id))
+    })
+    .await;
     host.kill_and_restart().await;
     deployed(&host, "d-3", &revision(&host, "v3", "true", "true"), &ALL).await;
     assert_eq!(host.stub.accepted(&id).len(), 1, "told once");

@@ -1,9 +1,11 @@
-//! The agent on kernels that lack newer system calls.
+//! The agent and the controller on kernels that lack newer system calls.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use codedeploy_tests::old_kernel::Kernel;
+use codedeploy_tests::programs::Programs;
+use codedeploy_tests::service::Service;
 use codedeploy_tests::stub::lone::Lone;
 
 #[tokio::test]
@@ -56,5 +58,22 @@ async fn the_agent_deploys_and_stops_as_on_this_kernel() {
         let status = host.ask(&["status"]).await;
         assert!(status.status.success(), "{kernel:?}");
         assert!(host.agent.stop().await.success(), "{kernel:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_controller_starts_with_new_keys_answers_and_stops() {
+    for kernel in Kernel::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let built = Programs::built();
+        let programs = Programs {
+            controller: kernel.program(&built.controller),
+            ..built
+        };
+        let service = Service::start(&programs, &folder.path().join("controller")).await;
+        service.create_group("shop", "web", ("env", "test")).await;
+        let answer = service.client.list_applications().send().await.unwrap();
+        assert_eq!(answer.applications(), ["shop"], "{kernel:?}");
+        service.stop().await;
     }
 }
