@@ -25,6 +25,18 @@ macro_rules! with_settings {
     };
 }
 
+/// The same for a command that can wait for the end of a deployment.
+macro_rules! outcome {
+    ($($example:literal),+ ; $($code:literal),+ $(,)?) => {
+        concat!(
+            end!($($example),+; $($code),+),
+            "\n  3  the deployment failed",
+            "\n  4  the deployment was stopped",
+            "\n  5  the deployment has not ended in time",
+        )
+    };
+}
+
 pub(super) const CONTROLLER: &str = done!(
     "codedeploy-controller serve",
     "codedeploy-controller config",
@@ -103,3 +115,51 @@ pub(super) const REPLACE_KEY: &str = done!(
 pub(super) const BACKUP: &str = done!("codedeploy-controller backup /var/backups/controller.db");
 
 pub(super) const RESTORE: &str = done!("codedeploy-controller restore /var/backups/controller.db");
+
+pub(super) const STATUS: &str = done!(
+    "codedeploy-controller status",
+    "codedeploy-controller status shop web --json",
+);
+
+pub(super) const HOSTS: &str = done!(
+    "codedeploy-controller hosts --silent",
+    "codedeploy-controller hosts box1",
+);
+
+pub(super) const DEPLOYMENTS: &str = done!(
+    "codedeploy-controller deployments shop web",
+    "codedeploy-controller deployments --status Failed -n 5",
+);
+
+pub(super) const FOLLOW: &str = outcome!(
+    "codedeploy-controller follow d-1A2B3C4D5 --timeout 10m";
+    "0  the deployment succeeded",
+    "1  failed; the standard error has the reason",
+);
+
+pub(super) const WHY: &str = done!(
+    "codedeploy-controller why",
+    "codedeploy-controller why d-1A2B3C4D5",
+);
+
+pub(super) const STOP: &str = done!(
+    "codedeploy-controller stop d-1A2B3C4D5",
+    "codedeploy-controller stop d-1A2B3C4D5 --rollback",
+);
+
+pub(super) const CONTINUE: &str = done!("codedeploy-controller continue d-1A2B3C4D5");
+
+pub(super) const ROLLBACK: &str = outcome!(
+    "codedeploy-controller rollback shop web --wait";
+    "0  the rollback began; with --wait, it succeeded",
+    "1  failed; the standard error has the reason",
+);
+
+pub(super) const DEPLOY: &str = outcome!(
+    "codedeploy-controller deploy shop web ./shop --wait --timeout 10m",
+    "codedeploy-controller deploy shop web s3://revisions/shop.zip";
+    "0  the deployment began; with --wait, it succeeded",
+    "1  failed; the standard error has the reason",
+);
+
+pub(super) const AUDIT: &str = done!("codedeploy-controller audit --since 2h");

@@ -30,6 +30,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::admin::{self, AdminError};
+use super::help;
 use super::output::{self, OutputError};
 use crate::client::ClientError;
 use crate::outgoing::BundleError;
@@ -48,6 +49,7 @@ const UNFINISHED: u8 = 5;
 pub(super) enum Operate {
     /// Show every deployment group: its revision, its hosts, its running deployment, its last
     /// failure.
+    #[command(after_help = help::STATUS)]
     Status {
         /// Only this application.
         application: Option<String>,
@@ -57,6 +59,7 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// Show the hosts, what is on each, and what it does.
+    #[command(after_help = help::HOSTS)]
     Hosts {
         /// Everything about one host.
         name: Option<String>,
@@ -76,6 +79,7 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// List deployments, the newest first.
+    #[command(after_help = help::DEPLOYMENTS)]
     Deployments {
         /// Only deployments of a deployment group of this application.
         #[arg(requires = "group")]
@@ -92,6 +96,7 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// Follow a deployment until it ends; the exit code is its outcome.
+    #[command(after_help = help::FOLLOW)]
     Follow {
         /// The deployment's id.
         id: String,
@@ -101,6 +106,7 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// Explain a deployment: failed hosts, event, script, exit code, last lines, and what to do.
+    #[command(after_help = help::WHY)]
     Why {
         /// The deployment's id [default: the last one that failed].
         id: Option<String>,
@@ -108,6 +114,7 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// Stop a deployment; commands that hosts run are not aborted.
+    #[command(after_help = help::STOP)]
     Stop {
         /// The deployment's id.
         id: String,
@@ -121,6 +128,7 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// Let a waiting blue/green deployment continue.
+    #[command(after_help = help::CONTINUE)]
     Continue {
         /// The deployment's id.
         id: String,
@@ -129,8 +137,11 @@ pub(super) enum Operate {
     },
     /// Deploy the revision before: after a failure the last successful one, after a success the one
     /// before that.
+    #[command(after_help = help::ROLLBACK)]
     Rollback {
+        /// The application's name.
         application: String,
+        /// The deployment group's name.
         group: String,
         #[command(flatten)]
         waiting: Waiting,
@@ -138,8 +149,10 @@ pub(super) enum Operate {
         connection: Connection,
     },
     /// Deploy a folder, a bundle or an object in S3.
+    #[command(after_help = help::DEPLOY)]
     Deploy(Deploy),
     /// Show who changed what, from where and when.
+    #[command(after_help = help::AUDIT)]
     Audit {
         /// Only changes of this time, such as 2h.
         #[arg(long, value_parser = admin::duration, value_name = "DURATION", default_value = "1d")]
@@ -151,7 +164,9 @@ pub(super) enum Operate {
 
 #[derive(Debug, Args)]
 pub(super) struct Deploy {
+    /// The application's name.
     application: String,
+    /// The deployment group's name.
     group: String,
     /// A folder with an appspec.yml, a file (.zip, .tar, .tgz or .tar.gz), or
     /// s3://bucket/key?versionId=…
