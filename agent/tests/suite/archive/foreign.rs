@@ -462,6 +462,21 @@ fn archives_of_bsdtar_come_out_as_gnu_tar_unpacks_them() {
     }
 }
 
+/// Zips the folder `web` onto a pipe, so that the sizes follow the data. Not every release of
+/// Info-ZIP's zip can do that with links and stored files.
+const PIPED: &str = r#"
+import os, sys, zipfile
+with zipfile.ZipFile(sys.stdout.buffer, "w", getattr(zipfile, sys.argv[1])) as archive:
+    for name in sorted(os.listdir("web")):
+        path = os.path.join("web", name)
+        if os.path.islink(path):
+            link = zipfile.ZipInfo(path)
+            link.create_system, link.external_attr = 3, 0o120777 << 16
+            archive.writestr(link, os.readlink(path))
+        else:
+            archive.write(path)
+"#;
+
 #[test]
 fn zips_with_other_methods_and_shapes_come_out_as_unzip_unpacks_them() {
     let work = tempfile::tempdir().unwrap();
@@ -481,9 +496,17 @@ fn zips_with_other_methods_and_shapes_come_out_as_unzip_unpacks_them() {
         );
         fs::read(archive).unwrap()
     };
-    let piped = |arguments: &[&str]| {
-        let script = format!("zip -qry {} - web | cat >../piped.zip", arguments.join(" "));
-        run("sh", &["-c", &script], &tree);
+    let piped = |method: &str| {
+        run(
+            "sh",
+            &[
+                "-c",
+                "python3 -c \"$0\" \"$1\" | cat >../piped.zip",
+                PIPED,
+                method,
+            ],
+            &tree,
+        );
         fs::read(work.path().join("piped.zip")).unwrap()
     };
     let plain = zip("plain.zip", &[]);
@@ -510,8 +533,8 @@ fn zips_with_other_methods_and_shapes_come_out_as_unzip_unpacks_them() {
         ("stored", zip("stored.zip", &["-0"])),
         ("bzip2", zip("bzip2.zip", &["-Z", "bzip2"])),
         ("64 bits", zip("wide.zip", &["-fz"])),
-        ("data descriptors", piped(&[])),
-        ("stored, descriptors", piped(&["-0", "-fz-"])),
+        ("data descriptors", piped("ZIP_DEFLATED")),
+        ("stored, descriptors", piped("ZIP_STORED")),
         ("stub", read("stub.zip")),
         ("stub, adjusted", read("adjusted.zip")),
         ("comment", read("comment.zip")),

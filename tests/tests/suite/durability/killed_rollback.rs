@@ -41,6 +41,16 @@ impl Host {
     /// Deploys version 1, and then version 2 as far as these events; its ValidateService is
     /// `validate`.
     async fn deploy(&mut self, validate: &str, events: &[&str]) -> Deployments {
+        // A poll that is held open for an agent that has ended would take the first command.
+        let polls = self.polls();
+        wait::until("the agent polls", async || {
+            if self.polls() >= polls + 2 {
+                Ok(())
+            } else {
+                Err(self.lone.log())
+            }
+        })
+        .await;
         let mut ids = Vec::new();
         for (version, validate, events) in [("v1", "true", &ALL[..]), ("v2", validate, events)] {
             self.deployments += 1;
