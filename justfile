@@ -49,6 +49,10 @@ package:
 manual *ARGS:
     cargo run --locked --package codedeploy-manual -- {{ ARGS }}
 
+# Make a release for x86-64 and arm64 in dist
+release *ARGS:
+    packaging/release {{ ARGS }}
+
 # Build the documentation as a site into target/site
 site:
     PATH="$(.ci/tools):$PATH" mdbook build docs

@@ -24,6 +24,12 @@ needs zip zip
 needs unzip unzip
 needs bsdtar libarchive-tools
 needs mandoc mandoc
+needs rpmsign rpm
+needs createrepo_c createrepo-c
+needs gpg gnupg
+needs minisign minisign
+needs lintian lintian
+needs rpmlint rpmlint
 if [ "$(id -u)" -eq 0 ]; then
   needs mkfs.ext4 e2fsprogs
   needs mkfs.xfs xfsprogs
@@ -58,13 +64,14 @@ if [ ! -x "$tools/systemctl/usr/bin/systemctl" ]; then
 fi
 
 # A Debian with systemd, of this host's release, so that what was built here runs there: the machine that packages are
-# tried on. Tests boot it and change nothing in it.
-if [ "$(id -u)" -eq 0 ] && [ ! -x "$tools/machine/usr/bin/python3" ]; then
+# tried on, with rpm beside dpkg. Tests boot it and change nothing in it.
+if [ "$(id -u)" -eq 0 ] && { [ ! -x "$tools/machine/usr/bin/rpm" ] || [ ! -x "$tools/machine/usr/bin/python3" ]; }; then
   echo "tests/tools.sh: unpacking a Debian system into $tools/machine"
   mkdir -p "$tools"
   release="$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")"
   rm -rf "$tools/machine" "$tools/machine.new"
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-apt "$release" "$tools/machine.new" >/dev/null
+  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-apt,rpm "$release" \
+    "$tools/machine.new" >/dev/null
   rm -rf "$tools/machine.new/var/cache/apt/archives"/*.deb "$tools/machine.new/var/lib/apt/lists"/*
   mv "$tools/machine.new" "$tools/machine"
 fi

@@ -88,9 +88,14 @@ mod durability {
 /// The packages, on a system of their own.
 mod packages {
     mod agent;
+    mod archive;
+    mod contents;
     mod controller;
     mod manual;
     mod notices;
     mod ready_made;
+    mod release;
+    mod repository;
+    mod rpm;
     mod site;
 }

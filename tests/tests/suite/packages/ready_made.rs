@@ -7,7 +7,7 @@ use codedeploy_tests::bucket::python_tool;
 use codedeploy_tests::programs::Program;
 use serde_yaml::Value;
 
-use super::site::{CONFIGURATION, ON_PREMISES, Site, UNIT, appspec, build, succeeded};
+use super::site::{CONFIGURATION, ON_PREMISES, Site, UNIT, appspec, pack, succeeded};
 use crate::pages::{read, repository};
 
 /// What Ansible uses as ssh: it runs the command, its last argument, in the machine.
@@ -87,7 +87,11 @@ async fn ansible_takes_a_host_from_awss_agent_to_this_one_and_back_which_needs_r
         .succeed(&format!("dpkg --install {theirs}"))
         .await;
 
-    let packages = build(site.folder.path(), "0.1.0").await;
+    let packages = pack(
+        site.folder.path(),
+        &["--version", "0.1.0", "--format", "deb"],
+    )
+    .await;
     let ours = packages
         .iter()
         .find(|path| path.to_string_lossy().contains("codedeploy-agent_"))

@@ -12,6 +12,8 @@ use codedeploy_tests::programs::{Program, Programs};
 use codedeploy_tests::service::{SETTINGS, Service, revision};
 use tempfile::TempDir;
 
+use crate::pages::repository;
+
 pub(crate) const UNIT: &str = "codedeploy-agent.service";
 pub(crate) const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
 pub(crate) const ON_PREMISES: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
@@ -73,9 +75,15 @@ impl Site {
         self.machine.write(CONFIGURATION, &text);
     }
 
-    /// Copies the package of a version into the machine, and returns its path there.
+    /// Copies the Debian package of a version into the machine, and returns its path there.
     pub(crate) async fn package(&self, name: &str, version: &str) -> String {
-        let built = build(self.folder.path(), version).await;
+        self.packed(name, version, "deb").await
+    }
+
+    /// Copies the package of a version in one of the formats into the machine, and returns its path there.
+    pub(crate) async fn packed(&self, name: &str, version: &str, format: &str) -> String {
+        let folder = self.folder.path().join("packages");
+        let built = pack(&folder, &["--version", version, "--format", format]).await;
         let file = built
             .into_iter()
             .find(|path| path.to_string_lossy().contains(name))
@@ -118,16 +126,17 @@ impl Site {
     }
 }
 
-/// Packages of the programs that were built beside this test.
-pub(crate) async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/deb");
-    let programs = std::env::current_exe().unwrap();
-    let mut command = Program::at(script).command::<&str>([]);
-    command.env("BIN_DIR", programs.parent().and_then(Path::parent).unwrap());
-    command
-        .env("OUT_DIR", folder.join("packages"))
-        .env("COMPRESSION", "none")
-        .env("VERSION", version);
+/// The folder of the programs that were built beside this test.
+pub(crate) fn programs() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().to_owned()
+}
+
+/// Packs the programs that were built beside this test into `folder`, and returns the packages.
+pub(crate) async fn pack(folder: &Path, options: &[&str]) -> Vec<PathBuf> {
+    let mut command = Program::at(repository().join("packaging/package")).command(options);
+    command.arg("--quick").arg("--binaries").arg(programs());
+    command.arg("--output").arg(folder);
     let output = command.output().await.unwrap();
     assert!(
         output.status.success(),
