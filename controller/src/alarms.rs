@@ -13,9 +13,10 @@ use futures_util::stream::FuturesUnordered;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::config::alarms::{Alarms, Prometheus, Source};
+use crate::config::alarms::{Prometheus, Source};
 use crate::deployment::alarm::{self, Monitored, Sight};
 use crate::error::{ApiError, chain};
+use crate::metrics::Metrics;
 use crate::outgoing::{self, Outgoing, OutgoingError};
 use crate::service::Service;
 use crate::tasks::Tasks;
@@ -52,14 +53,13 @@ impl Questions {
     /// waiting for others.
     fn look(
         &mut self,
-        outgoing: &Arc<Outgoing>,
-        alarms: &Alarms,
+        service: &Service,
         monitored: &MonitoredAlarms,
     ) -> impl Future<Output = Sight> + Send + use<> {
         self.under_way
             .retain(|_, question| question.upgrade().is_some());
         let ask = |name: &String| {
-            let question = self.ask(outgoing, alarms, name)?;
+            let question = self.ask(service, name)?;
             let name = name.clone();
             Some(question.map(|found| (name, found)))
         };
@@ -81,22 +81,42 @@ impl Questions {
         }
     }
 
-    fn ask(&mut self, outgoing: &Arc<Outgoing>, alarms: &Alarms, name: &str) -> Option<Question> {
+    fn ask(&mut self, service: &Service, name: &str) -> Option<Question> {
         if let Some(question) = self.under_way.get(name).and_then(WeakShared::upgrade) {
             return Some(question);
         }
-        let source = alarms.source(name)?.clone();
+        let source = service.settings.alarms.source(name)?.clone();
         let asked = name.to_owned();
-        let outgoing = Arc::clone(outgoing);
-        let question = async move { source.state(&outgoing, &asked).await }
-            .boxed()
-            .shared();
+        let outgoing = Arc::clone(&service.outgoing);
+        let metrics = service.metrics.clone();
+        let question = async move {
+            let found = source.state(&outgoing, &asked).await;
+            if let Some(metrics) = &metrics {
+                note(metrics, &asked, &found);
+            }
+            found
+        }
+        .boxed()
+        .shared();
         self.under_way.extend(
             question
                 .downgrade()
                 .map(|question| (name.to_owned(), question)),
         );
         Some(question)
+    }
+}
+
+fn note(metrics: &Metrics, name: &str, found: &Found) {
+    let errors = metrics.alarm_read_errors.with([name.to_owned()]);
+    match found {
+        Ok(active) => {
+            let active = i64::from(*active);
+            metrics.alarm_active.with([name.to_owned()]).set(active);
+        }
+        Err(_) => {
+            errors.inc();
+        }
     }
 }
 
@@ -230,8 +250,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
                 } in monitored
                 {
                     if !looks.is_under_way(&deployment_id) {
-                        let sight =
-                            questions.look(&service.outgoing, &service.settings.alarms, &alarms);
+                        let sight = questions.look(&service, &alarms);
                         looks.start(
                             deployment_id.clone(),
                             look(Arc::clone(&service), deployment_id, sight),

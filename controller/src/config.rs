@@ -7,6 +7,7 @@ pub mod events;
 mod file;
 pub mod known_names;
 pub mod load_balancers;
+pub mod metrics;
 pub mod show;
 mod text;
 
@@ -19,6 +20,7 @@ use codedeploy_planner::Timers;
 use crate::config::alarms::Alarms;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
+use crate::config::metrics::{Metrics, Token};
 use crate::logging::Logging;
 use crate::objects::Retention;
 pub use endpoint::Endpoint;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub alarms: Alarms,
     /// The receivers of changes, and the new objects that are deployed.
     pub events: Events,
+    /// The ways to the service's metrics, if it has any.
+    pub metrics: Option<Metrics>,
     /// Whether a deployment group may name only alarms and topics of these settings.
     pub strict_names: bool,
 }
@@ -155,11 +159,17 @@ impl Settings {
             Tls::Given { key, .. } => Some(key.as_path()),
             Tls::Off | Tls::SelfSigned { .. } => None,
         };
+        let token = self
+            .metrics
+            .as_ref()
+            .and_then(|metrics| metrics.token.as_ref());
+        let has_token = matches!(token, Some(Token::Given(_)));
         self.config_file
             .as_deref()
-            .filter(|_| self.events.has_secrets())
+            .filter(|_| self.events.has_secrets() || has_token)
             .into_iter()
             .chain(key)
+            .chain(self.metrics.as_ref().and_then(Metrics::token_file))
     }
 }
 
@@ -342,6 +352,25 @@ mod tests {
             ("s3: {keep_days: -1}", "above 0"),
             ("s3: {keep_days: .inf}", "at most 36500"),
             ("tls: {self_signed: true, names: ['a b']}", "host name"),
+            ("metrics:", "write metrics: {}"),
+            (
+                "metrics: {listen: here}",
+                "a loopback address and a port such as 127.0.0.1:9464",
+            ),
+            (
+                "metrics: {listen: '0.0.0.0:9464'}",
+                "this listener asks for no key",
+            ),
+            ("metrics: {token: guess}", "openssl rand"),
+            ("metrics: {token_file: token}", "absolute path"),
+            (
+                "metrics: {token_file: /t, token: 01234567890123456789}",
+                "set only one of them",
+            ),
+            (
+                "metrics: {tokens: a}",
+                "line 1: metrics.tokens is not a setting: did you mean token?",
+            ),
         ] {
             let error = load("127.0.0.1:0", false, wrong).map(|_| ()).unwrap_err();
             let text = crate::error::chain(&error);

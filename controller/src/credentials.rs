@@ -309,6 +309,25 @@ pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
     )
 }
 
+/// Returns the number of access keys that expire between two times, by role.
+pub fn expiring(
+    tx: &Tx<'_>,
+    after: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<(Role, i64)>, SqlError> {
+    let by_role = tx.query_all(
+        "SELECT role, count(*) FROM credentials
+         WHERE revoked IS NULL AND expires > ?1 AND expires <= ?2 GROUP BY role",
+        (after, until),
+        |row| {
+            let role: String = row.get(0)?;
+            Ok((Role::read(&role), row.get(1)?))
+        },
+    )?;
+    let known = |(role, number): (Option<Role>, i64)| Some((role?, number));
+    Ok(by_role.into_iter().filter_map(known).collect())
+}
+
 /// Revokes every access key of role host for an ARN.
 pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
     tx.execute(

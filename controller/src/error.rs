@@ -59,7 +59,8 @@ macro_rules! error_names {
         pub enum ErrorName { $($name,)* }
 
         impl ErrorName {
-            fn bare(self) -> &'static str {
+            /// The name without a suffix.
+            pub fn bare(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
         }

@@ -9,7 +9,7 @@
 pub mod bucket_notification;
 pub mod delivery;
 pub mod message;
-mod outbox;
+pub(crate) mod outbox;
 pub mod pending_deployments;
 
 use std::sync::Arc;

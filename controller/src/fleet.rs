@@ -301,6 +301,32 @@ pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now_millis: i64) -> Result<(
     Ok(())
 }
 
+/// The registered hosts, by the time of their last call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// They called since a time.
+    pub polling: i64,
+    pub silent: i64,
+    pub never_seen: i64,
+}
+
+/// Counts the registered hosts that have called since a time, and the others.
+pub fn presence(tx: &Tx<'_>, since: Timestamp) -> Result<Presence, SqlError> {
+    tx.query_one(
+        "SELECT count(*), count(last_seen), count(CASE WHEN last_seen > ?1 THEN 1 END)
+         FROM instances WHERE deregistered IS NULL",
+        [since],
+        |row| {
+            let (all, seen, polling): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Presence {
+                polling,
+                silent: seen - polling,
+                never_seen: all - seen,
+            })
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,31 +7,35 @@ mod elsewhere;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod host;
+mod metrics;
 mod operator;
 mod protocol;
 mod query;
 mod ready;
 mod s3;
 mod sigv4;
+mod token;
 mod unauthenticated;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use codedeploy_api::codedeploy::{self, Timestamp};
 use codedeploy_api::command;
+use codedeploy_support::metrics::Value;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::credentials::{self, Principal};
 use crate::error::{ApiError, ErrorName};
+use crate::metrics::Metrics;
 use crate::service::Service;
 use connections::Client;
 use protocol::{ApiOperation, Protocol, RequestBody};
@@ -48,6 +52,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .map(|objects| s3::Store::new(&service, objects));
     let rest = move |State(service), request: Request<Body>| rest(service, store.clone(), request);
     let ready = ready::Readiness::default();
+    let scrapes = metrics::Scrapes::default();
+    let to_rest = rest.clone();
     Router::new()
         .route("/", post(call).fallback(rest.clone()))
         .route(
@@ -58,8 +64,21 @@ pub fn router(service: Arc<Service>) -> Router {
             ready::PATH,
             get(move |state| ready.tell(state)).fallback(rest.clone()),
         )
+        .route(
+            metrics::PATH,
+            get(
+                move |State(service): State<Arc<Service>>, request: Request<Body>| async move {
+                    if metrics::is_meant(&service, &request) {
+                        scrapes.answer(&service, request).await
+                    } else {
+                        to_rest(State(service), request).await
+                    }
+                },
+            )
+            .fallback(rest.clone()),
+        )
         .fallback(rest)
-        .layer(from_fn(traced))
+        .layer(from_fn_with_state(Arc::clone(&service), traced))
         .with_state(service)
 }
 
@@ -73,7 +92,12 @@ struct RequestId(String);
 
 /// Creates a span for the request: all its log lines have its id, its client, and the access key
 /// that it claims. The verified signer and the operation are added as soon as they are known.
-async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
+async fn traced(
+    State(service): State<Arc<Service>>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    let began = Instant::now();
     let request_id = crate::ids::new_id().unwrap_or_default();
     let client = request
         .extensions()
@@ -94,12 +118,53 @@ async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
         .extensions_mut()
         .insert(RequestId(request_id.clone()));
     let mut response = next.run(request).instrument(span).await;
+    service.measure(|metrics| measure(metrics, &response, began.elapsed()));
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         for name in REQUEST_IDS {
             response.headers_mut().insert(name, id.clone());
         }
     }
     response
+}
+
+/// The API and the operation of a request, in an extension of its response.
+#[derive(Debug, Clone)]
+struct Kind {
+    api: &'static str,
+    operation: Value,
+}
+
+/// The error that a request was refused with, in an extension of its response.
+#[derive(Debug, Clone, Copy)]
+struct Refused(&'static str);
+
+fn refused(response: &mut Response<Body>, error: &ApiError) {
+    response.extensions_mut().insert(Refused(error.name.bare()));
+}
+
+/// An operation that is not one of this service's: a client chose its name.
+const UNKNOWN: &str = "unknown";
+
+fn measure(metrics: &Metrics, response: &Response<Body>, took: Duration) {
+    let Kind { api, operation } = response.extensions().get().cloned().unwrap_or(Kind {
+        api: "other",
+        operation: UNKNOWN.into(),
+    });
+    let code = response.status().as_str().to_owned();
+    let of = [api.into(), operation.clone(), code.into()];
+    metrics.requests.with(of).inc();
+    metrics
+        .request_seconds
+        .with([api.into(), operation])
+        .observe(took.as_secs_f64());
+    if let Some(Refused(reason)) = response.extensions().get() {
+        metrics.refused_requests.with([*reason]).inc();
+    }
+}
+
+/// The metrics on a listener of their own.
+pub(crate) fn metrics_router(service: Arc<Service>) -> Router {
+    metrics::open_router(service)
 }
 
 /// Handles requests outside of `/`: a protocol with operations in paths is recognised by a header;
@@ -133,13 +198,34 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     }
     let (head, body) = request.into_parts();
     let protocol = Protocol::of(&head.headers);
-    let is_for_agents = matches!(protocol.identify(&head), Ok(ApiOperation::Host(_)));
+    let kind = match protocol.identify(&head) {
+        Ok(ApiOperation::Host(name)) => Some(Kind {
+            api: "commands",
+            operation: host::known(name).unwrap_or(UNKNOWN).into(),
+        }),
+        Ok(ApiOperation::Operator(name)) => Some(Kind {
+            api: "codedeploy",
+            operation: operator::known(operator::PUBLIC, name)
+                .unwrap_or(UNKNOWN)
+                .into(),
+        }),
+        Ok(ApiOperation::Controller(name)) => Some(Kind {
+            api: "controller",
+            operation: operator::known(operator::OWN, name)
+                .unwrap_or(UNKNOWN)
+                .into(),
+        }),
+        Err(_) => None,
+    };
+    let is_for_agents = kind.as_ref().is_some_and(|kind| kind.api == "commands");
+    let mut reason = None;
     let (status, body) = match answer(&service, protocol, head, body).await {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
             tracing::info!(error = %error.name, reason = error.message, "request refused");
             let status = StatusCode::from_u16(error.name.status())
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            reason = Some(Refused(error.name.bare()));
             (status, protocol.refusal(&error))
         }
     };
@@ -151,6 +237,9 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    let extensions = response.extensions_mut();
+    kind.map(|kind| extensions.insert(kind));
+    reason.map(|reason| extensions.insert(reason));
     response
 }
 

@@ -20,8 +20,8 @@
 //! which hosts a group has, [`credentials`] and [`vault`] who may call, [`keys`] the key files,
 //! [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`logging`] the log,
-//! [`cli`] the command line. [`client`] calls the API of a running service for the commands of
-//! operators; [`signature`] signs for both sides.
+//! [`metrics`] the numbers, [`cli`] the command line. [`client`] calls the API of a running service
+//! for the commands of operators; [`signature`] signs for both sides.
 
 #![deny(
     clippy::print_stdout,
@@ -43,6 +43,7 @@ pub mod identity;
 mod ids;
 pub mod keys;
 pub mod logging;
+pub mod metrics;
 pub mod new_file;
 pub mod objects;
 pub mod options;

@@ -9,6 +9,7 @@
 mod name;
 mod receive;
 mod retention;
+mod size;
 mod uploads;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codedeploy_api::codedeploy::Timestamp;
 use tokio::time::MissedTickBehavior;
@@ -96,11 +96,18 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         seen = Timestamp::now();
         let due = lock(&service.signals.agenda).due(Timestamp::now());
         for id in due {
+            let began = Instant::now();
             let decided = {
                 let id = id.clone();
                 service.transact(move |_, context| decide::decide(context, &id))
             };
-            match decided.await {
+            let decided = decided.await;
+            service.measure(|metrics| {
+                metrics
+                    .decision_seconds
+                    .observe(began.elapsed().as_secs_f64());
+            });
+            match decided {
                 Ok(effects) => {
                     troubles.0.remove(&id);
                     service.signals.announce(&effects);

@@ -7,6 +7,7 @@
 pub(crate) mod columns;
 pub(crate) mod command;
 pub(crate) mod definition;
+pub(crate) mod delivery;
 pub(crate) mod health;
 pub(crate) mod listing;
 mod set_aside;

@@ -73,6 +73,9 @@ pub struct Announcement {
     /// Whether it serves revisions itself.
     #[serde(default)]
     pub has_s3: bool,
+    /// The address of the metrics that ask for no key, if there is one.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Announcement {
@@ -123,12 +126,17 @@ pub async fn serve(
         partition: Partition { region, account_id },
         tls,
         endpoint,
+        metrics,
         ..
     } = settings.clone();
     let has_s3 = settings.s3.is_some();
     let config_file = settings.config_file.clone();
     let service = Service::open(settings)?;
     let certificates = Certificates::open(&tls, &service.keys())?;
+    if let Some(certificates) = &certificates {
+        // It is set once.
+        let _ = service.certificate.set(certificates.present());
+    }
     let acceptor = certificates
         .as_ref()
         .map(Certificates::acceptor)
@@ -154,12 +162,25 @@ pub async fn serve(
         self_signed_for,
         tls: speaks_tls,
         has_s3,
+        metrics: None,
+    };
+    let metrics = match metrics.and_then(|metrics| metrics.listen) {
+        Some(address) => {
+            let listening = TcpListener::bind(address).await;
+            Some(listening.map_err(|source| ServeError::Listen { address, source })?)
+        }
+        None => None,
+    };
+    let announcement = Announcement {
+        metrics: metrics.as_ref().and_then(|socket| socket.local_addr().ok()),
+        ..announcement
     };
     announcement.write(&data_dir)?;
     tracing::info!(
         %address,
         endpoint = announcement.endpoint,
         region = announcement.region,
+        metrics = announcement.metrics.map(tracing::field::display),
         data_dir = %data_dir.display(),
         config_file = config_file.as_ref().map(|path| path.display().to_string()),
         version = codedeploy_support::version::version(),
@@ -182,7 +203,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        ended = run(service, listener, stop) => ended?,
+        ended = run(service, listener, metrics, stop) => ended?,
         () = fresh => {}
     }
     tracing::info!("stopped");
@@ -236,6 +257,7 @@ fn by_address(address: SocketAddr, tls: &Tls) -> Option<String> {
 async fn run(
     service: Arc<Service>,
     listener: Listener,
+    metrics: Option<TcpListener>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let stopping = |service: &Service| {
@@ -256,6 +278,21 @@ async fn run(
         timeout,
         shutdown,
     );
+    let metrics = metrics.map(|socket| {
+        let listener = Listener { socket, tls: None };
+        let router = http::metrics_router(Arc::clone(&service));
+        Box::pin(connections::serve(
+            listener,
+            router,
+            timeout,
+            stopping(&service),
+        ))
+    });
+    let metrics = async {
+        if let Some(metrics) = metrics {
+            metrics.await;
+        }
+    };
     let deployments = async {
         reconcile::run(Arc::clone(&service))
             .await
@@ -270,7 +307,7 @@ async fn run(
     };
     let both = async {
         let requests = async {
-            requests.await;
+            tokio::join!(requests, metrics);
             Ok(())
         };
         let traffic = async {

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::http::HeaderValue;
 use codedeploy_api::codedeploy::Timestamp;
@@ -11,11 +11,13 @@ use codedeploy_api::command;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
-use crate::config::Settings;
+use crate::config::events::Secret;
 use crate::config::known_names::KnownNames;
+use crate::config::{self, Settings};
 use crate::deployment::effects::Effects;
 use crate::error::ApiError;
 use crate::keys::Keys;
+use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::outgoing::{BundleError, Outgoing};
 use crate::pagination::Pages;
@@ -24,6 +26,7 @@ use crate::registry::partition::{self, PartitionError};
 use crate::signals::Signals;
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError, Tx, backup};
+use crate::tls::Present;
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
@@ -45,6 +48,12 @@ pub struct Service {
     pub outgoing: Arc<Outgoing>,
     /// The folder of revisions, if the service has one.
     pub objects: Option<Arc<Objects>>,
+    /// Absent if nobody asks for them.
+    pub metrics: Option<Arc<Metrics>>,
+    /// The token of scrapers without an access key, if there is one.
+    pub metrics_token: Option<Secret>,
+    /// The service's certificate, if it has one.
+    pub certificate: OnceLock<Present>,
     store: Store,
     pages: Pages,
     known: KnownNames,
@@ -70,6 +79,8 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Metrics(#[from] config::metrics::MetricsError),
     #[error("the folder of revisions (s3.folder) cannot be used")]
     Objects(#[from] ObjectError),
     #[error("cannot lock the data directory {}", path.display())]
@@ -194,7 +205,15 @@ impl Service {
     pub fn open(settings: Settings) -> Result<Arc<Service>, OpenError> {
         prepare(&settings.data_dir)?;
         let lock = Lock::take(&settings.data_dir)?;
-        let store = Store::open_checked(&finished(&settings.data_dir)?)?;
+        let metrics = settings.metrics.as_ref().map(|_| Arc::new(Metrics::new()));
+        let metrics_token = settings
+            .metrics
+            .as_ref()
+            .map(config::metrics::Metrics::token);
+        let metrics_token = metrics_token.transpose()?;
+        let database = finished(&settings.data_dir)?;
+        let of_store = metrics.as_ref().map(|metrics| metrics.store.clone());
+        let store = Store::open_checked(&database, of_store)?;
         let wanted = settings.partition.clone();
         let known = KnownNames::of(&settings);
         let names = known.clone();
@@ -214,7 +233,10 @@ impl Service {
         Ok(Arc::new(Service {
             signers: announcement(&signer, next.as_ref())?,
             signer: Arc::new(signer),
-            signals: Signals::default(),
+            signals: Signals::new(metrics.clone()),
+            metrics,
+            metrics_token: metrics_token.flatten(),
+            certificate: OnceLock::new(),
             outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),
             objects: objects.map(Arc::new),
             store,
@@ -294,6 +316,13 @@ impl Service {
         match tokio::spawn(changing.in_current_span()).await {
             Ok(changed) => changed,
             Err(_) => Err(StoreError::Gone.into()),
+        }
+    }
+
+    /// Counts or measures something, if anyone wants to know.
+    pub fn measure(&self, measure: impl FnOnce(&Metrics)) {
+        if let Some(metrics) = &self.metrics {
+            measure(metrics);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::deployment::effects::Effects;
+use crate::metrics::{Ended, Metrics};
 use agenda::Agenda;
 
 /// The waiting tasks: the reconciler for changed or due deployments, polls for their hosts'
@@ -25,9 +26,18 @@ pub struct Signals {
     pub happened: Notify,
     /// A deployment is pending.
     pub pending: Notify,
+    /// Counts announced effects, if anyone wants to know.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Signals {
+    pub fn new(metrics: Option<Arc<Metrics>>) -> Self {
+        Signals {
+            metrics,
+            ..Signals::default()
+        }
+    }
+
     /// Requests a decision about a deployment.
     pub fn deployment_changed(&self, id: &str) {
         if lock(&self.agenda).look_now(id) {
@@ -54,6 +64,7 @@ impl Signals {
     /// Announces the effects of a decision, once it is on disk.
     pub fn announce(&self, effects: &Effects) {
         effects.log();
+        self.measure(effects);
         self.wake_hosts(&effects.hosts);
         self.happened.notify_one();
         if effects.traffic {
@@ -64,6 +75,24 @@ impl Signals {
         }
         if lock(&self.agenda).hear(effects) {
             self.earlier.notify_one();
+        }
+    }
+
+    fn measure(&self, outcome: &Effects) {
+        let Some(metrics) = &self.metrics else { return };
+        if let Some(time) = outcome.picked_up_after {
+            metrics.pickup_seconds.observe(time.as_secs_f64());
+        }
+        if let Some(ended) = &outcome.ended {
+            metrics.note_end(&Ended {
+                application: &ended.application,
+                group: &ended.group,
+                creator: ended.creator.as_str(),
+                outcome: ended.status.as_str(),
+                took: ended.took,
+                lead: ended.lead,
+                restored_after: ended.restored_after,
+            });
         }
     }
 }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use crate::metrics::StoreMetrics;
 use backup::BackupError;
 use readers::Readers;
 pub(crate) use tx::named;
@@ -33,6 +34,7 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     /// Absent if the one connection also reads: in memory, and for the administrative commands.
     readers: Option<Readers>,
+    metrics: Option<StoreMetrics>,
 }
 
 /// A piece of work. It returns a function that answers its caller, once it is known whether the
@@ -107,10 +109,10 @@ impl Store {
 
     /// [`open`](Self::open) after a check of every page of the database: a damaged one is rejected.
     /// For a service, which reads and writes concurrently.
-    pub fn open_checked(path: &Path) -> Result<Store, StoreError> {
+    pub fn open_checked(path: &Path, metrics: Option<StoreMetrics>) -> Result<Store, StoreError> {
         let connection = sqlite::connect(path)?;
         sqlite::check(&connection, path)?;
-        let store = Self::of(sqlite::migrated(connection, path)?)?;
+        let store = Self::measured(sqlite::migrated(connection, path)?, metrics)?;
         Ok(Store {
             readers: Some(Readers::open(path)?),
             ..store
@@ -122,19 +124,28 @@ impl Store {
         Self::of(sqlite::in_memory()?)
     }
 
-    fn of(mut connection: Connection) -> Result<Store, StoreError> {
+    fn of(connection: Connection) -> Result<Store, StoreError> {
+        Self::measured(connection, None)
+    }
+
+    fn measured(
+        mut connection: Connection,
+        metrics: Option<StoreMetrics>,
+    ) -> Result<Store, StoreError> {
+        let measured = metrics.clone();
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new()
             .name("store".into())
             .spawn(move || {
                 while let Ok(first) = queue.recv() {
-                    carry_out(&mut connection, first, &queue);
+                    carry_out(&mut connection, first, &queue, metrics.as_ref());
                 }
             })
             .map_err(StoreError::Thread)?;
         Ok(Store {
             jobs,
             readers: None,
+            metrics: measured,
         })
     }
 
@@ -149,8 +160,15 @@ impl Store {
         let (answer, result) = oneshot::channel();
         // The work is done even if the caller is gone.
         let job = job(work, move |done| drop(answer.send(done)));
-        self.jobs.send(job).map_err(|_| StoreError::Gone)?;
+        self.send(job)?;
         result.await.map_err(|_| StoreError::Gone)?
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        if let Some(metrics) = &self.metrics {
+            metrics.queue.inc();
+        }
+        self.jobs.send(job).map_err(|_| StoreError::Gone)
     }
 
     /// Runs `work`, which only reads, on the last committed state.
@@ -181,13 +199,24 @@ impl Store {
     {
         let (answer, result) = mpsc::channel();
         let job = job(work, move |done| drop(answer.send(done)));
-        self.jobs.send(job).map_err(|_| StoreError::Gone)?;
+        self.send(job)?;
         result.recv().map_err(|_| StoreError::Gone)?
     }
 }
 
 /// Runs the first piece of work, and those that arrive meanwhile, in one transaction.
-fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job>) {
+fn carry_out(
+    connection: &mut Connection,
+    first: Job,
+    queue: &mpsc::Receiver<Job>,
+    metrics: Option<&StoreMetrics>,
+) {
+    let taken = || {
+        if let Some(metrics) = metrics {
+            metrics.queue.dec();
+        }
+    };
+    taken();
     // Immediate: the administrative commands write to the same file, and a late lock could be
     // refused.
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
@@ -197,8 +226,10 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
     let tx = Tx::new(&transaction);
     let began = Instant::now();
     let mut answers = Vec::new();
+    let mut jobs = 0_u32;
     let mut next = Some(first);
     while let Some(job) = next {
+        jobs += 1;
         // A panic undoes the savepoint; only that caller gets no answer.
         match catch_unwind(AssertUnwindSafe(|| job(Ok(&tx)))) {
             Ok(answer) => answers.push(answer),
@@ -206,8 +237,16 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
         }
         let more = answers.len() < TOGETHER && began.elapsed() < GATHERING;
         next = if more { queue.try_recv().ok() } else { None };
+        next.iter().for_each(|_| taken());
     }
+    let began = Instant::now();
     let committed = transaction.commit().map_err(Arc::new);
+    if let Some(metrics) = metrics {
+        metrics.batch_jobs.observe(jobs.into());
+        metrics
+            .commit_seconds
+            .observe(began.elapsed().as_secs_f64());
+    }
     for answer in answers {
         let committed = committed.as_ref().copied();
         answer(committed.map_err(|error| StoreError::Commit(Arc::clone(error))));
@@ -292,14 +331,14 @@ mod tests {
     fn a_damaged_database_is_refused_with_a_way_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        drop(Store::open_checked(&path).unwrap());
+        drop(Store::open_checked(&path, None).unwrap());
         let copy = folder.path().join("copy");
         backup::copy(&path, &copy).unwrap();
         let whole = std::fs::read(&copy).unwrap();
         let path = folder.path().join("other");
         let refused = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
-            let error = Store::open_checked(&path).map(|_| ()).unwrap_err();
+            let error = Store::open_checked(&path, None).map(|_| ()).unwrap_err();
             let text = crate::error::chain(&error);
             assert!(
                 text.contains("damaged") && text.contains("restore"),
@@ -314,7 +353,7 @@ mod tests {
         refused(&whole[..whole.len() / 2]);
         // An empty file is a database without any writes.
         std::fs::write(&path, b"").unwrap();
-        assert!(Store::open_checked(&path).is_ok());
+        assert!(Store::open_checked(&path, None).is_ok());
     }
 
     #[test]

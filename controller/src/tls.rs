@@ -28,6 +28,18 @@ use files::{Ending, Stamp, read, stamp};
 /// The interval of checks of files for a change, and of a self-made certificate for its age.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// The service's certificate at the time of a question.
+#[derive(Debug, Clone)]
+pub struct Present(Arc<Current>);
+
+impl Present {
+    /// The time at which the certificate expires.
+    pub(crate) fn not_after(&self) -> Option<OffsetDateTime> {
+        let current = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.cert.first().map(|leaf| Ending::of(leaf).not_after)
+    }
+}
+
 /// The current certificate, shared with handshakes.
 #[derive(Debug)]
 pub(crate) struct Certificates {
@@ -96,6 +108,10 @@ impl Certificates {
         };
         let current = Arc::new(Current(RwLock::new(Arc::new(current))));
         Ok(Some(Certificates { source, current }))
+    }
+
+    pub(crate) fn present(&self) -> Present {
+        Present(Arc::clone(&self.current))
     }
 
     /// Accepts TLS 1.2 and 1.3 connections with the current certificate.

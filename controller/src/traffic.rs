@@ -233,6 +233,14 @@ async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Chan
     let result = connected
         .perform(&service.outgoing, &job, &changes, timeout)
         .await;
+    let outcome = if result.is_ok() {
+        "succeeded"
+    } else {
+        "failed"
+    };
+    service.measure(|metrics| {
+        metrics.traffic_changes.with([outcome]).inc();
+    });
     let result = result.map_err(|error| {
         let reason = chain(&error);
         tracing::warn!(

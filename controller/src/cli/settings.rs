@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::data_dir::DataDir;
 use super::table::table;
 use super::{CliError, output};
+use crate::config::metrics::Metrics;
 use crate::config::show::{Line, show};
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::error::chain;
@@ -91,6 +92,9 @@ fn look(arguments: &Arguments) -> Result<Found, ConfigError> {
     });
     if let Err(error) = Outgoing::open(settings.ca_bundle.as_deref()) {
         mistakes.push(ConfigError::Other(chain(&error)));
+    }
+    if let Some(Err(error)) = settings.metrics.as_ref().map(Metrics::token) {
+        mistakes.push(ConfigError::Metrics(error));
     }
     for path in settings.secret_files() {
         if is_readable_by_all(path) {

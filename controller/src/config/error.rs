@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::events::EventsError;
 use super::file;
+use super::metrics::MetricsError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -89,6 +90,12 @@ pub enum ConfigError {
         "tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address"
     )]
     Name(String),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error(
+        "{place}metrics has no value, so it has no effect: write metrics: {{}} to offer them to access keys, or remove it"
+    )]
+    NullMetrics { place: String },
     #[error(transparent)]
     Events(#[from] EventsError),
     #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]

@@ -52,7 +52,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// The smallest length of a token that others cannot guess.
-const MIN_TOKEN: usize = 20;
+pub(super) const MIN_TOKEN: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {

@@ -13,6 +13,7 @@ use super::{
 use crate::config::alarms::Alarms;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
+use crate::config::metrics::FileMetrics;
 use crate::logging::{Format, Logging, Threshold};
 use crate::objects::Retention;
 
@@ -21,7 +22,7 @@ pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "listen",
     "region",
     "account_id",
@@ -38,6 +39,7 @@ pub(super) const KEYS: [&str; 17] = [
     "load_balancers",
     "alarms",
     "events",
+    "metrics",
     "strict_names",
 ];
 
@@ -70,6 +72,7 @@ pub(super) struct File {
     alarms: Alarms,
     #[serde(default)]
     events: Events,
+    metrics: Option<FileMetrics>,
     strict_names: Option<bool>,
 }
 
@@ -198,6 +201,15 @@ impl File {
             .keep_days
             .map(|days| keep("audit.keep_days", days));
         let audit_retention = problems.note(audit_retention.transpose()).flatten();
+        let metrics = match self.metrics.map(FileMetrics::settle).transpose() {
+            Ok(metrics) => metrics,
+            Err(mistakes) => {
+                problems
+                    .0
+                    .extend(mistakes.into_iter().map(ConfigError::Metrics));
+                None
+            }
+        };
         match (listen, endpoint, tls, ca_bundle, partition) {
             (Some(listen), Some(endpoint), Some(tls), Some(ca_bundle), Some(partition))
                 if problems.0.is_empty() =>
@@ -221,6 +233,7 @@ impl File {
                     balancers: self.load_balancers,
                     alarms: self.alarms,
                     events: self.events,
+                    metrics,
                     strict_names: self.strict_names.unwrap_or(false),
                 })
             }

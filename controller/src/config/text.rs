@@ -47,7 +47,7 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
 
 /// Settings that contain others, each of which is read separately: a mistake in one hides none in
 /// another.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "tls",
     "s3",
     "timers",
@@ -56,6 +56,7 @@ const SECTIONS: [&str; 8] = [
     "alarms",
     "events",
     "events.topics",
+    "metrics",
 ];
 const LISTS: [&str; 2] = ["events.webhooks", "events.watches"];
 
@@ -78,6 +79,9 @@ fn understand(value: Value, text: &str) -> Result<Read, ConfigError> {
         } else if key == "s3" && value.is_null() {
             let place = sieve.place(&path);
             sieve.problems.push(ConfigError::NullS3 { place });
+        } else if key == "metrics" && value.is_null() {
+            let place = sieve.place(&path);
+            sieve.problems.push(ConfigError::NullMetrics { place });
         } else if let Some(value) = sieve.sift(&path, value) {
             kept.insert(key.into(), value);
         }

@@ -74,13 +74,18 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
         }
         let until = context.now + context.timers.lease;
         let command_name = event.name.name().to_owned();
-        let effects = advance(
+        let queued = match event.state {
+            EventState::Queued { since } => Some(since),
+            _ => None,
+        };
+        let mut effects = advance(
             context,
             &command,
             &record,
             &mut target,
             EventInput::Lease { until },
         )?;
+        effects.picked_up_after = queued.map(|since| context.now.since(since));
         let command = HostCommand {
             host_command_identifier: command.id,
             host_identifier: host.to_owned(),

@@ -1,11 +1,13 @@
 //! The effects of a transaction on a deployment, for the waiting tasks and for the log, once it is
 //! on disk.
 
+use std::time::Duration;
+
 use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 
-use crate::revision::Revision;
-
+use crate::records::delivery::Delivery;
 use crate::records::state_changes;
+use crate::revision::Revision;
 use crate::store::SqlError;
 use crate::transaction::Context;
 
@@ -23,6 +25,10 @@ pub struct Effects {
     pub traffic: bool,
     /// Whether the deployment waits for the first check of its alarms.
     pub alarms: bool,
+    /// The measures of the deployment if it has ended.
+    pub ended: Option<Box<Delivery>>,
+    /// The time for which a command had waited when its host received it.
+    pub picked_up_after: Option<Duration>,
     pub(super) changes: Vec<Change>,
 }
 

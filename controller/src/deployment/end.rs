@@ -9,6 +9,7 @@ use super::removal;
 use super::rollback::roll_back;
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
+use crate::records::delivery::Delivery;
 use crate::records::{Record, Target, health};
 use crate::registry::groups;
 use crate::transaction::Context;
@@ -71,6 +72,7 @@ fn finish(
     record.step(context, DeploymentInput::End { ending, retire_at })?;
     let rolls_back = record.rolls_back();
     let status = record.progress.status();
+    effects.ended = Some(Box::new(Delivery::of(context.tx, record, context.now)?));
     Ok(effects.note(
         context,
         Change::Ended {

@@ -9,6 +9,7 @@ use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
 
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
+use crate::records::delivery::Delivery;
 use crate::records::{Record, Target, unfinished};
 use crate::registry::{applications, groups, instances};
 use crate::request;
@@ -117,6 +118,7 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Ste
             )?;
             let status = record.progress.status();
             let rolls_back = record.rolls_back();
+            effects.ended = Some(Box::new(Delivery::of(context.tx, &record, context.now)?));
             effects.note(
                 context,
                 Change::Ended {

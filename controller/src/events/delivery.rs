@@ -11,6 +11,8 @@ use tokio::sync::watch;
 
 use super::outbox::{self, Message, Next, Reception};
 use super::pending_deployments;
+use codedeploy_support::metrics::Value;
+
 use crate::config::events::Receiver;
 use crate::error::{ApiError, chain};
 use crate::outgoing;
@@ -126,6 +128,15 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
     };
     let next = message.next(reception, Timestamp::now());
     let receiver = outgoing::place(&receiver.url);
+    let outcome = match (reception, next) {
+        (Reception::Taken, _) => "accepted",
+        (_, Next::GiveUp) => "dropped",
+        (_, _) => "delayed",
+    };
+    service.measure(|metrics| {
+        let of = [receiver.clone().into(), Value::Borrowed(outcome)];
+        metrics.messages.with(of).inc();
+    });
     match (reception, next) {
         (Reception::Taken, _) => tracing::debug!(receiver, "a message was accepted"),
         (_, Next::GiveUp) => {

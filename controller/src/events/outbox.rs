@@ -242,6 +242,15 @@ pub(super) fn first(context: &Context<'_>, url: &str) -> Result<Option<Message>,
     Ok(message)
 }
 
+/// Returns the number of messages that wait for each receiver, and the time of the oldest.
+pub(crate) fn waiting(tx: &Tx<'_>) -> Result<Vec<(String, i64, Timestamp)>, SqlError> {
+    tx.query_all(
+        "SELECT url, count(*), min(made) FROM messages GROUP BY url",
+        (),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )
+}
+
 /// The next step after an attempt to deliver a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {

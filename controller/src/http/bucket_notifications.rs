@@ -3,15 +3,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::{constant_time, digest};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, Response, StatusCode, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use axum::http::{Request, Response, StatusCode};
 
 use super::receive;
-use crate::config::events::Secret;
+use super::token::is_let_in;
 use crate::events::bucket_notification::{self, BucketNotification};
 use crate::events::pending_deployments::{self, Noted};
 use crate::service::Service;
@@ -92,29 +89,4 @@ fn effect(noted: Noted, objects: &str) -> String {
         1 => "1 deployment will be started.".into(),
         more => format!("{more} deployments will be started."),
     }
-}
-
-/// As a bearer token, or as the password of any user, which is what an SNS topic can send.
-fn is_let_in(headers: &HeaderMap, token: &Secret) -> bool {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let given = match given.split_once(' ') {
-        Some(("Bearer", given)) => given.to_owned(),
-        Some(("Basic", pair)) => {
-            let pair = STANDARD
-                .decode(pair)
-                .ok()
-                .and_then(|pair| String::from_utf8(pair).ok())
-                .unwrap_or_default();
-            pair.split_once(':')
-                .map(|(_, password)| password.to_owned())
-                .unwrap_or_default()
-        }
-        _ => return false,
-    };
-    let [expected, given] =
-        [&token.0, &given].map(|text| digest::digest(&digest::SHA256, text.as_bytes()));
-    constant_time::verify_slices_are_equal(expected.as_ref(), given.as_ref()).is_ok()
 }

@@ -16,6 +16,21 @@ use crate::service::Service;
 use crate::signing::SigningError;
 use crate::transaction::Context;
 
+/// The operations of the agents' API.
+const OPERATIONS: [&str; 6] = [
+    PollHostCommandInput::NAME,
+    GetDeploymentSpecificationInput::NAME,
+    PutHostCommandAcknowledgementInput::NAME,
+    PutHostCommandCompleteInput::NAME,
+    PostHostCommandUpdateInput::NAME,
+    PostHostRollbackInput::NAME,
+];
+
+/// Returns the name of an operation, if there is one.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    OPERATIONS.into_iter().find(|known| *known == name)
+}
+
 pub(super) async fn call(
     service: &Arc<Service>,
     caller: Caller,
@@ -118,12 +133,33 @@ impl Caller {
     }
 }
 
+/// A poll that counts as held.
+struct Held<'a>(&'a Service);
+
+impl<'a> Held<'a> {
+    fn new(service: &'a Service) -> Self {
+        service.measure(|metrics| {
+            metrics.held_polls.inc();
+        });
+        Held(service)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.measure(|metrics| {
+            metrics.held_polls.dec();
+        });
+    }
+}
+
 /// Responds as soon as there is a command, and without one when the poll's time is over or the
 /// service stops.
 async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandOutput, ApiError> {
     let until = Timestamp::now() + service.settings.timers.poll;
     let signal = service.signals.of_host(&caller.principal.arn);
     let mut stop = service.stopping();
+    let _held = Held::new(service);
     loop {
         let mut woken = std::pin::pin!(signal.notified());
         woken.as_mut().enable();

@@ -221,6 +221,14 @@ async fn change(
     }
 }
 
+/// Returns the name of an operation, if there is one.
+pub(super) fn known(operations: &[Operation], name: &str) -> Option<&'static str> {
+    operations
+        .iter()
+        .map(|operation| operation.name)
+        .find(|known| *known == name)
+}
+
 impl Operation {
     fn named(api: &'static [Operation], name: &str) -> Result<&'static Operation, ApiError> {
         api.iter()

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::unauthenticated::Slot;
-use super::{Claimed, RequestId, header_text, receive, sigv4};
+use super::{Claimed, Kind, RequestId, header_text, receive, sigv4};
 use crate::credentials::Principal;
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;
@@ -49,14 +49,23 @@ pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Resp
         .map(|RequestId(id)| id.clone())
         .unwrap_or_default();
     match answer(service, &head, body).await {
-        Ok(principal) => xml(StatusCode::OK, identity(&principal, &request_id)),
+        Ok(principal) => {
+            let mut response = xml(StatusCode::OK, identity(&principal, &request_id));
+            response.extensions_mut().insert(Kind {
+                api: STS,
+                operation: "GetCallerIdentity".into(),
+            });
+            response
+        }
         Err(error) => {
             let (status, code) = code(&error);
             tracing::info!(error = code, reason = error.message, "request refused");
             if sigv4::claimed_service(&head.headers) == Some("ec2") {
                 return xml(status, ec2_refusal(&code, &error.message, &request_id));
             }
-            refusal(status, &code, &error.message, &request_id)
+            let mut response = refusal(status, &code, &error.message, &request_id);
+            super::refused(&mut response, &error);
+            response
         }
     }
 }

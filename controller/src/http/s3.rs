@@ -27,6 +27,7 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::sigv4::Claim;
 use super::unauthenticated::Slot;
+use super::{Kind, UNKNOWN};
 use crate::credentials::{self, Role, Scopes, StoredKey};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
@@ -125,7 +126,11 @@ impl Store {
         if let Err(error) = self.screen(&request) {
             tracing::info!(error = %error.name, reason = error.message, "request refused");
             let answer = refusal(&error).to_http_response();
-            return answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
+            let mut response =
+                answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
+            super::refused(&mut response, &error);
+            response.extensions_mut().insert(kind(None));
+            return response;
         }
         let mut request = request.map(|body| s3s::Body::http_body_unsync(unhurried(body, timeout)));
         let operation = Arc::new(OnceLock::new());
@@ -136,7 +141,10 @@ impl Store {
         if let Ok(answer) = &answer {
             log(operation.get(), answer);
         }
-        answer.map_or_else(|error| failed(&error), |response| response.map(Body::new))
+        let mut response =
+            answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
+        response.extensions_mut().insert(kind(operation.get()));
+        response
     }
 
     /// Rejects requests that the protocol's library would keep in memory, or accept, before it
@@ -178,6 +186,14 @@ impl Store {
 /// The operation of an admitted request.
 #[derive(Debug, Clone)]
 struct Admitted(Arc<OnceLock<String>>);
+
+/// The library's names of operations are as few as the protocol has.
+fn kind(operation: Option<&String>) -> Kind {
+    Kind {
+        api: "s3",
+        operation: operation.map_or(UNKNOWN.into(), |name| name.clone().into()),
+    }
+}
 
 /// Logs a request that changed something, and a rejected one; `operation` is that of an admitted
 /// request.

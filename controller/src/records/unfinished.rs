@@ -57,6 +57,23 @@ pub fn count(tx: &Tx<'_>) -> Result<usize, SqlError> {
     tx.query_one(sql, (), |row| row.get(0))
 }
 
+const BY_STATUS: &str = "SELECT status, count(*) FROM deployments
+    WHERE status IN ('Created', 'InProgress', 'Ready') GROUP BY status";
+
+const TARGETS_BY_STATUS: &str =
+    "SELECT t.status, count(*) FROM deployments d JOIN targets t ON t.deployment_id = d.id
+    WHERE d.status IN ('Created', 'InProgress', 'Ready') GROUP BY t.status";
+
+/// Counts the active deployments by their status.
+pub fn by_status(tx: &Tx<'_>) -> Result<Vec<(String, i64)>, SqlError> {
+    tx.query_all(BY_STATUS, (), |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Counts the targets of the active deployments by their status.
+pub fn targets_by_status(tx: &Tx<'_>) -> Result<Vec<(String, i64)>, SqlError> {
+    tx.query_all(TARGETS_BY_STATUS, (), |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +85,15 @@ mod tests {
         for index in ["deployments_by_status (status=?)", "deployments_retiring"] {
             assert!(
                 way.contains(index) && !way.contains("SCAN deployments"),
+                "{way}"
+            );
+        }
+        for (counted, index) in [(BY_STATUS, ""), (TARGETS_BY_STATUS, "targets_by_status")] {
+            let way = way_of(counted);
+            assert!(
+                way.contains("deployments_by_status (status=?)")
+                    && way.contains(index)
+                    && !way.contains("SCAN"),
                 "{way}"
             );
         }

@@ -1,5 +1,7 @@
 //! Deployment groups.
 
+use std::collections::BTreeSet;
+
 use codedeploy_api::codedeploy::*;
 
 use super::applications::{self, Application};
@@ -193,6 +195,16 @@ pub(crate) fn ids_of(tx: &Tx<'_>, application: &str) -> Result<Vec<String>, SqlE
         [application],
         |row| row.get(0),
     )
+}
+
+/// Returns all groups as pairs of application and name.
+pub(crate) fn names(tx: &Tx<'_>) -> Result<BTreeSet<(String, String)>, SqlError> {
+    let names = tx.query_all(
+        "SELECT a.name, g.name FROM deployment_groups g JOIN applications a ON a.id = g.application_id",
+        (),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok(names.into_iter().collect())
 }
 
 /// Deletes a group without deployments.

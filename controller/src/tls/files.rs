@@ -110,12 +110,12 @@ fn has_no_names(leaf: &CertificateDer<'_>) -> bool {
 /// The end of a configured certificate, and the time of the next warning.
 #[derive(Debug)]
 pub(super) struct Ending {
-    not_after: OffsetDateTime,
+    pub(super) not_after: OffsetDateTime,
     warn_at: OffsetDateTime,
 }
 
 impl Ending {
-    fn of(leaf: &CertificateDer<'_>) -> Self {
+    pub(super) fn of(leaf: &CertificateDer<'_>) -> Self {
         let parsed = x509_cert::Certificate::from_der(leaf).ok();
         let end = parsed.map(|parsed| parsed.tbs_certificate.validity.not_after.to_system_time());
         // An unreadable certificate is handled by its check.

@@ -23,6 +23,7 @@ mod admin {
     mod github_tokens;
     mod keys_and_certificates;
     mod logs;
+    mod metrics;
     mod monitoring;
     mod operator_commands;
     mod settings;

@@ -53,7 +53,7 @@ const LAYERS: [&[&str]; 19] = [
     &["vault"],
     &["error", "keys"],
     &["store"],
-    &["logging", "new_file", "privileges", "signature"],
+    &["logging", "metrics", "new_file", "privileges", "signature"],
 ];
 
 /// A module's path below its crate, such as `["script", "process"]`; the crate's root is empty.

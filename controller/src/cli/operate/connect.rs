@@ -308,6 +308,7 @@ mod tests {
                 self_signed_for: own.then(|| "localhost".to_owned()).into_iter().collect(),
                 tls,
                 has_s3: false,
+                metrics: None,
             };
             assert_eq!(local_url(&announcement), expected);
         }
