@@ -63,6 +63,19 @@ if [ ! -x "$tools/systemctl/usr/bin/systemctl" ]; then
   mv "$scratch/root" "$tools/systemctl"
 fi
 
+# The package would start a service that collects metrics of this machine. Unpacked, never installed.
+if [ ! -x "$tools/prometheus/usr/bin/promtool" ]; then
+  echo "tests/tools.sh: unpacking prometheus into $tools"
+  mkdir -p "$tools"
+  scratch="$(mktemp -d "$tools/.prometheus.XXXXXX")"
+  trap 'rm -rf "$scratch"' EXIT
+  (cd "$scratch" && fetch -o APT::Sandbox::User=root download --quiet=2 prometheus)
+  dpkg-deb --extract "$scratch"/prometheus_*.deb "$scratch/root"
+  rm -rf "$tools/prometheus"
+  mv "$scratch/root" "$tools/prometheus"
+  rm -rf "$scratch"
+fi
+
 # A Debian with systemd, of this host's release, so that what was built here runs there: the machine that packages are
 # tried on, with rpm beside dpkg. Tests boot it and change nothing in it.
 if [ "$(id -u)" -eq 0 ] && { [ ! -x "$tools/machine/usr/bin/rpm" ] || [ ! -x "$tools/machine/usr/bin/python3" ]; }; then

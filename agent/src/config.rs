@@ -14,6 +14,7 @@ use reader::{Effective, ReadError, Reader, Warning, bullets};
 pub use signer::{KeyDigest, SignerTrust};
 
 use crate::bounded_read;
+use crate::metrics::place::{self, MetricsPlace};
 
 /// Read if no file is named; may be missing.
 pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
@@ -60,6 +61,10 @@ pub struct Settings {
     pub update_command: Option<String>,
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
+    /// The place at which metrics can be read.
+    pub metrics_listen: Option<MetricsPlace>,
+    /// The file that metrics are written to.
+    pub metrics_textfile: Option<PathBuf>,
     pub hardening: Hardening,
     /// Set if `codedeploy_test_profile` is `beta` or `gamma`: the agent uses the keys in its
     /// environment.
@@ -237,6 +242,8 @@ impl Settings {
                 log_wire: file.flag("log_aws_wire", false),
             },
             signer: signer::read(&mut file),
+            metrics_listen: file.parsed("metrics_listen", place::EXPECTED, MetricsPlace::parse),
+            metrics_textfile: file.path("metrics_textfile"),
             hardening: Hardening {
                 archive_max_extraction_size: file.parsed(
                     "archive_max_extraction_size",

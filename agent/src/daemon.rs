@@ -15,6 +15,7 @@ use crate::control_socket::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::deployment_root::StoreError;
+use crate::exporter::{Exporter, ListenError};
 use crate::history::History;
 use crate::identity::{Identity, IdentityError, METADATA_TIMEOUT, is_there};
 use crate::output::fail;
@@ -51,6 +52,8 @@ pub enum StartError {
     PidFile(#[from] PidFileError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Metrics(#[from] ListenError),
 }
 
 /// Checks the files that a start reads: a restart must not stop an agent that cannot start again.
@@ -98,11 +101,13 @@ async fn serve(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), 
         shutdown,
         status,
         socket,
+        exporter,
     } = started?;
     waiter.up();
     tokio::select! {
         () = agent.run(shutdown) => {}
         () = socket.serve(&status) => {}
+        () = offer(exporter.as_ref(), &status) => {}
     }
     tracing::info!("stopped");
     Ok(())
@@ -114,6 +119,15 @@ struct Started {
     shutdown: Shutdown,
     status: Status,
     socket: ControlSocket,
+    exporter: Option<Exporter>,
+}
+
+/// Offers the metrics, if the settings ask for them. Never ends.
+async fn offer(exporter: Option<&Exporter>, status: &Status) {
+    match exporter {
+        Some(exporter) => Box::pin(exporter.serve(status)).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn start(
@@ -141,7 +155,9 @@ async fn start(
     let shutdown =
         Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
     let service = CommandService::new(&access, identity.host_identifier.clone());
-    let host = Host::new(settings, environment, Some(access));
+    let exporter = Exporter::open(&settings)?;
+    let metrics = exporter.as_ref().map(Exporter::metrics);
+    let host = Host::new(settings, environment, Some(access)).measured(metrics.clone());
     let ledger = Ledger::open(host.store())?;
     tracing::info!(
         version = crate::version::reported(),
@@ -152,7 +168,11 @@ async fn start(
         root = %host.settings().root_dir.display(),
         "agent started",
     );
-    let status = Status::new(&identity.host_identifier, History::open(&place.history));
+    let status = Status::new(
+        &identity.host_identifier,
+        History::open(&place.history),
+        metrics,
+    );
     let socket = ControlSocket::bind(&place.socket)?;
     let agent = Arc::new(Agent::new(host, service, ledger, status.clone()));
     Ok(Started {
@@ -160,6 +180,7 @@ async fn start(
         shutdown,
         status,
         socket,
+        exporter,
     })
 }
 

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::deployment_root::{DeploymentFolder, Store};
+use crate::metrics::Metrics;
 use crate::spec::DeploymentSpec;
 use appspec::Announced;
 use error::CommandError;
@@ -54,6 +55,8 @@ pub struct Host {
     /// destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
     announced: Announced,
+    /// Absent if nobody asks for them.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Host {
@@ -72,6 +75,19 @@ impl Host {
             deployments_log,
             installing: Arc::default(),
             announced: Announced::default(),
+            metrics: None,
+        }
+    }
+
+    /// Returns the same host with the metrics that count its work.
+    pub fn measured(self, metrics: Option<Arc<Metrics>>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Counts something, if anyone wants to know.
+    pub(crate) fn measure(&self, measure: impl FnOnce(&Metrics)) {
+        if let Some(metrics) = &self.metrics {
+            measure(metrics);
         }
     }
 

@@ -54,6 +54,17 @@ pub enum DeploymentOutcome {
     Failed,
 }
 
+impl DeploymentOutcome {
+    /// The outcome as a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The last deployments, newest first.
 #[derive(Debug, Default)]
 pub struct History {

@@ -10,6 +10,8 @@
 //! other commands start, stop, query and examine the agent of this host. The daemon answers them
 //! through [`control_socket`]; they print through [`output`].
 //!
+//! [`metrics`] counts, and [`exporter`] offers the numbers if the settings ask for them.
+//!
 //! [`deployment_root`] is the folder with all persistent state. [`config`] and [`identity`] define
 //! the settings and the host, [`aws`] the access to services.
 
@@ -25,11 +27,13 @@ pub mod control_socket;
 pub mod daemon;
 pub mod deployment;
 pub mod deployment_root;
+pub mod exporter;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod history;
 pub mod identity;
 mod memory;
+pub mod metrics;
 pub mod output;
 pub mod path_component;
 pub mod pidfile;

@@ -12,11 +12,12 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::deployment::ledger::DeploymentNames;
 use crate::history::{Deployment, DeploymentOutcome, History};
+use crate::metrics::Metrics;
 use crate::spec::DeploymentSpec;
 
 /// The agent's status. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Status(Arc<Mutex<State>>);
+pub struct Status(Arc<Mutex<State>>, Option<Arc<Metrics>>);
 
 #[derive(Debug)]
 struct State {
@@ -122,8 +123,13 @@ pub struct Telling {
 }
 
 impl Status {
-    pub fn new(host_identifier: impl Into<String>, history: History) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    /// Events are also counted by `metrics`, if they are wanted.
+    pub fn new(
+        host_identifier: impl Into<String>,
+        history: History,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Self {
+        let state = Arc::new(Mutex::new(State {
             host_identifier: host_identifier.into(),
             started_at: now(),
             reached: false,
@@ -135,7 +141,8 @@ impl Status {
             outcomes: BTreeMap::new(),
             next: 0,
             history,
-        })))
+        }));
+        Self(state, metrics)
     }
 
     /// Records that the service has a poll, which it may hold open.
@@ -148,6 +155,7 @@ impl Status {
     pub fn polled(&self) {
         self.reached();
         self.state().last_poll_at = Some(now());
+        self.1.iter().for_each(|metrics| metrics.polled(true));
     }
 
     pub fn poll_failed(&self, error: &str) {
@@ -157,6 +165,8 @@ impl Status {
             message: error.to_owned(),
         });
         state.unreachable = true;
+        drop(state);
+        self.1.iter().for_each(|metrics| metrics.polled(false));
     }
 
     /// Records that no further command will begin.
@@ -221,12 +231,17 @@ impl Status {
             return;
         };
         let (_, command) = state.commands.remove(position);
+        let seconds = (OffsetDateTime::now_utc() - command.began_at).as_seconds_f64();
+        if let Some(metrics) = &self.1 {
+            let succeeded = outcome == DeploymentOutcome::Succeeded;
+            metrics.event_ended(&command.lifecycle_event, succeeded, seconds);
+        }
         state.history.record(Deployment {
             deployment_id: command.deployment_id,
             application: command.application,
             deployment_group: command.deployment_group,
             began_at: command.began_at,
-            seconds: (OffsetDateTime::now_utc() - command.began_at).as_seconds_f64(),
+            seconds,
             last_lifecycle_event: command.lifecycle_event,
             outcome,
             message,
@@ -445,6 +460,7 @@ mod tests {
         let status = Status::new(
             "arn:host",
             History::open(&folder.path().join("history.json")),
+            None,
         );
         assert_eq!(status.report().activity, Activity::Starting);
         status.poll_failed("no route");

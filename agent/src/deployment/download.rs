@@ -10,7 +10,7 @@ use super::{CommandError, Host, appspec, blocking, reuse};
 use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
 use crate::revision::archive;
 use crate::revision::manifest;
-use crate::revision::{FetchedBundle, fetch};
+use crate::revision::{FetchedBundle, Revision, fetch};
 use crate::spec::DeploymentSpec;
 use crate::telemetry::milliseconds_since;
 use codedeploy_api::chain::Chain;
@@ -63,6 +63,14 @@ async fn bring(
     } else {
         let bundle = fetch(&spec.revision, folder, host.access.as_ref(), &host.settings).await?;
         if let FetchedBundle::File { file, bundle_type } = bundle {
+            host.measure(|metrics| {
+                let bytes = file.metadata().map_or(0, |found| found.len());
+                match spec.revision {
+                    Revision::S3(_) => metrics.downloaded("s3", bytes),
+                    Revision::GitHub(_) => metrics.downloaded("github", bytes),
+                    Revision::Local(_) => {}
+                }
+            });
             unpack(host, spec, folder, file, bundle_type).await?;
         }
         "downloaded"

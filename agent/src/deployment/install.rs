@@ -70,6 +70,7 @@ pub(super) async fn install(
     for warning in &summary.warnings {
         tracing::warn!("{warning}");
     }
+    host.measure(|metrics| metrics.installed(&summary));
     let Summary {
         created,
         replaced,

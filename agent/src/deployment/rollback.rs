@@ -107,9 +107,18 @@ pub async fn after_failure(
                 journal.remove();
             }
             rolled_back.log();
+            let started = rolled_back
+                .started
+                .iter()
+                .all(|(_, result)| result.succeeded);
+            let outcome = if started { "succeeded" } else { "not_started" };
+            host.measure(|metrics| metrics.rolled_back(outcome));
             rolled_back.to_string()
         }
-        Err(error) => not_rolled_back(&error),
+        Err(error) => {
+            host.measure(|metrics| metrics.rolled_back("failed"));
+            not_rolled_back(&error)
+        }
     };
     if !report.log_tail.is_empty() && !report.log_tail.ends_with('\n') {
         report.log_tail.push('\n');

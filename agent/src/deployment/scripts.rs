@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use codedeploy_hooks::custody::Deployed;
 use codedeploy_hooks::lifecycle::HookPlan;
-use codedeploy_hooks::script::{self, HookRun, Limits, LogPlaces, Report, ScriptLog, Session};
+use codedeploy_hooks::script::{
+    self, HookRun, Limits, LogPlaces, Outcome, Report, ScriptLog, Session,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::plan::Scripts;
 use super::reports::{of_earlier, succeeded};
 use super::{CommandError, Host, blocking, environment};
 use crate::deployment_root::DeploymentFolder;
+use crate::metrics::Metrics;
 use crate::path_component::PathComponent;
 use crate::revision::manifest;
 use crate::spec::DeploymentSpec;
@@ -74,7 +77,25 @@ pub(super) async fn run(
         log: &mut log,
         stop,
     };
-    Ok(script::run(run).await)
+    let report = script::run(run).await;
+    host.measure(|metrics| count(metrics, plan, &report.outcome));
+    Ok(report)
+}
+
+/// Counts the scripts that ran: the last of them failed, or none did.
+fn count(metrics: &Metrics, plan: &HookPlan, outcome: &Outcome) {
+    let failed = plan.scripts.iter().position(|script| {
+        let location = script.location.as_path().to_string_lossy();
+        !outcome.succeeded() && location == outcome.script_name()
+    });
+    match failed {
+        Some(position) => metrics.scripts_ended(&plan.event, position, 1),
+        None if outcome.succeeded() => metrics.scripts_ended(&plan.event, plan.scripts.len(), 0),
+        None => {}
+    }
+    if let Outcome::OutputLeftOpen { holders, .. } = outcome {
+        metrics.leaked(holders.len());
+    }
 }
 
 fn script_log(host: &Host, folder: &DeploymentFolder, deployment: &PathComponent) -> ScriptLog {

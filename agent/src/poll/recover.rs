@@ -79,10 +79,11 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
     let (store, ledger) = (agent.host.store().clone(), agent.ledger.clone());
     let span = Span::current();
     let found = spawn_blocking(move || span.in_scope(|| look(&store, &ledger))).await;
-    let (left, mut rollbacks) = found.unwrap_or_else(|error| {
+    let (left, mut rollbacks, recovered) = found.unwrap_or_else(|error| {
         tracing::error!(%error, "cannot read the commands of earlier runs; the next start tries again");
         Default::default()
     });
+    agent.host.measure(|metrics| metrics.recovered(recovered));
     for outgoing in left.outcomes {
         let ended = &outgoing.ended;
         tracing::info!(
@@ -128,15 +129,19 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
 }
 
 /// Ends interrupted Installs, and reads the other records of earlier runs. Blocks.
-fn look(store: &Store, ledger: &Ledger) -> (Left, Vec<Journal>) {
-    if let Err(error) = recovery::at_start(store) {
-        tracing::error!("{}; the next Install tries again", Chain(&error));
-    }
+fn look(store: &Store, ledger: &Ledger) -> (Left, Vec<Journal>, usize) {
+    let recovered = match recovery::at_start(store) {
+        Ok(recovered) => recovered.len(),
+        Err(error) => {
+            tracing::error!("{}; the next Install tries again", Chain(&error));
+            0
+        }
+    };
     let rollbacks = Journal::left(store).unwrap_or_else(|error| {
         tracing::error!("{}; interrupted rollbacks are not finished", Chain(&error));
         Vec::new()
     });
-    (ledger.left(), rollbacks)
+    (ledger.left(), rollbacks, recovered)
 }
 
 /// Drops a command that another agent has reported while this one did not run.

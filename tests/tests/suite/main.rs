@@ -26,6 +26,7 @@ mod fleet {
     mod doctor;
     mod identity;
     mod logs;
+    mod monitoring;
     mod operator_commands;
     mod pipelines;
     mod private_repository;
