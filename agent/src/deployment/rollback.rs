@@ -24,13 +24,16 @@ use crate::deployment_root::{DeploymentFolder, Pointer, StoreError};
 use crate::path_component::PathComponent;
 use crate::recovery::{self, RecoveryError};
 use codedeploy_api::chain::Chain;
-use journal::{Cause, Journal, Progress};
+use journal::{Came, Cause, Journal};
 
 /// The events that start the restored revision, in order.
 const STARTING: [LifecycleEvent; 2] = [
     LifecycleEvent::ApplicationStart,
     LifecycleEvent::ValidateService,
 ];
+
+/// The number of times that an event's scripts begin, if the agent ends before they do each time.
+const MOST_STARTS: usize = 2;
 
 /// The interval between checks of a script that an interrupted rollback left running.
 const LOOK: Duration = Duration::from_millis(250);
@@ -236,11 +239,8 @@ async fn restore(
     Ok(restored.await??.summary)
 }
 
-/// Runs the start events of `previous`, except those that the journal records as begun; their
-/// output goes to the log of the deployment that is taken back.
-///
-/// The result of an interrupted event is unknown, so the next event runs all the same:
-/// ValidateService finds out whether the revision works. After a failure, no further event runs.
+/// Runs the start events of `previous`, except those that the journal records as done; their output
+/// goes to the log of the deployment that is taken back.
 async fn start(
     host: &Host,
     previous: &DeploymentFolder,
@@ -251,41 +251,28 @@ async fn start(
 ) -> io::Result<Vec<(LifecycleEvent, Started)>> {
     let mut started = Vec::new();
     for event in STARTING {
-        let progress = journal.progress(&event);
-        let result = match &progress {
-            Progress::Ended(result) => result.clone(),
-            Progress::Interrupted => {
+        let known = match journal.came(&event) {
+            Came::NotBegun => None,
+            Came::Ended(result) => Some(result),
+            Came::Interrupted(times) => {
                 let id = &installed.about.deployment_id;
-                interrupted(ran_on(id, &event, &previous.archive(), &stop).await)
+                let ran_on = ran_on(id, &event, &previous.archive(), &stop).await;
+                interrupted(times, ran_on)
             }
-            Progress::NotBegun => {
-                let plan = plan(previous, installed, &event).await;
-                if plan.as_ref().is_ok_and(|plan| !plan.scripts.is_empty()) {
-                    journal.note_begun(&event)?;
-                }
-                let run = match plan {
-                    Ok(plan) => {
-                        let id = &installed.about.deployment_id;
-                        scripts::run(
-                            host,
-                            &plan,
-                            taken_back,
-                            id,
-                            &installed.variables,
-                            stop.clone(),
-                        )
-                        .await
-                    }
-                    Err(error) => Err(error),
-                };
-                let result = Started::of(run);
+        };
+        let result = match known {
+            Some(result) => result,
+            None => {
+                journal.note_begun(&event)?;
+                let run = start_with(host, &event, previous, taken_back, installed, stop.clone());
+                let result = Started::of(run.await);
                 journal.note_ended(&event, result.clone())?;
                 result
             }
         };
-        let failed = !result.succeeded && progress != Progress::Interrupted;
+        let ended = !result.succeeded;
         started.push((event, result));
-        if failed {
+        if ended {
             break;
         }
     }
@@ -313,39 +300,53 @@ async fn ran_on(
     ran_on
 }
 
-/// The scripts of one event of the previous revision.
-async fn plan(
-    previous: &DeploymentFolder,
-    installed: &Installed,
+async fn start_with(
+    host: &Host,
     event: &LifecycleEvent,
-) -> Result<HookPlan, CommandError> {
-    let (archive, event) = (previous.archive(), event.clone());
-    let named = installed.appspec_filename.clone();
+    previous: &DeploymentFolder,
+    taken_back: &DeploymentFolder,
+    installed: &Installed,
+    stop: CancellationToken,
+) -> Result<Report, CommandError> {
+    let archive = previous.archive();
+    let (for_event, named) = (event.clone(), installed.appspec_filename.clone());
     let plan = blocking(move || {
-        let (scripts, warning) = appspec::scripts_of_earlier(&archive, &named, &event)?;
+        let (scripts, warning) = appspec::scripts_of_earlier(&archive, &named, &for_event)?;
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
         }
-        Ok(HookPlan {
-            event,
+        Ok::<_, CommandError>(HookPlan {
+            event: for_event,
             archive,
             scripts,
         })
     });
-    plan.await?
+    let plan = plan.await??;
+    let id = &installed.about.deployment_id;
+    scripts::run(host, &plan, taken_back, id, &installed.variables, stop).await
 }
 
-/// The result of an event whose scripts an earlier agent began. No script of a rollback runs twice.
-fn interrupted(ran_on: bool) -> Started {
-    let words = if ran_on {
-        "went on while the agent was restarted, and its outcome is unknown"
-    } else {
-        "was cut off when the agent ended, and is not begun again"
+/// The result for an event whose scripts were interrupted; `None` if they run again.
+fn interrupted(times: usize, ran_on: bool) -> Option<Started> {
+    let result = |succeeded, words: &str| {
+        Some(Started {
+            succeeded,
+            words: words.into(),
+            log_tail: String::new(),
+        })
     };
-    Started {
-        succeeded: ran_on,
-        words: words.into(),
-        log_tail: String::new(),
+    if ran_on {
+        result(
+            true,
+            "went on while the agent was restarted, and its outcome is unknown",
+        )
+    } else if times >= MOST_STARTS {
+        result(
+            false,
+            "was interrupted each time that it was begun, and is not begun again",
+        )
+    } else {
+        None
     }
 }
 

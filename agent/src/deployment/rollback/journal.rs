@@ -59,10 +59,10 @@ enum Step {
 
 /// The progress of an event.
 #[derive(Debug, PartialEq)]
-pub(super) enum Progress {
+pub(super) enum Came {
     NotBegun,
-    /// The agent ended before the event's scripts did.
-    Interrupted,
+    /// The number of times that the agent ended before the event's scripts did.
+    Interrupted(usize),
     Ended(Started),
 }
 
@@ -208,20 +208,25 @@ impl Journal {
             .map(|id| id.to_string_lossy().into_owned())
     }
 
-    pub(super) fn progress(&self, event: &LifecycleEvent) -> Progress {
-        let mut progress = Progress::NotBegun;
+    pub(super) fn came(&self, event: &LifecycleEvent) -> Came {
+        let mut begun = 0;
         for step in &self.steps {
             match step {
-                Step::Ended { event: of, result } if of == event.name() => {
-                    return Progress::Ended(result.clone());
+                Step::Ended {
+                    event: ended,
+                    result,
+                } if ended == event.name() => {
+                    return Came::Ended(result.clone());
                 }
-                Step::Begun { event: of } if of == event.name() => {
-                    progress = Progress::Interrupted;
-                }
+                Step::Begun { event: of } if of == event.name() => begun += 1,
                 _ => {}
             }
         }
-        progress
+        if begun == 0 {
+            Came::NotBegun
+        } else {
+            Came::Interrupted(begun)
+        }
     }
 
     /// The result, once only the report remains.
@@ -317,12 +322,12 @@ mod tests {
         assert_eq!(journal.cause, cause(Some("c")));
         assert_eq!(journal.restored().unwrap().0, Some(Path::new("/x/d-1")));
         assert_eq!(
-            journal.progress(&LifecycleEvent::ApplicationStart),
-            Progress::Interrupted
+            journal.came(&LifecycleEvent::ApplicationStart),
+            Came::Interrupted(1)
         );
         assert_eq!(
-            journal.progress(&LifecycleEvent::ValidateService),
-            Progress::NotBegun
+            journal.came(&LifecycleEvent::ValidateService),
+            Came::NotBegun
         );
         let result = Started {
             succeeded: true,
@@ -336,8 +341,8 @@ mod tests {
         drop(journal);
         let [journal] = <[Journal; 1]>::try_from(Journal::left(&store).unwrap()).unwrap();
         assert_eq!(
-            journal.progress(&LifecycleEvent::ApplicationStart),
-            Progress::Ended(result)
+            journal.came(&LifecycleEvent::ApplicationStart),
+            Came::Ended(result)
         );
         drop(journal);
         let about = cause(None).about;
