@@ -51,30 +51,24 @@ if [ "${#packages[@]}" -gt 0 ]; then
   fi
 fi
 
-# It starts services itself. Unpacked, never installed: its package would replace systemd.
-if [ ! -x "$tools/systemctl/usr/bin/systemctl" ]; then
-  echo "tests/tools.sh: unpacking systemctl into $tools"
+# Unpacks a Debian package without installing it, unless its program is there.
+unpack() {
+  local package="$1" program="$2" scratch
+  [ ! -x "$tools/$package/$program" ] || return 0
+  echo "tests/tools.sh: unpacking $package into $tools"
   mkdir -p "$tools"
-  scratch="$(mktemp -d "$tools/.systemctl.XXXXXX")"
-  trap 'rm -rf "$scratch"' EXIT
-  (cd "$scratch" && fetch -o APT::Sandbox::User=root download --quiet=2 systemctl)
-  dpkg-deb --extract "$scratch"/systemctl_*.deb "$scratch/root"
-  rm -rf "$tools/systemctl"
-  mv "$scratch/root" "$tools/systemctl"
-fi
-
-# The package would start a service that collects metrics of this machine. Unpacked, never installed.
-if [ ! -x "$tools/prometheus/usr/bin/promtool" ]; then
-  echo "tests/tools.sh: unpacking prometheus into $tools"
-  mkdir -p "$tools"
-  scratch="$(mktemp -d "$tools/.prometheus.XXXXXX")"
-  trap 'rm -rf "$scratch"' EXIT
-  (cd "$scratch" && fetch -o APT::Sandbox::User=root download --quiet=2 prometheus)
-  dpkg-deb --extract "$scratch"/prometheus_*.deb "$scratch/root"
-  rm -rf "$tools/prometheus"
-  mv "$scratch/root" "$tools/prometheus"
+  scratch="$(mktemp -d "$tools/.$package.XXXXXX")"
+  (cd "$scratch" && fetch -o APT::Sandbox::User=root download --quiet=2 "$package")
+  dpkg-deb --extract "$scratch/${package}"_*.deb "$scratch/root"
+  rm -rf "${tools:?}/$package"
+  mv "$scratch/root" "$tools/$package"
   rm -rf "$scratch"
-fi
+}
+
+# It starts services itself; its package would replace systemd.
+unpack systemctl usr/bin/systemctl
+# Its package would start a service that collects metrics of this machine.
+unpack prometheus usr/bin/promtool
 
 # A Debian with systemd, of this host's release, so that what was built here runs there: the machine that packages are
 # tried on, with rpm beside dpkg. Tests boot it and change nothing in it.
