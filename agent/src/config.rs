@@ -38,6 +38,9 @@ pub struct Settings {
     pub log_max_size: u64,
     /// The group that may read new logs with script output.
     pub log_group: String,
+    /// The largest part of a command's script output that is sent to a controller that asks for it,
+    /// in bytes; 0 for none.
+    pub report_log_bytes: usize,
     pub enable_deployments_log: bool,
     /// Whether a restart may reuse an unpacked archive.
     pub enable_archive_reuse: bool,
@@ -216,6 +219,12 @@ impl Settings {
                 size::of_log,
             ),
             log_group: file.text_or("log_group", "adm"),
+            report_log_bytes: file.parsed_or(
+                "report_log_bytes",
+                "none, or a size of at most 4MiB, such as 512KiB",
+                (1 << 20, "1MiB"),
+                size::of_report,
+            ),
             enable_deployments_log: file.flag("enable_deployments_log", true),
             enable_archive_reuse: file.flag("enable_archive_reuse", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),

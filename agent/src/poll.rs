@@ -25,6 +25,7 @@ use crate::deployment::Host;
 use crate::deployment::ledger::{DeploymentNames, Ledger, Outgoing};
 use crate::deployment::rollback::journal::Journal;
 use crate::path_component::PathComponent;
+use crate::report::script_log::ScriptLogs;
 use crate::report::{self, Delivered, DeliveryPolicy};
 use crate::shutdown::Shutdown;
 use crate::systemd::{self, Watchdog};
@@ -52,6 +53,7 @@ pub struct Agent {
     acquaintance: Acquaintance,
     status: Status,
     seen: SeenCommands,
+    script_logs: ScriptLogs,
     /// At most one command per deployment group at a time.
     groups: KeyedLock<PathComponent>,
     /// Limits the number of commands that run at once; an outcome that waits for the service takes
@@ -82,6 +84,7 @@ impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
         let (seen, groups) = (SeenCommands::default(), KeyedLock::default());
         let acquaintance = Acquaintance::open(host.store());
+        let script_logs = ScriptLogs::of(host.store(), host.settings().report_log_bytes);
         Self {
             host,
             service,
@@ -89,6 +92,7 @@ impl Agent {
             acquaintance,
             status,
             seen,
+            script_logs,
             groups,
             places: Semaphore::new(MAX_COMMANDS),
         }
@@ -134,6 +138,7 @@ impl Agent {
                     self.acquaintance
                         .answered(self.service.endpoint(), self.service.signers().is_some());
                     self.tell_rollbacks(commands);
+                    self.send_script_logs(commands, shutdown);
                     if backoff.reset() {
                         tracing::info!("the service answers again");
                     }
@@ -164,6 +169,19 @@ impl Agent {
         }
         let agent = Arc::clone(self);
         commands.spawn(async move { notice::tell(agent.host.store(), &agent.service).await });
+    }
+
+    /// Sends the script logs that the controller wants and does not have.
+    fn send_script_logs(self: &Arc<Self>, commands: &mut Commands, shutdown: &Shutdown) {
+        if !self.script_logs.is_waiting() {
+            return;
+        }
+        if self.service.signers().is_none() {
+            return self.script_logs.drop_all();
+        }
+        let (agent, end) = (Arc::clone(self), shutdown.no_more_work.clone());
+        let sending = async move { agent.script_logs.send(&agent.service).await };
+        commands.spawn(async move { end.run_until_cancelled(sending).await.unwrap_or_default() });
     }
 
     /// Polls once. If there is nothing to do, services hold the poll open for a minute; readiness
@@ -242,8 +260,15 @@ impl Agent {
         let failed = |error: &CallError| telling.failed(error);
         let delivered =
             report::complete(&self.service, &completion, maybe_told, &policy, failed).await;
+        let mut wanted = None;
         match delivered {
-            Delivered::Taken => self.ledger.close(outgoing),
+            Delivered::Taken(script_log) => {
+                wanted = script_log.filter(|_| self.service.signers().is_some());
+                if let Some(wanted) = wanted {
+                    self.script_logs.want(&outgoing.ended, wanted);
+                }
+                self.ledger.close(outgoing);
+            }
             Delivered::Refused(error) => {
                 tracing::error!(%error, "the service rejects the outcome of a command; it is dropped");
                 self.ledger.close(outgoing);
@@ -262,6 +287,10 @@ impl Agent {
             &completion.host_command_identifier,
             Some(Arc::clone(&completion)),
         );
+        if wanted.is_some() {
+            let sending = self.script_logs.send(&self.service);
+            shutdown.no_more_work.run_until_cancelled(sending).await;
+        }
     }
 
     async fn tell_again(&self, completion: Arc<PutHostCommandCompleteInput>, shutdown: &Shutdown) {

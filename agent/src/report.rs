@@ -1,10 +1,13 @@
-//! Reports the outcome of a command to the service until the service accepts it.
+//! Reports the outcome of a command to the service until the service accepts it; and then the whole
+//! output of its scripts, if the service asks for that ([`script_log`]).
+
+pub mod script_log;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use codedeploy_api::command::{
-    CommandStatus, Envelope, MAX_DIAGNOSTICS_PAYLOAD, PutHostCommandCompleteInput,
+    CommandStatus, Envelope, MAX_DIAGNOSTICS_PAYLOAD, PutHostCommandCompleteInput, WantedScriptLog,
 };
 use codedeploy_api::diagnostics::CompletionPayload;
 use codedeploy_hooks::script::Report;
@@ -24,7 +27,8 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(10);
 /// The fate of a reported outcome.
 #[derive(Debug)]
 pub enum Delivered {
-    Taken,
+    /// With the script log that the service asks for, if it does.
+    Taken(Option<WantedScriptLog>),
     /// The service will never accept it.
     Refused(CallError),
     /// There was no more time; with the error of the last finished attempt, if any.
@@ -133,7 +137,7 @@ pub async fn complete(
         let last = policy.one_more().is_cancelled();
         let error = tokio::select! {
             answer = service.attempt(completion) => match answer {
-                Ok(_) => return Delivered::Taken,
+                Ok(output) => return Delivered::Taken(output.script_log),
                 Err(error) => error,
             },
             () = policy.ends() => return Delivered::NotYet(latest),
@@ -141,7 +145,7 @@ pub async fn complete(
         if error.is_refusal() {
             if maybe_told {
                 tracing::info!(%error, "the service rejects the outcome; it counts as delivered, because the response to an earlier attempt was lost");
-                return Delivered::Taken;
+                return Delivered::Taken(None);
             }
             return Delivered::Refused(error);
         }

@@ -39,6 +39,11 @@ pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 /// The largest payload of an [`Envelope`] in a request, in characters.
 pub const MAX_DIAGNOSTICS_PAYLOAD: usize = 8192;
 
+/// The number of bytes of text in one part of a script log; the last part may be shorter.
+pub const SCRIPT_LOG_PART: usize = 256 * 1024;
+/// The largest script log that can be sent, in bytes of text.
+pub const MAX_SCRIPT_LOG: usize = 4 * 1024 * 1024;
+
 /// The only value of `DeploymentSystem`.
 pub const DEPLOYMENT_SYSTEM: &str = "CodeDeploy";
 
@@ -162,8 +167,40 @@ pub struct PutHostCommandCompleteInput {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", remote = "Self")]
+pub struct PutHostCommandCompleteOutput {
+    /// Asks for the whole script output of the command. Only this project's controller sends it,
+    /// and only to an agent that has sent [`ACCEPTED_SIGNERS_HEADER`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_log: Option<WantedScriptLog>,
+}
+
+/// The limits of a script log that the controller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", remote = "Self")]
+pub struct WantedScriptLog {
+    /// The largest text that the controller keeps, in bytes.
+    pub max_bytes: usize,
+}
+
+/// Sends a part of the script output of a command that has ended. Only this project's controller
+/// has the operation, and an agent calls it only if the response to [`PutHostCommandCompleteInput`]
+/// asked for the output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", remote = "Self")]
+pub struct PutHostCommandLogInput {
+    pub host_command_identifier: String,
+    /// The size of the whole text.
+    pub bytes: usize,
+    /// The position of this part, from 0: all parts but the last have [`SCRIPT_LOG_PART`] bytes.
+    pub part: usize,
+    /// The text of the part, compressed with gzip, in Base64.
+    pub content: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(remote = "Self")]
-pub struct PutHostCommandCompleteOutput {}
+pub struct PutHostCommandLogOutput {}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
@@ -212,7 +249,8 @@ objects! {
     PollHostCommandInput PollHostCommandOutput HostCommand
     GetDeploymentSpecificationInput GetDeploymentSpecificationOutput DeploymentSpecification Envelope
     PutHostCommandAcknowledgementInput PutHostCommandAcknowledgementOutput
-    PutHostCommandCompleteInput PutHostCommandCompleteOutput
+    PutHostCommandCompleteInput PutHostCommandCompleteOutput WantedScriptLog
+    PutHostCommandLogInput PutHostCommandLogOutput
     PostHostCommandUpdateInput PostHostCommandUpdateOutput
 }
 
@@ -231,6 +269,7 @@ operations! {
     "GetDeploymentSpecification": GetDeploymentSpecificationInput => GetDeploymentSpecificationOutput;
     "PutHostCommandAcknowledgement": PutHostCommandAcknowledgementInput => PutHostCommandAcknowledgementOutput;
     "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput, may_be_empty;
+    "PutHostCommandLog": PutHostCommandLogInput => PutHostCommandLogOutput;
     "PostHostCommandUpdate": PostHostCommandUpdateInput => PostHostCommandUpdateOutput;
     "PostHostRollback": PostHostRollbackInput => PostHostRollbackOutput;
 }

@@ -25,6 +25,10 @@ enumerations! {
     /// The progress of a command that has not ended: the host has not fetched it, has fetched and
     /// not acknowledged it, or performs it.
     CommandState { Offered = "Offered", Fetched = "Fetched", Running = "Running", }
+
+    /// The part of a command's script output that the controller has: all of it, the last lines
+    /// that the host reported with the outcome, or none.
+    ScriptLogState { Whole = "Whole", LastLines = "LastLines", None = "None", }
 }
 
 shapes! {
@@ -192,6 +196,26 @@ shapes! {
         exit_code: i64,
         message: String,
         log_tail: String,
+        /// Whether GetScriptLog has more than `log_tail`.
+        log_state: ScriptLogState,
+    }
+
+    GetScriptLogInput {
+        deployment_id: String,
+        instance_name: String,
+        /// By default the event that failed, or else the last one with output.
+        lifecycle_event_name: String,
+    }
+    /// The output of the scripts of one lifecycle event on one host. It is a text of the host's:
+    /// make control characters harmless before it is shown.
+    GetScriptLogOutput {
+        deployment_id: String,
+        instance_name: String,
+        lifecycle_event_name: String,
+        /// The script that failed.
+        script_name: String,
+        log: String,
+        log_state: ScriptLogState,
     }
 
     ListAuditEntriesInput {

@@ -8,6 +8,7 @@ mod file;
 pub mod known_names;
 pub mod load_balancers;
 pub mod metrics;
+pub mod script_logs;
 pub mod show;
 mod text;
 
@@ -21,6 +22,7 @@ use crate::config::alarms::Alarms;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::{Metrics, Token};
+use crate::config::script_logs::ScriptLogs;
 use crate::logging::Logging;
 use crate::objects::Retention;
 pub use endpoint::Endpoint;
@@ -51,6 +53,8 @@ pub struct Settings {
     pub quotas: Quotas,
     /// The age at which entries of the audit are deleted; they are kept for ever without it.
     pub audit_retention: Option<Duration>,
+    /// The script output that is kept with deployments.
+    pub script_logs: ScriptLogs,
     /// The load balancers at which deployments take instances out of rotation and put them back.
     pub balancers: Balancers,
     /// The sources of alarm states.
@@ -356,6 +360,14 @@ mod tests {
             (
                 "metrics: {listen: here}",
                 "a loopback address and a port such as 127.0.0.1:9464",
+            ),
+            (
+                "script_logs: {keep: some}",
+                "line 1: script_logs: found `some`, expected one of `failed`, `all`, `none`",
+            ),
+            (
+                "script_logs: {max_bytes: 5000000}",
+                "script_logs.max_bytes is 5000000: expected 1 to 4194304",
             ),
             (
                 "metrics: {listen: '0.0.0.0:9464'}",

@@ -4,8 +4,8 @@
 //! * [`decide`] alone advances a deployment: it asks [`codedeploy_planner`] and carries out the
 //!   answer in the database, with [`start`], [`end`] and [`rollback`] for the two ends of a
 //!   deployment;
-//! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`]
-//!   that of alarms;
+//! * [`commands`] is the hosts' side, with [`script_logs`]; [`traffic`] is the service's own at load
+//!   balancers, [`alarm`] that of alarms;
 //! * [`resume`] extends the hosts' timeouts after a downtime of the service, and [`removal`] ends
 //!   and removes the deployments of a group;
 //! * [`status`] answers the questions of operators with the controller's own API, whose rollback by
@@ -25,6 +25,7 @@ pub mod removal;
 pub mod resume;
 pub mod reversal;
 mod rollback;
+pub mod script_logs;
 mod start;
 pub mod status;
 pub mod targets;

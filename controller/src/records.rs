@@ -10,6 +10,7 @@ pub(crate) mod definition;
 pub(crate) mod delivery;
 pub(crate) mod health;
 pub(crate) mod listing;
+pub(crate) mod script_log;
 mod set_aside;
 pub(crate) mod state_changes;
 mod target;

@@ -21,6 +21,8 @@ pub const POLL: &str = "PollHostCommand";
 pub const SPECIFICATION: &str = "GetDeploymentSpecification";
 pub const ACKNOWLEDGE: &str = "PutHostCommandAcknowledgement";
 pub const COMPLETE: &str = "PutHostCommandComplete";
+/// An operation of this project's controller.
+pub const LOG: &str = "PutHostCommandLog";
 
 /// A fault in place of a response.
 #[derive(Debug, Clone)]
@@ -92,6 +94,10 @@ struct Script {
     /// By command: the outcomes that the service accepted.
     accepted: HashMap<String, Vec<Completion>>,
     refuses_duplicates: bool,
+    /// Headers of each response.
+    headers: Vec<(&'static str, &'static str)>,
+    /// The response to an accepted outcome.
+    completed: Option<Value>,
 }
 
 /// The fate of one request.
@@ -168,6 +174,18 @@ impl Stub {
             .script()
             .acknowledgements
             .insert(command.into(), answer);
+    }
+
+    /// Sends the header of this project's controller from now on.
+    pub fn pose_as_controller(&self) {
+        let header = ("x-codedeploy-signers", "0");
+        self.shared.script().headers.push(header);
+    }
+
+    /// Asks for the script log of each command whose outcome it accepts, as the controller does.
+    pub fn ask_for_script_logs(&self, max_bytes: usize) {
+        let answer = json!({"ScriptLog": {"MaxBytes": max_bytes}});
+        self.shared.script().completed = Some(answer);
     }
 
     /// Rejects a second outcome of a command with a ClientException from now on.
@@ -373,8 +391,18 @@ impl Shared {
                 let answer = self.script().acknowledgements.get(command).cloned();
                 answer.unwrap_or_else(|| json!({"CommandStatus": "InProgress"}))
             }
+            COMPLETE => self.script().completed.clone().unwrap_or_else(|| json!({})),
             _ => json!({}),
         }
+    }
+
+    /// The headers of each response, as text.
+    fn headers(&self) -> String {
+        let headers = &self.script().headers;
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect()
     }
 
     async fn next_delivery(&self) -> Option<Value> {

@@ -1,5 +1,7 @@
 //! Parses sizes as people write them: bytes, or a number with a unit.
 
+use codedeploy_api::command::MAX_SCRIPT_LOG;
+
 const UNITS: [(&str, u64); 9] = [
     ("B", 1),
     ("KB", 1000),
@@ -31,6 +33,15 @@ pub(super) fn parse(text: &str) -> Option<u64> {
 /// The size of a log file: a smaller file would be rotated within one deployment.
 pub(super) fn of_log(text: &str) -> Option<u64> {
     parse(text).filter(|bytes| *bytes >= 64 << 10)
+}
+
+/// The size of the script output that is sent to a controller; `none` is 0.
+pub(super) fn of_report(text: &str) -> Option<usize> {
+    if text.trim() == "none" {
+        return Some(0);
+    }
+    let bytes = usize::try_from(parse(text)?).ok()?;
+    (bytes <= MAX_SCRIPT_LOG).then_some(bytes)
 }
 
 #[cfg(test)]

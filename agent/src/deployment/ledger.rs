@@ -35,8 +35,9 @@ use codedeploy_api::chain::Chain;
 pub use files::LedgerError;
 use files::{files, modified, remove, save, set_aside, usable};
 pub use official::ForeignCommand;
-pub use record::{Begun, DeploymentNames, Ended, InProgress, Noted};
-use record::{Record as _, file_name};
+use record::Record as _;
+pub(crate) use record::file_name;
+pub use record::{Begun, DeploymentNames, Ended, InProgress, Logged, Noted};
 
 /// The number of outcomes that are remembered after the service accepted them; the oldest are
 /// dropped first. Each takes a block.
@@ -164,6 +165,12 @@ impl Ledger {
         specification: Envelope,
     ) -> Result<(), LedgerError> {
         let before = entry.record.begun.take();
+        let log_began = before
+            .as_ref()
+            .and_then(|before| before.log_began)
+            .unwrap_or_else(|| {
+                self.script_log_size(&spec.deployment_group_id, &spec.deployment_id)
+            });
         let began_at = before.map_or_else(OffsetDateTime::now_utc, |before| before.began_at);
         let completed_before = (entry.event == LifecycleEvent::Install)
             .then(|| {
@@ -187,6 +194,7 @@ impl Ledger {
             about: DeploymentNames::of(spec),
             completed_before,
             noted,
+            log_began: Some(log_began),
             specification,
         });
         self.save(entry)
@@ -200,14 +208,33 @@ impl Ledger {
     /// Records the outcome of a command, before it is reported. If that fails, the outcome can
     /// still be reported, and the command stays recorded as in progress until then.
     pub fn end(&self, entry: Entry, completion: PutHostCommandCompleteInput) -> Outgoing {
-        let (deployment, noted) = entry
-            .record
-            .begun
+        let name = &entry.record.command.command_name;
+        let begun = entry.record.begun;
+        let logged = begun.as_ref().and_then(|begun| self.logged(begun));
+        let (deployment, noted) = begun
             .map(|begun| (begun.about.deployment_id, begun.noted))
             .unzip();
-        let mut ended = Ended::new(&entry.record.command.command_name, deployment, completion);
-        ended.noted = noted.flatten();
+        let mut ended = Ended::new(name, deployment, completion);
+        (ended.noted, ended.logged) = (noted.flatten(), logged);
         self.keep(ended)
+    }
+
+    /// Returns the output that scripts have written since the command began.
+    fn logged(&self, begun: &Begun) -> Option<Logged> {
+        let about = &begun.about;
+        let (group, deployment) = (&about.deployment_group_id, &about.deployment_id);
+        let (begin, end) = (begun.log_began?, self.script_log_size(group, deployment));
+        (begin < end).then(|| Logged {
+            deployment_group_id: group.clone(),
+            deployment_id: deployment.clone(),
+            begin,
+            end,
+        })
+    }
+
+    fn script_log_size(&self, group: &PathComponent, deployment: &PathComponent) -> u64 {
+        let log = self.store.deployment(group, deployment).scripts_log();
+        fs::symlink_metadata(log).map_or(0, |metadata| metadata.len())
     }
 
     /// The same for a command that was never in progress, because of its `name` or because nothing

@@ -140,6 +140,7 @@ pub(super) const FOLLOW: &str = outcome!(
 pub(super) const WHY: &str = done!(
     "codedeploy-controller why",
     "codedeploy-controller why d-1A2B3C4D5",
+    "codedeploy-controller why d-1A2B3C4D5 --log --host box1",
 );
 
 pub(super) const STOP: &str = done!(

@@ -110,6 +110,12 @@ pub(super) enum Operate {
     Why {
         /// The deployment's id [default: the last one that failed].
         id: Option<String>,
+        /// Show the whole output of the scripts that the controller has, in place of the last lines.
+        #[arg(long)]
+        log: bool,
+        /// Only this host.
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -246,6 +252,10 @@ pub(super) enum OperateError {
     NoProfile(String),
     #[error("the authority of the controller cannot be read")]
     Authority(#[source] rustls::pki_types::pem::Error),
+    #[error(
+        "{host} did not fail in {id}; expected one of the failed hosts: codedeploy-controller why {id}"
+    )]
+    DidNotFail { host: String, id: String },
     #[error("no deployment has failed")]
     NothingFailed,
     #[error("the deployment {id} does not wait for anybody: its status is {status}")]
@@ -323,13 +333,19 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             let mut session = connection.open(Access::Reads)?;
             follow::follow(&mut session, &id, patience.timeout, connection.json).await
         }
-        Operate::Why { id, connection } => {
+        Operate::Why {
+            id,
+            log,
+            host,
+            connection,
+        } => {
             let mut session = connection.open(Access::Reads)?;
             let id = match id {
                 Some(id) => id,
                 None => deployments::last_failure(&mut session).await?,
             };
-            why::show(&ask(&mut session, &id).await?, connection.json)?;
+            let only = why::Only { host, log };
+            why::show(&mut session, &id, only, connection.json).await?;
             Ok(done)
         }
         Operate::Stop {

@@ -14,6 +14,7 @@ use crate::config::alarms::Alarms;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::FileMetrics;
+use crate::config::script_logs::FileScriptLogs;
 use crate::logging::{Format, Logging, Threshold};
 use crate::objects::Retention;
 
@@ -22,7 +23,7 @@ pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "listen",
     "region",
     "account_id",
@@ -36,6 +37,7 @@ pub(super) const KEYS: [&str; 18] = [
     "timers",
     "quotas",
     "audit",
+    "script_logs",
     "load_balancers",
     "alarms",
     "events",
@@ -66,6 +68,8 @@ pub(super) struct File {
     quotas: FileQuotas,
     #[serde(default)]
     audit: FileAudit,
+    #[serde(default)]
+    script_logs: FileScriptLogs,
     #[serde(default)]
     load_balancers: Balancers,
     #[serde(default)]
@@ -201,6 +205,8 @@ impl File {
             .keep_days
             .map(|days| keep("audit.keep_days", days));
         let audit_retention = problems.note(audit_retention.transpose()).flatten();
+        let script_logs = self.script_logs.settle();
+        let script_logs = problems.note(script_logs.map_err(ConfigError::ScriptLogBytes));
         let metrics = match self.metrics.map(FileMetrics::settle).transpose() {
             Ok(metrics) => metrics,
             Err(mistakes) => {
@@ -230,6 +236,7 @@ impl File {
                     timers,
                     quotas: self.quotas.settle(),
                     audit_retention,
+                    script_logs: script_logs.unwrap_or_default(),
                     balancers: self.load_balancers,
                     alarms: self.alarms,
                     events: self.events,

@@ -77,6 +77,7 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         timers,
         quotas,
         audit_retention,
+        script_logs,
         ..
     } = settings;
     let seconds = |time: Duration| json!(time.as_secs_f64());
@@ -115,6 +116,12 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         (
             "audit.keep_days",
             json!(audit_retention.map(|time| time.as_secs_f64() / 86_400.0)),
+        ),
+        ("script_logs.keep", json!(script_logs.keep)),
+        ("script_logs.max_bytes", json!(script_logs.max_bytes)),
+        (
+            "script_logs.max_bytes_per_deployment",
+            json!(script_logs.max_bytes_per_deployment),
         ),
         ("quotas.applications", json!(quotas.applications)),
         (

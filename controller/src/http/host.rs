@@ -10,6 +10,7 @@ use super::header_text;
 use super::protocol::{RequestBody, to_json};
 use crate::credentials::{self, Principal, Role};
 use crate::deployment::commands::{self, Offer};
+use crate::deployment::script_logs;
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::service::Service;
@@ -17,11 +18,12 @@ use crate::signing::SigningError;
 use crate::transaction::Context;
 
 /// The operations of the agents' API.
-const OPERATIONS: [&str; 6] = [
+const OPERATIONS: [&str; 7] = [
     PollHostCommandInput::NAME,
     GetDeploymentSpecificationInput::NAME,
     PutHostCommandAcknowledgementInput::NAME,
     PutHostCommandCompleteInput::NAME,
+    PutHostCommandLogInput::NAME,
     PostHostCommandUpdateInput::NAME,
     PostHostRollbackInput::NAME,
 ];
@@ -53,6 +55,16 @@ pub(super) async fn call(
         }
         PutHostCommandCompleteInput::NAME => {
             body.answer(&complete(service, caller, body.mended().read()?).await?)
+        }
+        PutHostCommandLogInput::NAME => {
+            let part = script_logs::Part::read(body.read()?)?;
+            service
+                .transact(move |service, context| {
+                    let settings = &service.settings.script_logs;
+                    script_logs::put(context, settings, caller.admit(context)?, &part)
+                })
+                .await?;
+            body.answer(&PutHostCommandLogOutput {})
         }
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = body.read()?;
@@ -119,6 +131,11 @@ impl Caller {
         }
         fleet::seen(context.tx, arn, &self.agent, context.now.millis())?;
         Ok(arn)
+    }
+
+    /// Whether the agent is of this project: AWS's agents do not list the signers that they accept.
+    fn is_ours(&self) -> bool {
+        self.agent.accepted_signers.is_some()
     }
 
     fn owns(&self, identifier: &str) -> Result<(), ApiError> {
@@ -252,18 +269,19 @@ async fn complete(
             return Err(ErrorName::Client.because("A command is completed as Succeeded or Failed."));
         }
     };
-    service
-        .change(move |_, context| {
+    let script_log = service
+        .change(move |service, context| {
             let id = &input.host_command_identifier;
-            let effects = commands::complete(
-                context,
-                caller.admit(context)?,
-                id,
-                succeeded,
-                input.diagnostics.as_ref(),
-            )?;
-            Ok(((), Some(effects)))
+            let host = caller.admit(context)?;
+            let diagnostics = input.diagnostics.as_ref();
+            let effects = commands::complete(context, host, id, succeeded, diagnostics)?;
+            let wanted = if caller.is_ours() {
+                script_logs::wanted(context, &service.settings.script_logs, host, id)?
+            } else {
+                None
+            };
+            Ok((wanted, Some(effects)))
         })
         .await?;
-    Ok(PutHostCommandCompleteOutput {})
+    Ok(PutHostCommandCompleteOutput { script_log })
 }

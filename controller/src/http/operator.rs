@@ -11,7 +11,7 @@ use super::protocol::RequestBody;
 use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
 use crate::deployment::removal::{self, Step};
-use crate::deployment::{create, intervene, queries, reversal, status, targets};
+use crate::deployment::{create, intervene, queries, reversal, script_logs, status, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::events;
 use crate::registry::{applications, audit, configs, groups, instances, revisions, tags, tokens};
@@ -282,6 +282,7 @@ const SCOPED: &[&str] = &[
     "GetDeploymentTarget",
     "GetFleetStatus",
     "GetHostStatus",
+    "GetScriptLog",
     "ListApplicationRevisions",
     "ListApplications",
     "ListDeploymentConfigs",
@@ -443,6 +444,7 @@ operations! {
     read GetHostStatus => status::hosts::get,
     read ListDeploymentStatuses => status::deployments::list,
     read GetDeploymentStatus => status::deployments::get,
+    read GetScriptLog => script_logs::get,
     read ListAuditEntries => audit::list,
     decide RollBackDeploymentGroup => reversal::roll_back,
 }

@@ -18,6 +18,26 @@ requests! {
     }
 }
 
+/// The output of an event on a host.
+#[derive(Debug, Clone)]
+pub struct GetScriptLog {
+    pub deployment_id: DeploymentId,
+    pub instance_name: InstanceName,
+    pub lifecycle_event_name: Option<String>,
+}
+
+impl Request for GetScriptLog {
+    type Input = GetScriptLogInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        Ok(GetScriptLog {
+            deployment_id: Field::read(input.deployment_id)?,
+            instance_name: Field::read(input.instance_name)?,
+            lifecycle_event_name: input.lifecycle_event_name,
+        })
+    }
+}
+
 /// All groups, those of an application, or one.
 #[derive(Debug, Clone)]
 pub struct GetFleetStatus {

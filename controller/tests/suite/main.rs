@@ -48,6 +48,7 @@ mod rollout {
 mod hostile {
     mod limited_keys;
     mod monitors_and_balancers;
+    mod script_logs;
     mod signatures_and_roles;
     mod slow_clients;
     mod unauthenticated;

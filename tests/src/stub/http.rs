@@ -37,19 +37,21 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(socket: TcpStream, number: usize, shared: &Shared) -> io::Result<()> {
     let mut socket = BufStream::new(socket);
     while let Some(request) = read(&mut socket, number).await? {
+        let mut next = [0];
         let reply = tokio::select! {
             biased;
             // Agents send nothing before they have a response: this one disconnected, and gets no
             // delivery.
-            _ = socket.get_ref().readable() => return Ok(()),
+            _ = socket.get_ref().peek(&mut next) => return Ok(()),
             reply = shared.reply(request) => reply,
         };
         let then = match reply {
             Reply::Json(value) => {
-                write(&mut socket, 200, JSON, value.to_string().as_bytes()).await?;
+                let body = value.to_string();
+                write(&mut socket, 200, (JSON, &shared.headers()), body.as_bytes()).await?;
                 Then::NextRequest
             }
-            Reply::Fault(fault) => fail(&mut socket, fault).await?,
+            Reply::Fault(fault) => fail(&mut socket, fault, &shared.headers()).await?,
             Reply::Lost => Then::Reset,
         };
         match then {
@@ -65,15 +67,15 @@ async fn connection(socket: TcpStream, number: usize, shared: &Shared) -> io::Re
     Ok(())
 }
 
-async fn fail(socket: &mut BufStream<TcpStream>, fault: Fault) -> io::Result<Then> {
+async fn fail(socket: &mut BufStream<TcpStream>, fault: Fault, headers: &str) -> io::Result<Then> {
     match fault {
         Fault::Error(status, kind) => {
             let body = json!({"__type": kind, "message": "as the test wants it"}).to_string();
-            write(socket, status, JSON, body.as_bytes()).await?;
+            write(socket, status, (JSON, headers), body.as_bytes()).await?;
             Ok(Then::NextRequest)
         }
         Fault::Answer(status, content_type, body) => {
-            write(socket, status, content_type, &body).await?;
+            write(socket, status, (content_type, headers), &body).await?;
             Ok(Then::NextRequest)
         }
         Fault::Hang => Ok(Then::Silence),
@@ -93,11 +95,11 @@ async fn half(socket: &mut BufStream<TcpStream>) -> io::Result<()> {
 async fn write(
     socket: &mut BufStream<TcpStream>,
     status: u16,
-    content_type: &str,
+    (content_type, headers): (&str, &str),
     body: &[u8],
 ) -> io::Result<()> {
     let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     );
     socket.write_all(head.as_bytes()).await?;

@@ -35,6 +35,7 @@ mod fleet {
     mod registration;
     mod rollback_by_hand;
     mod rolling;
+    mod script_logs;
     mod traffic_in_place;
 }
 
@@ -70,6 +71,7 @@ mod delivery {
     mod random_orders;
     mod readiness;
     mod repeated_commands;
+    mod script_logs;
     mod status;
 }
 

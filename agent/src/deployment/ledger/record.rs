@@ -48,8 +48,22 @@ pub struct Begun {
     /// Absent in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noted: Option<Noted>,
+    /// The size of the deployment's script log when the command began. Absent in records of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_began: Option<u64>,
     /// As the service sent it: it is verified again before any work is repeated.
     pub specification: Envelope,
+}
+
+/// The output of a command's scripts: a part of the script log of its deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logged {
+    pub deployment_group_id: PathComponent,
+    pub deployment_id: PathComponent,
+    /// The first byte, and the one after the last.
+    pub begin: u64,
+    pub end: u64,
 }
 
 /// The note about a command, as it was written for an official agent.
@@ -81,6 +95,9 @@ pub struct Ended {
     pub ended_at: OffsetDateTime,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noted: Option<Noted>,
+    /// Absent if no script wrote anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged: Option<Logged>,
     pub completion: PutHostCommandCompleteInput,
 }
 
@@ -129,6 +146,7 @@ impl Ended {
             deployment_id,
             ended_at,
             noted: None,
+            logged: None,
             completion,
         }
     }
@@ -159,7 +177,7 @@ impl Record for Ended {
 
 /// Returns the file name for a command. Identifiers are opaque, and may be longer than a file name
 /// can be.
-pub(super) fn file_name(host_command_identifier: &str) -> String {
+pub(crate) fn file_name(host_command_identifier: &str) -> String {
     let digest = digest(&SHA256, host_command_identifier.as_bytes());
     let (half, _) = digest.as_ref().split_at(16);
     format!("{}.json", hex::encode(half))

@@ -1,7 +1,7 @@
 //! The next steps of an operator, in words. Pure.
 
 use codedeploy_api::codedeploy::{DeploymentStatus, ErrorCode, LifecycleErrorCode};
-use codedeploy_api::controller::{CommandState, HostCommand, HostFailure};
+use codedeploy_api::controller::{CommandState, HostCommand, HostFailure, ScriptLogState};
 
 use crate::records::Record;
 
@@ -44,9 +44,14 @@ fn about_first_failure(situation: &Situation<'_>) -> Vec<String> {
     );
     let script = text(&failure.script_name);
     let id = &situation.record.id;
-    let log = format!(
-        "Read the whole output on {host}: codedeploy-agent logs --scripts --deployment {id}"
-    );
+    let log = match failure.log_state {
+        Some(ScriptLogState::Whole) => {
+            format!("Read the whole output: codedeploy-controller why {id} --log --host {host}")
+        }
+        _ => format!(
+            "Read the whole output on {host}: codedeploy-agent logs --scripts --deployment {id}"
+        ),
+    };
     match failure.error_code {
         Some(LifecycleErrorCode::ScriptFailed) => vec![
             log,

@@ -11,6 +11,7 @@ use super::advice::{Situation, advise};
 use super::hosts::command;
 use super::summary::counted;
 use crate::deployment::queries::find;
+use crate::deployment::script_logs;
 use crate::error::ApiError;
 use crate::pagination::PAGE;
 use crate::records::listing::{Made, Wanted, newest};
@@ -70,10 +71,10 @@ pub fn get(
 ) -> Result<GetDeploymentStatusOutput, ApiError> {
     let record = find(context, &request.deployment_id)?;
     let failed = Target::failed(context.tx, &record.id, SHOWN)?;
-    let mut failures: Vec<HostFailure> = failed
-        .iter()
-        .filter_map(|target| failure(&record, target))
-        .collect();
+    let mut failures = Vec::new();
+    for target in &failed {
+        failures.extend(failure(context, &record, target)?);
+    }
     // The first failure is often the cause of the others.
     failures.sort_by_key(|failure| failure.end_time.map(Timestamp::millis));
     let busy = Target::busy(context.tx, &record.id, SHOWN)?;
@@ -97,16 +98,30 @@ pub fn get(
     })
 }
 
-/// Returns the failed lifecycle event of a target.
-fn failure(record: &Record, target: &Target) -> Option<HostFailure> {
-    let mut events = target.state.events.iter();
-    let event = events.find(|event| {
+/// Returns the position of the lifecycle event with which a target failed.
+pub(crate) fn failed_event(record: &Record, target: &Target) -> Option<usize> {
+    target.state.events.iter().position(|event| {
         matches!(event.state, EventState::Failed { .. }) && !record.rules.ignores(&event.name)
-    })?;
+    })
+}
+
+/// Returns the failure of a target.
+fn failure(
+    context: &Context<'_>,
+    record: &Record,
+    target: &Target,
+) -> Result<Option<HostFailure>, ApiError> {
+    let position = failed_event(record, target);
+    let Some((position, event)) =
+        position.and_then(|position| Some((position, target.state.events.get(position)?)))
+    else {
+        return Ok(None);
+    };
+    let log_state = script_logs::state(context, target, position)?;
     let diagnostics = event.state.diagnostics();
     let message = diagnostics.and_then(|diagnostics| diagnostics.message.clone());
     let given = |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned();
-    Some(HostFailure {
+    Ok(Some(HostFailure {
         instance_name: Some(target.member.name.clone()),
         status: Some(target.status.clone()),
         lifecycle_event_name: Some(event.name.name().to_owned()),
@@ -116,7 +131,8 @@ fn failure(record: &Record, target: &Target) -> Option<HostFailure> {
         exit_code: message.as_deref().and_then(exit_code),
         message,
         log_tail: diagnostics.and_then(|diagnostics| given(diagnostics.log_tail.as_ref())),
-    })
+        log_state: Some(log_state),
+    }))
 }
 
 /// Returns the exit code in the message of an agent, of AWS's or this project's: `… failed with
