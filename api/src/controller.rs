@@ -239,6 +239,8 @@ shapes! {
         /// The address of the client, or of a proxy.
         address: String,
         request_id: String,
+        /// The way in which it was requested: `console`; absent for the API and the commands.
+        source: String,
     }
 
     RollBackDeploymentGroupInput {

@@ -2,6 +2,7 @@
 //! operators.
 
 mod admin;
+mod console;
 mod data_dir;
 mod help;
 mod hosts;
@@ -71,6 +72,26 @@ enum Command {
     /// Access keys.
     #[command(subcommand, after_help = help::CREDENTIALS)]
     Credentials(Credentials),
+    /// Print a link that logs in to the web console, once and within ten minutes.
+    #[command(after_help = help::CONSOLE)]
+    Console {
+        #[command(flatten)]
+        data: DataDir,
+        /// The rights of the login.
+        #[arg(long, value_enum, default_value = "operator")]
+        role: Role,
+        /// IAM user ARN that the changes are recorded under [default: user/local/NAME, with your
+        /// name].
+        #[arg(long, value_name = "ARN")]
+        user_arn: Option<String>,
+        /// Limit the login to this application; can be given more than once.
+        #[arg(long = "application", value_name = "APPLICATION")]
+        applications: Vec<String>,
+        /// Limit the login to this deployment group of the application; can be given more than
+        /// once.
+        #[arg(long = "group", value_name = "GROUP", requires = "applications")]
+        groups: Vec<String>,
+    },
     /// On-premises instances.
     #[command(subcommand, after_help = help::HOST)]
     Host(HostCommand),
@@ -465,6 +486,16 @@ fn administer(command: Command) -> Result<(), CliError> {
             data,
             access_key_id,
         }) => Ok(admin::revoke_credentials(data.enter()?, access_key_id)?),
+        Command::Console {
+            data,
+            role,
+            user_arn,
+            applications,
+            groups,
+        } => {
+            let scopes = admin::scopes(role, applications, groups)?;
+            Ok(console::offer(data.enter()?, role, user_arn, scopes)?)
+        }
         Command::Host(HostCommand::Add {
             data,
             name,

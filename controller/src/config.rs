@@ -1,6 +1,7 @@
 //! Settings: the command line and the configuration file, and the values that result.
 
 pub mod alarms;
+pub mod console;
 mod endpoint;
 mod error;
 pub mod events;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use codedeploy_planner::Timers;
 
 use crate::config::alarms::Alarms;
+use crate::config::console::Console;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::{Metrics, Token};
@@ -63,6 +65,8 @@ pub struct Settings {
     pub events: Events,
     /// The ways to the service's metrics, if it has any.
     pub metrics: Option<Metrics>,
+    /// The web console, if it is on.
+    pub console: Option<Console>,
     /// Whether a deployment group may name only alarms and topics of these settings.
     pub strict_names: bool,
 }
@@ -372,6 +376,12 @@ mod tests {
             (
                 "metrics: {listen: '0.0.0.0:9464'}",
                 "this listener asks for no key",
+            ),
+            ("console:", "write console: {}"),
+            ("console: {session_hours: 0}", "from 0.01 to 720"),
+            (
+                "console: {session_hour: 8}",
+                "line 1: console.session_hour is not a setting: did you mean session_hours?",
             ),
             ("metrics: {token: guess}", "openssl rand"),
             ("metrics: {token_file: token}", "absolute path"),

@@ -33,7 +33,7 @@ impl Role {
         }
     }
 
-    fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         [Role::Operator, Role::ReadOnly, Role::Host]
             .into_iter()
             .find(|role| role.text() == text)
@@ -183,6 +183,26 @@ impl StoredKey {
                 .because("The security token included in the request is expired.")),
             _ => Ok(self.principal),
         }
+    }
+}
+
+impl StoredKey {
+    /// Returns its owner if it has not expired, for a session that the key was shown for.
+    pub fn owner(self, now: Timestamp) -> Option<Principal> {
+        let has_expired = self.expires.is_some_and(|expires| expires <= now);
+        (!has_expired).then_some(self.principal)
+    }
+
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
+    /// Whether `secret` is the key's.
+    pub fn has_secret(&self, vault: &Vault, secret: &str) -> Result<bool, VaultError> {
+        let kept = self.secret(vault)?;
+        let [kept, given] =
+            [kept.as_str(), secret].map(|text| digest::digest(&digest::SHA256, text.as_bytes()));
+        Ok(constant_time::verify_slices_are_equal(kept.as_ref(), given.as_ref()).is_ok())
     }
 }
 

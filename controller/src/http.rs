@@ -8,14 +8,14 @@ mod elsewhere;
 pub mod fuzzing;
 mod host;
 mod metrics;
-mod operator;
+pub(crate) mod operator;
 mod protocol;
 mod query;
 mod ready;
 mod s3;
 mod sigv4;
 mod token;
-mod unauthenticated;
+pub(crate) mod unauthenticated;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +30,7 @@ use axum::routing::{get, post};
 use codedeploy_api::codedeploy::{self, Timestamp};
 use codedeploy_api::command;
 use codedeploy_support::metrics::Value;
+use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -44,13 +45,24 @@ use unauthenticated::Slot;
 /// The largest body of a request, in bytes; the largest legitimate one is a batch of names.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The service as an HTTP application.
-pub fn router(service: Arc<Service>) -> Router {
+/// The folder of the web console's pages.
+const CONSOLE: &str = "/console";
+
+/// The service as an HTTP application, with the web console if there is one.
+pub fn router(service: Arc<Service>, console: Option<Router>) -> Router {
     let store = service
         .objects
         .clone()
         .map(|objects| s3::Store::new(&service, objects));
-    let rest = move |State(service), request: Request<Body>| rest(service, store.clone(), request);
+    let rest = move |State(service), request: Request<Body>| {
+        let (store, console) = (store.clone(), console.clone());
+        async move {
+            match console {
+                Some(console) if is_for_console(&request) => answer_by(console, request).await,
+                _ => rest(service, store, request).await,
+            }
+        }
+    };
     let ready = ready::Readiness::default();
     let scrapes = metrics::Scrapes::default();
     let to_rest = rest.clone();
@@ -80,6 +92,27 @@ pub fn router(service: Arc<Service>) -> Router {
         .fallback(rest)
         .layer(from_fn_with_state(Arc::clone(&service), traced))
         .with_state(service)
+}
+
+/// Whether an unsigned request is for the web console: a bucket can have its name. Browsers also
+/// request `/`.
+fn is_for_console(request: &Request<Body>) -> bool {
+    let (headers, uri) = (request.headers(), request.uri());
+    let is_signed = headers.contains_key(header::AUTHORIZATION)
+        || uri.query().is_some_and(|query| query.contains("X-Amz-"));
+    let rest = uri.path().strip_prefix(CONSOLE);
+    let is_page = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let accepts = header_text(headers, header::ACCEPT.as_str()).unwrap_or_default();
+    let is_front =
+        uri.path() == "/" && request.method() == Method::GET && accepts.starts_with("text/html");
+    (is_page || is_front) && !is_signed
+}
+
+async fn answer_by(console: Router, request: Request<Body>) -> Response<Body> {
+    match console.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// The headers with the id of a request, under which the log has its result; AWS's two kinds of
@@ -129,16 +162,16 @@ async fn traced(
 
 /// The API and the operation of a request, in an extension of its response.
 #[derive(Debug, Clone)]
-struct Kind {
-    api: &'static str,
-    operation: Value,
+pub(crate) struct Kind {
+    pub(crate) api: &'static str,
+    pub(crate) operation: Value,
 }
 
 /// The error that a request was refused with, in an extension of its response.
 #[derive(Debug, Clone, Copy)]
 struct Refused(&'static str);
 
-fn refused(response: &mut Response<Body>, error: &ApiError) {
+pub(crate) fn refused(response: &mut Response<Body>, error: &ApiError) {
     response.extensions_mut().insert(Refused(error.name.bare()));
 }
 
@@ -269,17 +302,7 @@ async fn answer(
     }
     span.record("by", &principal.arn);
     let body = RequestBody::new(protocol, &head.headers, body)?;
-    let origin = operator::Origin {
-        address: head
-            .extensions
-            .get::<Client>()
-            .map(|Client(client)| client.ip().to_string()),
-        request_id: head
-            .extensions
-            .get::<RequestId>()
-            .map(|RequestId(id)| id.clone())
-            .unwrap_or_default(),
-    };
+    let origin = operator::Origin::of(&head.extensions);
     match target {
         ApiOperation::Operator(operation) => {
             operator::call(

@@ -20,7 +20,7 @@
 //! which hosts a group has, [`credentials`] and [`vault`] who may call, [`keys`] the key files,
 //! [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`logging`] the log,
-//! [`metrics`] the numbers, [`cli`] the command line. [`client`] calls the API of a running service
+//! [`metrics`] the numbers, `console` the pages for browsers, [`cli`] the command line. [`client`] calls the API of a running service
 //! for the commands of operators; [`signature`] signs for both sides.
 
 #![deny(
@@ -33,6 +33,7 @@ pub mod alarms;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod console;
 pub mod credentials;
 pub mod deployment;
 pub mod error;
@@ -67,5 +68,6 @@ pub mod tls;
 pub mod traffic;
 pub mod transaction;
 pub mod vault;
+mod words;
 
 pub use cli::main;

@@ -18,7 +18,7 @@ use crate::events::delivery;
 use crate::http::connections::{self, Listener};
 use crate::service::{OpenError, Service};
 use crate::tls::{Certificates, TlsError};
-use crate::{alarms, http, pruning, reconcile, traffic};
+use crate::{alarms, console, http, pruning, reconcile, traffic};
 
 /// The time that requests may take to end once the service stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -76,6 +76,9 @@ pub struct Announcement {
     /// The address of the metrics that ask for no key, if there is one.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+    /// Whether it has the web console.
+    #[serde(default)]
+    pub has_console: bool,
 }
 
 impl Announcement {
@@ -87,6 +90,27 @@ impl Announcement {
     pub fn read(data_dir: &Path) -> Option<Announcement> {
         let text = std::fs::read(data_dir.join(Self::FILE)).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// The URL for browsers: the endpoint, else an address of this host.
+    pub fn url(&self) -> String {
+        self.endpoint.clone().unwrap_or_else(|| self.url_here())
+    }
+
+    /// The URL on the service's own host. A certificate of its operator has only the name of the
+    /// endpoint; one that it made itself has this host's names, too.
+    pub fn url_here(&self) -> String {
+        let own_certificate = self.tls && self.self_signed_for.is_empty();
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| own_certificate) {
+            return endpoint.clone();
+        }
+        let scheme = if self.tls { "https" } else { "http" };
+        let (address, ip) = (self.address, self.address.ip());
+        if ip.is_unspecified() || (ip.is_loopback() && self.tls) {
+            format!("{scheme}://localhost:{}", address.port())
+        } else {
+            format!("{scheme}://{address}")
+        }
     }
 
     fn write(&self, data_dir: &Path) -> Result<(), ServeError> {
@@ -130,6 +154,7 @@ pub async fn serve(
         ..
     } = settings.clone();
     let has_s3 = settings.s3.is_some();
+    let has_console = settings.console.is_some();
     let config_file = settings.config_file.clone();
     let service = Service::open(settings)?;
     let certificates = Certificates::open(&tls, &service.keys())?;
@@ -163,6 +188,7 @@ pub async fn serve(
         tls: speaks_tls,
         has_s3,
         metrics: None,
+        has_console,
     };
     let metrics = match metrics.and_then(|metrics| metrics.listen) {
         Some(address) => {
@@ -274,7 +300,7 @@ async fn run(
     let timeout = service.settings.timers.request;
     let requests = connections::serve(
         listener,
-        http::router(Arc::clone(&service)),
+        http::router(Arc::clone(&service), console::router(&service)),
         timeout,
         shutdown,
     );

@@ -5,7 +5,7 @@ pub mod agenda;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::deployment::effects::Effects;
 use crate::metrics::{Ended, Metrics};
@@ -26,6 +26,8 @@ pub struct Signals {
     pub happened: Notify,
     /// A deployment is pending.
     pub pending: Notify,
+    /// Counts the announced effects, so that open pages notice them.
+    pub news: watch::Sender<u64>,
     /// Counts announced effects, if anyone wants to know.
     metrics: Option<Arc<Metrics>>,
 }
@@ -64,6 +66,7 @@ impl Signals {
     /// Announces the effects of a decision, once it is on disk.
     pub fn announce(&self, effects: &Effects) {
         effects.log();
+        self.news.send_modify(|count| *count += 1);
         self.measure(effects);
         self.wake_hosts(&effects.hosts);
         self.happened.notify_one();

@@ -21,6 +21,8 @@ pub struct Caller {
     /// The address of the client, or of a proxy.
     pub address: Option<String>,
     pub request_id: String,
+    /// The way in which the request came, if it is not the API: `console`.
+    pub source: Option<&'static str>,
     /// The parts of the fleet that its access key is for.
     pub scopes: Scopes,
 }

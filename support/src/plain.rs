@@ -15,6 +15,11 @@ pub fn harmless_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && is_hostile(c))
 }
 
+/// The same for a document for a browser: line breaks and tabs stay.
+pub fn harmless_document(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| !matches!(c, '\n' | '\t') && is_hostile(c))
+}
+
 /// The same for a JSON document, which keeps its meaning.
 pub fn harmless_json(document: &str) -> Cow<'_, str> {
     let hostile = |c| c != '\n' && is_hostile(c);

@@ -114,6 +114,14 @@ impl Service {
         &self.running.log
     }
 
+    /// Makes a link that logs in to the console once.
+    pub async fn login_link(&self) -> String {
+        run(&self.programs, &self.data, &["console"])
+            .await
+            .trim()
+            .to_owned()
+    }
+
     /// Runs `codedeploy-controller` with a subcommand on this state, and reads the JSON that it
     /// prints.
     pub async fn administer(&self, arguments: &[&str]) -> Value {
@@ -389,6 +397,12 @@ pub fn keys(created: &Value) -> Keys {
 }
 
 async fn administer(programs: &Programs, data: &Path, arguments: &[&str]) -> Value {
+    let output = run(programs, data, arguments).await;
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output}"))
+}
+
+/// Runs `codedeploy-controller` with a subcommand, and returns what it prints.
+async fn run(programs: &Programs, data: &Path, arguments: &[&str]) -> String {
     let mut command = programs.controller.command(arguments);
     let output = command
         .arg("--data-dir")
@@ -401,10 +415,5 @@ async fn administer(programs: &Programs, data: &Path, arguments: &[&str]) -> Val
         "{arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!(
-            "{arguments:?}: {error}: {}",
-            String::from_utf8_lossy(&output.stdout)
-        )
-    })
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

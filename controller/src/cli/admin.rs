@@ -55,6 +55,12 @@ pub(super) enum AdminError {
         "a key of role host needs --user-arn, the identity its instance is registered with; `host add` does both"
     )]
     HostArn,
+    #[error("the web console is for the roles operator and read-only")]
+    HostInConsole,
+    #[error(
+        "the web console is off: add `console: {{}}` to the configuration file, restart the service, and try again"
+    )]
+    NoConsole,
     #[error("a key of role host has no scope: it is for its host")]
     HostScope,
     #[error("--group is for one --application: make a key for each, or name whole applications")]

@@ -57,6 +57,11 @@ pub(super) const CONFIG: &str = with_settings!(
     "1  failed; the standard error has the reason",
 );
 
+pub(super) const CONSOLE: &str = done!(
+    "sudo codedeploy-controller console",
+    "sudo codedeploy-controller console --role read-only --application shop",
+);
+
 pub(super) const CREDENTIALS: &str = done!(
     "codedeploy-controller credentials create --role operator",
     "codedeploy-controller credentials list",

@@ -11,7 +11,6 @@ mod follow;
 mod hosts;
 mod status;
 mod why;
-mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,8 +34,11 @@ use super::output::{self, OutputError};
 use crate::client::ClientError;
 use crate::outgoing::BundleError;
 use crate::privileges::PrivilegesError;
+use crate::words;
 use bundle::BundlingError;
 use connect::{Access, Connection, Session};
+
+pub(super) use connect::login_name;
 
 /// The exit code of a command that waited for a deployment that failed.
 const FAILED: u8 = 3;

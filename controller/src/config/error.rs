@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::console::ConsoleError;
 use super::events::EventsError;
 use super::file;
 use super::metrics::MetricsError;
@@ -96,6 +97,12 @@ pub enum ConfigError {
         "{place}metrics has no value, so it has no effect: write metrics: {{}} to offer them to access keys, or remove it"
     )]
     NullMetrics { place: String },
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    #[error(
+        "{place}console has no value, so it has no effect: write console: {{}} to turn it on, or remove it"
+    )]
+    NullConsole { place: String },
     #[error(transparent)]
     Events(#[from] EventsError),
     #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]

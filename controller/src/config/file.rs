@@ -11,6 +11,7 @@ use super::{
     Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Tls, is_name,
 };
 use crate::config::alarms::Alarms;
+use crate::config::console::FileConsole;
 use crate::config::events::Events;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::FileMetrics;
@@ -23,7 +24,7 @@ pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "listen",
     "region",
     "account_id",
@@ -42,6 +43,7 @@ pub(super) const KEYS: [&str; 19] = [
     "alarms",
     "events",
     "metrics",
+    "console",
     "strict_names",
 ];
 
@@ -77,6 +79,7 @@ pub(super) struct File {
     #[serde(default)]
     events: Events,
     metrics: Option<FileMetrics>,
+    console: Option<FileConsole>,
     strict_names: Option<bool>,
 }
 
@@ -216,6 +219,8 @@ impl File {
                 None
             }
         };
+        let console = self.console.map(FileConsole::settle).transpose();
+        let console = problems.note(console).flatten();
         match (listen, endpoint, tls, ca_bundle, partition) {
             (Some(listen), Some(endpoint), Some(tls), Some(ca_bundle), Some(partition))
                 if problems.0.is_empty() =>
@@ -241,6 +246,7 @@ impl File {
                     alarms: self.alarms,
                     events: self.events,
                     metrics,
+                    console,
                     strict_names: self.strict_names.unwrap_or(false),
                 })
             }

@@ -47,7 +47,7 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
 
 /// Settings that contain others, each of which is read separately: a mistake in one hides none in
 /// another.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "tls",
     "s3",
     "timers",
@@ -57,6 +57,7 @@ const SECTIONS: [&str; 9] = [
     "events",
     "events.topics",
     "metrics",
+    "console",
 ];
 const LISTS: [&str; 2] = ["events.webhooks", "events.watches"];
 
@@ -82,6 +83,9 @@ fn understand(value: Value, text: &str) -> Result<Read, ConfigError> {
         } else if key == "metrics" && value.is_null() {
             let place = sieve.place(&path);
             sieve.problems.push(ConfigError::NullMetrics { place });
+        } else if key == "console" && value.is_null() {
+            let place = sieve.place(&path);
+            sieve.problems.push(ConfigError::NullConsole { place });
         } else if let Some(value) = sieve.sift(&path, value) {
             kept.insert(key.into(), value);
         }

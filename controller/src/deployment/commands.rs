@@ -217,6 +217,7 @@ pub fn rolled_back(
         names: &names,
         address: None,
         request_id: None,
+        source: None,
     };
     change.record(context.tx, context.now)?;
     if latest.as_ref() != Some(id) {

@@ -16,14 +16,19 @@ use crate::transaction::Context;
 /// The number of successful deployments that are searched for the revision before.
 const SEARCHED: usize = 100;
 
-/// Deploys the revision that the group had before: after a failure that of its last successful
+/// A rollback that is possible.
+#[derive(Debug)]
+pub struct Reversal {
+    /// The deployment that is taken back.
+    pub takes_back: String,
+    /// The deployment whose revision comes back.
+    pub good: String,
+    pub revision: Revision,
+}
+
+/// Returns the revision that a group had before: after a failure that of its last successful
 /// deployment, after a success the one before that.
-pub fn roll_back(
-    context: &Context<'_>,
-    request: request::RollBackDeploymentGroup,
-) -> Result<(RollBackDeploymentGroupOutput, Effects), ApiError> {
-    let application = applications::find(context, &request.application_name)?;
-    let group = groups::find(context, &application, &request.deployment_group_name)?;
+pub fn find(context: &Context<'_>, group: &groups::Group) -> Result<Reversal, ApiError> {
     create::refuse_second(context, &group.id, &group.name)?;
     let nowhere = |reason: &str| ErrorName::RevisionDoesNotExist.because(reason);
     let last = match group.last_attempted() {
@@ -45,27 +50,45 @@ pub fn roll_back(
                 "No earlier successful deployment of the group has another revision: there is nothing to roll back to.",
             )
         })?;
-    let good = Record::load(context.tx, &before.deployment_id)?;
-    let file_exists = good
+    Ok(Reversal {
+        takes_back: last.id,
+        good: before.deployment_id.clone(),
+        revision: before.revision.clone(),
+    })
+}
+
+/// Deploys the revision that a group had before.
+pub fn roll_back(
+    context: &Context<'_>,
+    request: request::RollBackDeploymentGroup,
+) -> Result<(RollBackDeploymentGroupOutput, Effects), ApiError> {
+    let application = applications::find(context, &request.application_name)?;
+    let group = groups::find(context, &application, &request.deployment_group_name)?;
+    let Reversal {
+        takes_back,
+        good,
+        revision,
+    } = find(context, &group)?;
+    let file_exists = Record::load(context.tx, &good)?
         .and_then(|good| good.definition)
         .map(|good| good.file_exists);
     let description = request
         .description
-        .map_or_else(|| format!("Rollback of {}", last.id), |given| given.0);
+        .map_or_else(|| format!("Rollback of {takes_back}"), |given| given.0);
     let mut create = CreateDeployment::of_revision(
         &application.name,
         &group.name,
-        before.revision.clone(),
+        revision.clone(),
         &description,
     )?;
     create.file_exists = file_exists.unwrap_or(create.file_exists);
-    create.takes_back = Some(last.id.clone());
+    create.takes_back = Some(takes_back.clone());
     let (output, effects) = create::create(context, create)?;
     Ok((
         RollBackDeploymentGroupOutput {
             deployment_id: output.deployment_id,
-            revision: Some(before.revision.clone().into()),
-            rolls_back: Some(last.id),
+            revision: Some(revision.into()),
+            rolls_back: Some(takes_back),
         },
         effects,
     ))

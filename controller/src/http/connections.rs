@@ -53,7 +53,7 @@ impl std::fmt::Debug for Tls {
 
 /// The origin of a request: its client, or a proxy.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Client(pub(super) SocketAddr);
+pub(crate) struct Client(pub(crate) SocketAddr);
 
 /// Serves until `stop` is ready, and then until every request that has arrived is answered.
 ///

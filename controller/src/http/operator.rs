@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::http::Extensions;
 use codedeploy_api::codedeploy::{Nothing, Timestamp};
 use codedeploy_api::controller::GetControllerOutput;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use super::RequestId;
+use super::connections::Client;
 use super::protocol::RequestBody;
 use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
@@ -82,10 +86,48 @@ impl Answer {
 }
 
 /// The origin of a request.
-#[derive(Debug)]
-pub(super) struct Origin {
-    pub(super) address: Option<String>,
-    pub(super) request_id: String,
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) address: Option<String>,
+    pub(crate) request_id: String,
+    /// The way in which it came, if it is not the API.
+    pub(crate) source: Option<&'static str>,
+}
+
+impl Origin {
+    /// The origin of a request that came over the API.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        Origin {
+            address: extensions
+                .get::<Client>()
+                .map(|Client(client)| client.ip().to_string()),
+            request_id: extensions
+                .get::<RequestId>()
+                .map(|RequestId(id)| id.clone())
+                .unwrap_or_default(),
+            source: None,
+        }
+    }
+
+    /// The same for a request to the console.
+    pub(crate) fn of_console(extensions: &Extensions) -> Self {
+        Origin {
+            source: Some("console"),
+            ..Self::of(extensions)
+        }
+    }
+
+    /// The caller with the rights of a principal.
+    pub(crate) fn caller(self, principal: Principal) -> Caller {
+        Caller {
+            arn: principal.arn,
+            access_key_id: principal.access_key_id,
+            address: self.address,
+            request_id: self.request_id,
+            source: self.source,
+            scopes: principal.scopes,
+        }
+    }
 }
 
 /// The record of a change.
@@ -122,13 +164,7 @@ pub(super) async fn call(
 ) -> Result<Vec<u8>, ApiError> {
     let operation = Operation::named(api, operation)?;
     operation.authorise(&principal)?;
-    let caller = Caller {
-        arn: principal.arn,
-        access_key_id: principal.access_key_id,
-        address: origin.address,
-        request_id: origin.request_id,
-        scopes: principal.scopes,
-    };
+    let caller = origin.caller(principal);
     let Prepared {
         work,
         subject,
@@ -179,6 +215,54 @@ pub(super) async fn call_own(
         caller_arn: Some(principal.arn),
         caller_role: Some(principal.role.text().to_owned()),
     })
+}
+
+/// Carries an operation of either API out, for a caller inside this program.
+pub(crate) async fn perform<O: DeserializeOwned>(
+    service: &Arc<Service>,
+    (principal, origin): (Principal, Origin),
+    operation: &str,
+    input: &impl Serialize,
+) -> Result<O, ApiError> {
+    let api = match known(PUBLIC, operation) {
+        Some(_) => PUBLIC,
+        None => OWN,
+    };
+    let body = RequestBody::of(input)?;
+    let output = call(service, api, (principal, origin), operation, body).await?;
+    RequestBody::json(output).read()
+}
+
+/// Runs `work`, which does what these operations do and only reads, as the caller of all of them.
+pub(crate) async fn query<T: Send + 'static>(
+    service: &Arc<Service>,
+    (principal, origin): (Principal, Origin),
+    operations: &[&str],
+    work: impl Fn(&Context<'_>) -> Result<T, ApiError> + Send + Sync + 'static,
+) -> Result<T, ApiError> {
+    for operation in operations {
+        authorise(&principal, operation)?;
+    }
+    let caller = origin.caller(principal);
+    let work = Arc::new(move |context: &Context<'_>| {
+        let caller = Some(&caller);
+        work(&Context { caller, ..*context })
+    });
+    let reading = Arc::clone(&work);
+    match service.read(move |_, context| reading(context)).await {
+        // Only a writing transaction can set an unreadable record aside.
+        Err(error) if error.name == ErrorName::DamagedRecord => {
+            service.transact(move |_, context| work(context)).await
+        }
+        read => read,
+    }
+}
+
+/// Checks that a principal may call an operation of either API.
+pub(crate) fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
+    Operation::named(PUBLIC, operation)
+        .or_else(|_| Operation::named(OWN, operation))?
+        .authorise(principal)
 }
 
 const GET_CONTROLLER: &str = "GetController";

@@ -173,6 +173,22 @@ impl RequestBody {
         Ok(RequestBody { protocol, body })
     }
 
+    /// The input of an operation, for a caller inside this program.
+    pub(super) fn of(input: &impl Serialize) -> Result<Self, ApiError> {
+        match serde_json::to_vec(input) {
+            Ok(body) => Ok(Self::json(body)),
+            Err(error) => Err(ErrorName::Serialization.because(error.to_string())),
+        }
+    }
+
+    /// A body in AWS JSON.
+    pub(super) fn json(body: Vec<u8>) -> Self {
+        RequestBody {
+            protocol: Protocol::AwsJson,
+            body: body.into(),
+        }
+    }
+
     /// Reads the input of an operation; an empty body is an input without members.
     pub(super) fn read<I: DeserializeOwned>(&self) -> Result<I, ApiError> {
         let read = match self.protocol {

@@ -32,7 +32,7 @@ struct Waiting {
 /// A connection's slot among the unauthenticated ones, until it is
 /// [`authenticated`](Self::authenticated) or gone.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     number: u64,
     others: UnauthenticatedConnections,
     evicted: CancellationToken,
@@ -98,7 +98,7 @@ impl UnauthenticatedConnections {
 
 impl Slot {
     /// Frees the slot: a request was verified on this connection.
-    pub(super) fn authenticated(&self) {
+    pub(crate) fn authenticated(&self) {
         let mut waiting = self.others.waiting();
         if waiting.by_age.remove(&self.number).is_some() {
             waiting.crowded &= waiting.by_age.len() > self.others.most / 2;

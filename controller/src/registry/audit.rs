@@ -43,14 +43,16 @@ pub struct Change<'a> {
     pub names: &'a BTreeMap<String, String>,
     pub address: Option<&'a str>,
     pub request_id: Option<&'a str>,
+    /// The way in which it was requested, if not by the API.
+    pub source: Option<&'a str>,
 }
 
 impl Change<'_> {
     /// Records it in its transaction.
     pub fn record(&self, tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError> {
         tx.execute(
-            "INSERT INTO audit (time, who, access_key_id, operation, names, address, request_id)
-             VALUES (:time, :who, :key, :operation, :names, :address, :request)",
+            "INSERT INTO audit (time, who, access_key_id, operation, names, address, request_id, source)
+             VALUES (:time, :who, :key, :operation, :names, :address, :request, :source)",
             named! {
                 ":time": now,
                 ":who": self.who,
@@ -59,6 +61,7 @@ impl Change<'_> {
                 ":names": Json(self.names),
                 ":address": self.address,
                 ":request": self.request_id,
+                ":source": self.source,
             },
         )?;
         Ok(())
@@ -80,6 +83,7 @@ pub fn record(
         names,
         address: caller.address.as_deref(),
         request_id: Some(&caller.request_id),
+        source: caller.source,
     };
     change.record(tx, now)
 }
@@ -113,6 +117,7 @@ pub fn list(
                 names: Some(names),
                 address: row.get("address")?,
                 request_id: row.get("request_id")?,
+                source: row.get("source")?,
             };
             Ok(((time.millis(), row.get("sequence")?), entry))
         })?;
@@ -146,6 +151,7 @@ pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Resu
         names: &names,
         address: None,
         request_id: None,
+        source: None,
     };
     change.record(tx, done)?;
     let insert = "INSERT INTO administration (done, command, resource, by) VALUES (?1, ?2, ?3, ?4)";

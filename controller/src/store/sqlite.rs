@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{StoreError, backup};
 
 /// One script per version; a released script is never changed.
-const MIGRATIONS: [&str; 15] = [
+const MIGRATIONS: [&str; 16] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -28,6 +28,7 @@ const MIGRATIONS: [&str; 15] = [
     include_str!("sqlite/v13.sql"),
     include_str!("sqlite/v14.sql"),
     include_str!("sqlite/v15.sql"),
+    include_str!("sqlite/v16.sql"),
 ];
 
 /// The schema version of this program, kept in `user_version`.

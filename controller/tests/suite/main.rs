@@ -30,6 +30,12 @@ mod admin {
     mod trusted_authorities;
 }
 
+/// The web console, as a browser without script uses it.
+mod console {
+    mod access;
+    mod fleet;
+}
+
 /// Deployments from their creation to their end.
 mod rollout {
     mod automation;

@@ -1,5 +1,6 @@
 //! The real program as a process, a client of the public API, and a scripted agent.
 
+pub(crate) mod browser;
 pub(crate) mod fleet;
 pub(crate) mod shop;
 pub(crate) mod signed;

@@ -20,7 +20,7 @@ use aws_sdk_codedeploy::types::{BundleType, DeploymentStatus, LifecycleEventStat
 use codedeploy_tests::bucket::Bucket;
 use codedeploy_tests::host::Host;
 use codedeploy_tests::programs::Running;
-use codedeploy_tests::service::{EndedEvent, REGION, Service, revision};
+use codedeploy_tests::service::{EndedEvent, REGION, SETTINGS, Service, revision};
 use codedeploy_tests::{bundle, roles, wait};
 
 const APPLICATION: &str = "hello";
@@ -153,8 +153,14 @@ impl Quickstart {
             folder.display()
         );
         let programs = roles::programs();
-        let service = Service::start(&programs, &folder.join("controller")).await;
+        let data = folder.join("controller");
+        std::fs::create_dir_all(&data)
+            .and_then(|()| std::fs::write(data.join(SETTINGS), "console: {}\n"))
+            .expect("the settings can be written");
+        let service = Service::start(&programs, &data).await;
         println!("  controller  {}", service.endpoint);
+        println!("  console     {}", service.login_link().await);
+        println!("              logs in once, within ten minutes");
         let host = Host::register(
             &programs,
             &service,
@@ -262,7 +268,9 @@ impl Quickstart {
 
     /// Stays up until a signal, and shows commands to try.
     async fn play(self, folder: PathBuf) {
-        println!("\nStill up, until you press Ctrl-C. In another terminal:\n");
+        println!("\nStill up, until you press Ctrl-C. In a browser:\n");
+        println!("  {}", self.service.login_link().await);
+        println!("\nIn another terminal:\n");
         println!(
             "  export AWS_ENDPOINT_URL_CODEDEPLOY={} AWS_ENDPOINT_URL_S3={}",
             self.service.endpoint, self.bucket.endpoint

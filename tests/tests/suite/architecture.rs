@@ -26,9 +26,10 @@ const SOURCES: [(&str, &str); 14] = [
 ];
 
 /// The controller's layers from the top. Modules of one layer do not import each other.
-const LAYERS: [&[&str]; 19] = [
+const LAYERS: [&[&str]; 20] = [
     &["cli"],
     &["server"],
+    &["console"],
     &["http"],
     &["alarms", "events", "pruning", "reconcile", "traffic"],
     &["service"],
@@ -53,7 +54,14 @@ const LAYERS: [&[&str]; 19] = [
     &["vault"],
     &["error", "keys"],
     &["store"],
-    &["logging", "metrics", "new_file", "privileges", "signature"],
+    &[
+        "logging",
+        "metrics",
+        "new_file",
+        "privileges",
+        "signature",
+        "words",
+    ],
 ];
 
 /// A module's path below its crate, such as `["script", "process"]`; the crate's root is empty.

@@ -59,7 +59,10 @@ fn row(entry: &AuditEntry) -> [String; 5] {
     [
         when(entry.time),
         entry.who.as_deref().map_or("-".into(), words::who),
-        text(&entry.address),
+        match &entry.source {
+            Some(source) => format!("{} ({})", text(&entry.address), words::plain(source)),
+            None => text(&entry.address),
+        },
         text(&entry.operation),
         names.join(" "),
     ]

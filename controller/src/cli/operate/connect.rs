@@ -191,7 +191,7 @@ impl Local {
             None => Outgoing::open(None)?,
         };
         Ok(Client::new(
-            &local_url(&announcement),
+            &announcement.url_here(),
             announcement.region,
             self.keys.clone(),
             outgoing,
@@ -212,28 +212,9 @@ impl Drop for Local {
     }
 }
 
-/// Returns the URL of a service on this host. A certificate of its operator has only the name of
-/// the endpoint; one that it made itself has this host's names, too.
-fn local_url(announcement: &Announcement) -> String {
-    let own_certificate = announcement.tls && announcement.self_signed_for.is_empty();
-    if let Some(endpoint) = announcement.endpoint.as_ref().filter(|_| own_certificate) {
-        return endpoint.clone();
-    }
-    let (scheme, address) = match announcement.tls {
-        true => ("https", announcement.address),
-        false => ("http", announcement.address),
-    };
-    let ip = address.ip();
-    if ip.is_unspecified() || (ip.is_loopback() && announcement.tls) {
-        format!("{scheme}://localhost:{}", address.port())
-    } else {
-        format!("{scheme}://{address}")
-    }
-}
-
 /// Returns the name of the person at the command line: the user of the login, even after sudo, else
 /// the present one.
-fn login_name() -> String {
+pub(in crate::cli) fn login_name() -> String {
     let login = std::fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
     let uid = login.trim().parse().ok().filter(|uid| *uid != u32::MAX);
     let uid = uid.unwrap_or_else(|| rustix::process::getuid().as_raw());
@@ -309,8 +290,9 @@ mod tests {
                 tls,
                 has_s3: false,
                 metrics: None,
+                has_console: false,
             };
-            assert_eq!(local_url(&announcement), expected);
+            assert_eq!(announcement.url_here(), expected);
         }
     }
 }

@@ -97,7 +97,7 @@ fn row(group: &GroupStatus) -> [String; 9] {
 
 /// The present or, if nothing is running, the last event of a group that matters.
 fn now(group: &GroupStatus) -> String {
-    let mut now = match (&group.running_deployment, fresh_failure(group)) {
+    let mut now = match (&group.running_deployment, words::fresh_failure(group)) {
         (Some(running), _) => running_words(running),
         (None, Some(failure)) => format!(
             "{} {} {}",
@@ -135,14 +135,6 @@ fn running_words(running: &DeploymentSummary) -> String {
     )
 }
 
-/// Returns the last failure unless a later deployment succeeded.
-fn fresh_failure(group: &GroupStatus) -> Option<&DeploymentSummary> {
-    let failure = group.last_failure.as_ref()?;
-    let current = group.current_deployment.as_ref();
-    let is_fresh = current.is_none_or(|current| failure.create_time > current.create_time);
-    is_fresh.then_some(failure)
-}
-
 /// Returns the commands that say more about the problems of a group.
 fn advices(group: &GroupStatus) -> Vec<String> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -161,7 +153,7 @@ fn advices(group: &GroupStatus) -> Vec<String> {
             _ => "is running: codedeploy-controller follow",
         };
         advices.push(format!("{application}/{name}: {id} {verb} {id}"));
-    } else if let Some(failure) = fresh_failure(group) {
+    } else if let Some(failure) = words::fresh_failure(group) {
         let id = text(&failure.deployment_id);
         advices.push(format!(
             "{application}/{name}: the last deployment failed: codedeploy-controller why {id}"
@@ -170,18 +162,14 @@ fn advices(group: &GroupStatus) -> Vec<String> {
     if let Some(silent) = some(hosts.silent) {
         advices.push(format!(
             "{application}/{name}: {}: codedeploy-controller hosts {of_group} --silent",
-            number(silent, "host is silent", "hosts are silent")
+            words::number(silent, "host is silent", "hosts are silent")
         ));
     }
     if let Some(behind) = some(hosts.behind).filter(|_| group.running_deployment.is_none()) {
         advices.push(format!(
             "{application}/{name}: {}: codedeploy-controller hosts {of_group} --behind",
-            number(behind, "host lacks the revision", "hosts lack the revision")
+            words::number(behind, "host lacks the revision", "hosts lack the revision")
         ));
     }
     advices
-}
-
-fn number(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }

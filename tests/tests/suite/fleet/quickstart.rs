@@ -25,6 +25,7 @@ fn it_deploys_three_versions_goes_back_and_leaves_nothing_behind() {
         assert!(answers.contains(&page(version).as_str()), "{said}");
     }
     for expected in [
+        "/console/login?link=",
         "ValidateService   Failed",
         "answers 503: cannot reach the database",
         "deployment Failed after",

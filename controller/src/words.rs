@@ -5,7 +5,7 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::{
     DeploymentCreator, DeploymentOverview, DeploymentStatus, RevisionLocation, Timestamp,
 };
-use codedeploy_api::controller::DeploymentSummary;
+use codedeploy_api::controller::{DeploymentSummary, GroupStatus};
 use codedeploy_support::plain::{harmless, harmless_json};
 use serde::Serialize;
 
@@ -13,18 +13,18 @@ use serde::Serialize;
 const LONGEST: usize = 60;
 
 /// A text of others on one line.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     harmless(text.trim()).into_owned()
 }
 
 /// A document for programs.
-pub(super) fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     let document = serde_json::to_string_pretty(value).unwrap_or_default();
     harmless_json(&document).into_owned()
 }
 
 /// A duration to its two largest units: `35s`, `12m`, `3h 20m`, `5d`.
-pub(super) fn span(duration: Duration) -> String {
+pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -39,19 +39,19 @@ pub(super) fn span(duration: Duration) -> String {
 }
 
 /// The time since a moment: `3m ago`; `-` for none.
-pub(super) fn ago(time: Option<Timestamp>) -> String {
+pub(crate) fn ago(time: Option<Timestamp>) -> String {
     time.map_or("-".into(), |time| {
         format!("{} ago", span(Timestamp::now().since(time)))
     })
 }
 
 /// The time until a moment: `in 3m`.
-pub(super) fn until(time: Timestamp) -> String {
+pub(crate) fn until(time: Timestamp) -> String {
     format!("in {}", span(time.since(Timestamp::now())))
 }
 
 /// A revision on one line: `s3://bucket/key#version` or `account/repository@commit`.
-pub(super) fn revision(revision: Option<&RevisionLocation>) -> String {
+pub(crate) fn revision(revision: Option<&RevisionLocation>) -> String {
     let Some(revision) = revision else {
         return "-".into();
     };
@@ -76,7 +76,7 @@ pub(super) fn revision(revision: Option<&RevisionLocation>) -> String {
 }
 
 /// The same, short enough for a table: the end of a key distinguishes it.
-pub(super) fn short_revision(location: Option<&RevisionLocation>) -> String {
+pub(crate) fn short_revision(location: Option<&RevisionLocation>) -> String {
     let whole = revision(location);
     let length = whole.chars().count();
     if length <= LONGEST {
@@ -91,7 +91,7 @@ fn beginning(text: &str, length: usize) -> String {
 }
 
 /// The status of a deployment; a bad one stands out.
-pub(super) fn status(status: Option<&DeploymentStatus>) -> String {
+pub(crate) fn status(status: Option<&DeploymentStatus>) -> String {
     match status {
         Some(DeploymentStatus::Failed) => "FAILED".into(),
         Some(DeploymentStatus::Stopped) => "STOPPED".into(),
@@ -101,7 +101,7 @@ pub(super) fn status(status: Option<&DeploymentStatus>) -> String {
 }
 
 /// The instances of a deployment by their status: `3 succeeded, 1 failed`.
-pub(super) fn overview(overview: Option<&DeploymentOverview>) -> String {
+pub(crate) fn overview(overview: Option<&DeploymentOverview>) -> String {
     let Some(counts) = overview else {
         return "not started".into();
     };
@@ -128,7 +128,7 @@ pub(super) fn overview(overview: Option<&DeploymentOverview>) -> String {
 }
 
 /// The number of all instances of a deployment.
-pub(super) fn total(counts: &DeploymentOverview) -> i64 {
+pub(crate) fn total(counts: &DeploymentOverview) -> i64 {
     let counts = [
         counts.succeeded,
         counts.failed,
@@ -141,7 +141,7 @@ pub(super) fn total(counts: &DeploymentOverview) -> i64 {
 }
 
 /// The name in a user ARN or a session ARN: `alice`, `role/session`. Other text stays.
-pub(super) fn who(arn: &str) -> String {
+pub(crate) fn who(arn: &str) -> String {
     let resource = arn.starts_with("arn:").then(|| arn.splitn(6, ':').nth(5));
     let resource = resource.flatten().unwrap_or(arn);
     let name = ["user/", "assumed-role/"]
@@ -151,7 +151,7 @@ pub(super) fn who(arn: &str) -> String {
 }
 
 /// The creator of a deployment.
-pub(super) fn creator(deployment: &DeploymentSummary) -> String {
+pub(crate) fn creator(deployment: &DeploymentSummary) -> String {
     match (&deployment.created_by, &deployment.creator) {
         (Some(arn), _) => who(arn),
         (None, Some(DeploymentCreator::CodeDeployRollback)) => "rollback".into(),
@@ -159,8 +159,31 @@ pub(super) fn creator(deployment: &DeploymentSummary) -> String {
     }
 }
 
+/// Returns the last failure of a group unless a later deployment succeeded.
+pub(crate) fn fresh_failure(group: &GroupStatus) -> Option<&DeploymentSummary> {
+    let failure = group.last_failure.as_ref()?;
+    let current = group.current_deployment.as_ref();
+    let is_fresh = current.is_none_or(|current| failure.create_time > current.create_time);
+    is_fresh.then_some(failure)
+}
+
+/// A number and a noun.
+pub(crate) fn number(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// A text as one argument of a command in a shell.
+pub(crate) fn argument(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", harmless(text).replace('\'', r"'\''"))
+    }
+}
+
 /// Lines, each with a mark in front.
-pub(super) fn quoted(text: &str, mark: &str) -> String {
+pub(crate) fn quoted(text: &str, mark: &str) -> String {
     let lines = text
         .lines()
         .map(|line| format!("{mark}{}", harmless(line.trim_end())));
@@ -184,6 +207,18 @@ mod tests {
             (172_800, "2d"),
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn arguments_are_quoted_for_shells() {
+        for (text, quoted) in [
+            ("shop-1.2", "shop-1.2"),
+            ("my shop", "'my shop'"),
+            ("it's $(x)", r"'it'\''s $(x)'"),
+            ("", "''"),
+        ] {
+            assert_eq!(argument(text), quoted);
         }
     }
 
