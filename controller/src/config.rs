@@ -6,6 +6,7 @@ mod endpoint;
 mod error;
 pub mod events;
 mod file;
+pub mod identity_providers;
 pub mod known_names;
 pub mod load_balancers;
 pub mod metrics;
@@ -22,6 +23,7 @@ use codedeploy_planner::Timers;
 use crate::config::alarms::Alarms;
 use crate::config::console::Console;
 use crate::config::events::Events;
+use crate::config::identity_providers::Provider;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::{Metrics, Token};
 use crate::config::script_logs::ScriptLogs;
@@ -63,6 +65,8 @@ pub struct Settings {
     pub alarms: Alarms,
     /// The receivers of changes, and the new objects that are deployed.
     pub events: Events,
+    /// The issuers of identity tokens that the service trusts.
+    pub identity_providers: Vec<Provider>,
     /// The ways to the service's metrics, if it has any.
     pub metrics: Option<Metrics>,
     /// The web console, if it is on.
@@ -388,6 +392,59 @@ mod tests {
             (
                 "metrics: {token_file: /t, token: 01234567890123456789}",
                 "set only one of them",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'http://b', jwks_url: 'https://b/k'}}",
+                "identity_providers.a.issuer is",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_url: 'http://b/k'}}",
+                "on a loopback address",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b'}}",
+                "one of jwks_url and jwks_file",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: keys.json}}",
+                "absolute path",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', audience: [], jwks_file: /k}}",
+                "identity_providers.a.audience",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k}, c: {issuer: 'https://b', jwks_file: /k}}",
+                "the same issuer",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {'x y': {role: operator, claims: {sub: c}}}}}",
+                "letters, digits",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: operator, claims: {sub: '*'}}}}}",
+                "with any token of the issuer",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: operator, claims: {sub: [a, '*']}}}}}",
+                "with any token of the issuer",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: host, claims: {sub: a}}}}}",
+                "`operator` or `read-only`",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: operator}}}}",
+                "claims",
+            ),
+            (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: operator, claims: {sub: a}, \
+                 deployment_groups: [web]}}}}",
+                "exactly one",
+            ),
+            (
+                "identity_providers: {a: {isuer: 'https://b', jwks_file: /k}}",
+                "line 1: identity_providers.a.isuer is not a setting: did you mean issuer?",
             ),
             (
                 "metrics: {tokens: a}",

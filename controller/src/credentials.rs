@@ -97,6 +97,21 @@ pub struct Principal {
     pub role: Role,
     pub arn: String,
     pub scopes: Scopes,
+    /// The subject of the identity token that the key was made for, if there was one.
+    pub subject: Option<String>,
+}
+
+/// An access key to make.
+#[derive(Debug)]
+pub struct NewKey {
+    pub role: Role,
+    pub arn: String,
+    /// That of a temporary key, which has a session token.
+    pub lifetime: Option<Duration>,
+    /// The parts of the fleet that it is for; empty for the whole fleet.
+    pub scopes: Vec<Scope>,
+    /// The subject of the identity token that it is made for, if there is one.
+    pub subject: Option<String>,
 }
 
 /// A new access key. Its secrets are shown once.
@@ -128,6 +143,9 @@ pub struct Listed {
     pub expires: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
+    /// The subject of the identity token that it was made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The parts of the fleet that it is for; empty for the whole fleet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<Scope>,
@@ -226,15 +244,39 @@ pub fn delete_expired_local(tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError>
 
 const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Makes an access key; with a lifetime, a temporary one with a session token.
-pub fn create(
-    tx: &Tx<'_>,
-    vault: &Vault,
-    role: Role,
-    arn: &str,
-    lifetime: Option<Duration>,
-    scopes: Vec<Scope>,
-) -> Result<AccessKey, ApiError> {
+/// The time for which expired keys of assumed roles are kept: their users get the right error.
+const EXPIRED: Duration = Duration::from_secs(24 * 3600);
+
+/// The number of such keys that one transaction deletes.
+const MOST_DELETED: usize = 100;
+
+/// Deletes old keys of assumed roles, a few at a time.
+pub fn delete_old_sessions(tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError> {
+    let age = i64::try_from(EXPIRED.as_millis()).unwrap_or(i64::MAX);
+    let before = Timestamp::from_millis(now.millis().saturating_sub(age));
+    tx.execute(
+        "DELETE FROM credentials WHERE access_key_id IN (
+            SELECT access_key_id FROM credentials WHERE subject IS NOT NULL AND expires <= ?1 LIMIT ?2)",
+        (before, MOST_DELETED),
+    )?;
+    Ok(())
+}
+
+/// The number of keys of assumed roles that have not expired.
+pub fn sessions(tx: &Tx<'_>, now: Timestamp) -> Result<i64, SqlError> {
+    let sql = "SELECT count(*) FROM credentials WHERE subject IS NOT NULL AND expires > ?1";
+    Ok(tx.query_opt(sql, [now], |row| row.get(0))?.unwrap_or(0))
+}
+
+/// Makes an access key.
+pub fn create(tx: &Tx<'_>, vault: &Vault, new: NewKey) -> Result<AccessKey, ApiError> {
+    let NewKey {
+        role,
+        arn,
+        lifetime,
+        scopes,
+        subject,
+    } = new;
     let now = Timestamp::now();
     let prefix = if lifetime.is_some() { "ASIA" } else { "AKIA" };
     let key = AccessKey {
@@ -245,7 +287,7 @@ pub fn create(
         secret_access_key: random_text(LETTERS, 40)?,
         session_token: lifetime.map(|_| random_text(LETTERS, 100)).transpose()?,
         role,
-        arn: arn.to_owned(),
+        arn,
         expires: lifetime.map(|lifetime| now + lifetime),
         scopes,
     };
@@ -254,17 +296,18 @@ pub fn create(
         .as_ref()
         .map(|token| digest::digest(&digest::SHA256, token.as_bytes()));
     tx.execute(
-        "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires, scopes)
-         VALUES (:id, :secret, :role, :arn, :now, :token, :expires, :scopes)",
+        "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires, scopes, subject)
+         VALUES (:id, :secret, :role, :arn, :now, :token, :expires, :scopes, :subject)",
         named! {
             ":id": key.access_key_id,
             ":secret": vault.seal(&key.access_key_id, &key.secret_access_key)?,
             ":role": role.text(),
-            ":arn": arn,
+            ":arn": key.arn,
             ":now": now,
             ":token": token.as_ref().map(AsRef::<[u8]>::as_ref),
             ":expires": key.expires,
             ":scopes": (!key.scopes.is_empty()).then_some(Json(&key.scopes)),
+            ":subject": subject,
         },
     )?;
     Ok(key)
@@ -278,7 +321,7 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<StoredKey>, SqlEr
         |row| {
             let (role, arn): (String, String) = (row.get("role")?, row.get("arn")?);
             let (secret, token) = (row.get("secret")?, row.get("token")?);
-            let expires = row.get("expires")?;
+            let (expires, subject) = (row.get("expires")?, row.get("subject")?);
             let scopes: Option<Json<Vec<Scope>>> = row.get("scopes")?;
             let scopes = Scopes(scopes.map(|Json(list)| list));
             let access_key_id = access_key_id.to_owned();
@@ -288,6 +331,7 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<StoredKey>, SqlEr
                 role,
                 arn,
                 scopes,
+                subject,
             });
             Ok(principal.map(|principal| StoredKey {
                 principal,
@@ -321,6 +365,7 @@ pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
                 created: row.get("created")?,
                 expires: row.get("expires")?,
                 revoked: row.get("revoked")?,
+                subject: row.get("subject")?,
                 scopes: row
                     .get::<Option<Json<_>>>("scopes")?
                     .map_or(Vec::new(), |Json(list)| list),

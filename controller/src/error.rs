@@ -74,9 +74,10 @@ error_names! {
     DeploymentConfigInUse DeploymentConfigLimitExceeded DeploymentConfigNameRequired DeploymentDoesNotExist
     DeploymentGroupAlreadyExists DeploymentGroupDoesNotExist DeploymentGroupLimitExceeded
     DeploymentGroupNameRequired DeploymentIdRequired DeploymentIsNotInReadyState DeploymentLimitExceeded
-    DeploymentNotStarted DeploymentTargetDoesNotExist DeploymentTargetIdRequired DescriptionTooLong ExpiredToken
+    DeploymentNotStarted DeploymentTargetDoesNotExist DeploymentTargetIdRequired DescriptionTooLong ExpiredIdentityToken
+    ExpiredToken
     GitHubAccountTokenDoesNotExist GitHubAccountTokenNameRequired IamArnRequired
-    IamSessionArnAlreadyRegistered IamUserArnAlreadyRegistered IncompleteSignature InstanceDoesNotExist
+    IamSessionArnAlreadyRegistered IamUserArnAlreadyRegistered IdentityProviderCommunication IncompleteSignature InstanceDoesNotExist
     InstanceIdRequired InstanceLimitExceeded InstanceNameAlreadyRegistered InstanceNameRequired
     InstanceNotRegistered InternalFailure InvalidAlarmConfig InvalidApplicationName InvalidArn
     InvalidAutoRollbackConfig InvalidAutoScalingGroup InvalidAutoScalingGroupProcessToSuspend
@@ -85,6 +86,7 @@ error_names! {
     InvalidDeploymentInstanceType InvalidDeploymentStatus InvalidDeploymentStyle InvalidDeploymentTargetId
     InvalidDeploymentWaitType InvalidEC2Tag InvalidEC2TagCombination InvalidECSService InvalidExternalId
     InvalidFileExistsBehavior InvalidGitHubAccountToken InvalidGitHubAccountTokenName InvalidIamSessionArn InvalidIamUserArn
+    InvalidIdentityToken
     InvalidInput InvalidInstanceName InvalidInstanceStatus InvalidInstanceType InvalidKeyPrefixFilter
     InvalidLoadBalancerInfo InvalidMinimumHealthyHostValue InvalidNextToken InvalidOnPremisesTagCombination
     InvalidOperation InvalidRegistrationStatus InvalidRevision InvalidRole InvalidSignature InvalidSortBy
@@ -92,8 +94,9 @@ error_names! {
     InvalidTargetInstances InvalidTimeRange InvalidTrafficRoutingConfiguration InvalidTriggerConfig
     InvalidZonalDeploymentConfiguration MissingAuthenticationToken MultipleIamArnsProvided
     RequestEntityTooLarge RequestTimeout ResourceArnRequired RevisionDoesNotExist RevisionRequired
-    RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded
+    RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded Throttling
     TriggerTargetsLimitExceeded UnknownOperation UnrecognizedClient UnsupportedActionForDeploymentType UnsupportedMediaType
+    ValidationError
 }
 
 impl ErrorName {

@@ -24,7 +24,9 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header,
+};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use codedeploy_api::codedeploy::{self, Timestamp};
@@ -38,6 +40,7 @@ use crate::credentials::{self, Principal};
 use crate::error::{ApiError, ErrorName};
 use crate::metrics::Metrics;
 use crate::service::Service;
+use crate::transaction::Caller;
 use connections::Client;
 use protocol::{ApiOperation, Protocol, RequestBody};
 use unauthenticated::Slot;
@@ -122,6 +125,52 @@ const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 /// The id of a request, for responses with the id in their body.
 #[derive(Debug, Clone)]
 struct RequestId(String);
+
+/// The origin of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) address: Option<String>,
+    pub(crate) request_id: String,
+    /// The way in which it came, if it is not the API.
+    pub(crate) source: Option<&'static str>,
+}
+
+impl Origin {
+    /// The origin of a request that came over the API.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        Origin {
+            address: extensions
+                .get::<Client>()
+                .map(|Client(client)| client.ip().to_string()),
+            request_id: extensions
+                .get::<RequestId>()
+                .map(|RequestId(id)| id.clone())
+                .unwrap_or_default(),
+            source: None,
+        }
+    }
+
+    /// The same for a request to the console.
+    pub(crate) fn of_console(extensions: &Extensions) -> Self {
+        Origin {
+            source: Some("console"),
+            ..Self::of(extensions)
+        }
+    }
+
+    /// The caller with the rights of a principal.
+    pub(crate) fn caller(self, principal: Principal) -> Caller {
+        Caller {
+            arn: principal.arn,
+            access_key_id: principal.access_key_id,
+            address: self.address,
+            request_id: self.request_id,
+            source: self.source,
+            scopes: principal.scopes,
+            subject: principal.subject,
+        }
+    }
+}
 
 /// Creates a span for the request: all its log lines have its id, its client, and the access key
 /// that it claims. The verified signer and the operation are added as soon as they are known.
@@ -302,7 +351,7 @@ async fn answer(
     }
     span.record("by", &principal.arn);
     let body = RequestBody::new(protocol, &head.headers, body)?;
-    let origin = operator::Origin::of(&head.extensions);
+    let origin = Origin::of(&head.extensions);
     match target {
         ApiOperation::Operator(operation) => {
             operator::call(
@@ -331,7 +380,11 @@ async fn answer(
 
 /// Reads the whole body, within limits of size and time.
 async fn receive(body: Body, timeout: Duration) -> Result<Bytes, ApiError> {
-    let received = tokio::time::timeout(timeout, to_bytes(body, MAX_BODY))
+    receive_at_most(MAX_BODY, body, timeout).await
+}
+
+async fn receive_at_most(most: usize, body: Body, timeout: Duration) -> Result<Bytes, ApiError> {
+    let received = tokio::time::timeout(timeout, to_bytes(body, most))
         .await
         .map_err(|_| {
             ErrorName::RequestTimeout
@@ -339,7 +392,7 @@ async fn receive(body: Body, timeout: Duration) -> Result<Bytes, ApiError> {
         })?;
     let body = received.map_err(|_| {
         ErrorName::RequestEntityTooLarge.because(format!(
-            "The body could not be read; at most {MAX_BODY} bytes are."
+            "The body could not be read; at most {most} bytes are."
         ))
     })?;
     // A slice would keep the connection's whole read buffer for as long as a poll is held.

@@ -17,7 +17,8 @@
 //! deployment.
 //!
 //! Beside them: [`store`] owns the database, [`privileges`] whose rights are used there, [`fleet`]
-//! which hosts a group has, [`credentials`] and [`vault`] who may call, [`keys`] the key files,
+//! which hosts a group has, [`credentials`] and [`vault`] who may call, [`web_identity`] verifies the
+//! tokens of CI systems, [`keys`] the key files,
 //! [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`logging`] the log,
 //! [`metrics`] the numbers, `console` the pages for browsers, [`cli`] the command line. [`client`] calls the API of a running service
@@ -68,6 +69,7 @@ pub mod tls;
 pub mod traffic;
 pub mod transaction;
 pub mod vault;
+pub mod web_identity;
 mod words;
 
 pub use cli::main;

@@ -82,8 +82,12 @@ pub enum OutgoingError {
     Untrusted { url: String, source: legacy::Error },
     #[error("{url} does not answer")]
     Send { url: String, source: legacy::Error },
-    #[error("the answer of {url} cannot be read; at most {MAX_ANSWER} bytes are")]
-    Receive { url: String, source: axum::Error },
+    #[error("the answer of {url} cannot be read; at most {most} bytes are")]
+    Receive {
+        url: String,
+        most: usize,
+        source: axum::Error,
+    },
     #[error("{url} did not answer within {} s", timeout.as_secs())]
     Late { url: String, timeout: Duration },
 }
@@ -108,14 +112,16 @@ impl Outgoing {
     }
 
     pub async fn get(&self, url: &str) -> Result<Answer, OutgoingError> {
-        self.send(
-            url,
-            Request::builder()
-                .method(Method::GET)
-                .uri(url)
-                .body(Body::empty()),
-        )
-        .await
+        self.get_at_most(MAX_ANSWER, url).await
+    }
+
+    /// [`get`](Self::get) with a limit of the response, in bytes.
+    pub async fn get_at_most(&self, most: usize, url: &str) -> Result<Answer, OutgoingError> {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(url)
+            .body(Body::empty());
+        self.exchange(TIMEOUT, most, url, request).await
     }
 
     pub async fn post(
@@ -160,6 +166,16 @@ impl Outgoing {
         url: &str,
         request: Result<Request<Body>, axum::http::Error>,
     ) -> Result<Answer, OutgoingError> {
+        self.exchange(timeout, MAX_ANSWER, url, request).await
+    }
+
+    async fn exchange(
+        &self,
+        timeout: Duration,
+        most: usize,
+        url: &str,
+        request: Result<Request<Body>, axum::http::Error>,
+    ) -> Result<Answer, OutgoingError> {
         let url = || place(url);
         let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
         let client = self.client.get_or_init(|| connect(&self.more));
@@ -177,11 +193,15 @@ impl Outgoing {
                     })?;
             let status = response.status().as_u16();
             let (head, body) = response.into_parts();
-            let body = to_bytes(Body::new(body), MAX_ANSWER).await;
+            let body = to_bytes(Body::new(body), most).await;
             Ok(Answer {
                 status,
                 headers: head.headers,
-                body: body.map_err(|source| OutgoingError::Receive { url: url(), source })?,
+                body: body.map_err(|source| OutgoingError::Receive {
+                    url: url(),
+                    most,
+                    source,
+                })?,
             })
         };
         let exchange = tokio::time::timeout(timeout, exchange).await;

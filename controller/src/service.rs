@@ -29,6 +29,7 @@ use crate::store::{Store, StoreError, Tx, backup};
 use crate::tls::Present;
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
+use crate::web_identity::{IdentityProviders, KeysError};
 
 /// The environment variable for the data directory, if the command line has none.
 pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
@@ -46,6 +47,8 @@ pub struct Service {
     pub signals: Signals,
     /// Sends the service's own requests.
     pub outgoing: Arc<Outgoing>,
+    /// The issuers of identity tokens that are accepted.
+    pub identity_providers: IdentityProviders,
     /// The folder of revisions, if the service has one.
     pub objects: Option<Arc<Objects>>,
     /// Absent if nobody asks for them.
@@ -81,6 +84,8 @@ pub enum OpenError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Metrics(#[from] config::metrics::MetricsError),
+    #[error("identity_providers cannot be used")]
+    IdentityProviders(#[from] KeysError),
     #[error("the folder of revisions (s3.folder) cannot be used")]
     Objects(#[from] ObjectError),
     #[error("cannot lock the data directory {}", path.display())]
@@ -238,6 +243,7 @@ impl Service {
             metrics_token: metrics_token.flatten(),
             certificate: OnceLock::new(),
             outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),
+            identity_providers: IdentityProviders::open(&settings.identity_providers)?,
             objects: objects.map(Arc::new),
             store,
             pages: Pages::new(vault.page_key()),

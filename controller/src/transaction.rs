@@ -25,6 +25,8 @@ pub struct Caller {
     pub source: Option<&'static str>,
     /// The parts of the fleet that its access key is for.
     pub scopes: Scopes,
+    /// The subject of the identity token that the access key was made for, if there was one.
+    pub subject: Option<String>,
 }
 
 /// A transaction and everything that operations need besides their input.

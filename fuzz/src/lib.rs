@@ -22,13 +22,14 @@ use codedeploy_hooks::{appspec as spec, install};
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("agent_config", agent_config),
     ("appspec", appspec),
     ("bucket_notification", bucket_notification),
     ("cbor", cbor),
     ("controller_config", controller_config),
     ("envelope", envelope),
+    ("identity_token", identity_token),
     ("journal", journal),
     ("ledger", ledger),
     ("on_premises", on_premises),
@@ -168,4 +169,10 @@ pub fn sigv4(input: &[u8]) {
 /// The notification of a bucket about a new object.
 pub fn bucket_notification(input: &[u8]) {
     drop(notification::read(input));
+}
+
+/// The parts of an identity token before they are encoded, one in each line: its header, its claims
+/// and the key set of its issuer.
+pub fn identity_token(input: &[u8]) {
+    codedeploy_controller::web_identity::fuzzing::identity_token(input);
 }

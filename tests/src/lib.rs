@@ -11,6 +11,7 @@
 //!   instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions;
 //!   [`tree`] compares folders;
+//! * [`issuer`] signs identity tokens, as CI systems do;
 //! * [`scripts`] are revisions that fail or wait on request; [`balancer`] is a real HAProxy with
 //!   clients that count failures, [`site`] the web servers behind it;
 //! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands
@@ -38,6 +39,7 @@ pub mod cases;
 pub mod cloud;
 pub mod fleet;
 pub mod host;
+pub mod issuer;
 pub mod machine;
 pub mod metadata;
 pub mod mounts;

@@ -234,7 +234,14 @@ pub(super) fn create_credentials(
             (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
             (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
         };
-        let key = credentials::create(work.tx, work.vault, role, &arn, lifetime, scopes)?;
+        let new = credentials::NewKey {
+            role,
+            arn: arn.clone(),
+            lifetime,
+            scopes,
+            subject: None,
+        };
+        let key = credentials::create(work.tx, work.vault, new)?;
         work.note(
             "credentials create",
             &format!("{} of {arn}", key.access_key_id),

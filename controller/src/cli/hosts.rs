@@ -15,7 +15,7 @@ use super::data_dir::DataDir;
 use super::output;
 use super::table::{table, when};
 use crate::config::Endpoint;
-use crate::credentials::{self, AccessKey, Role};
+use crate::credentials::{self, AccessKey, NewKey, Role};
 use crate::deployment::removal;
 use crate::identity::Identity;
 use crate::keys::Keys;
@@ -127,7 +127,14 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             instances::enroll(work.tx, work.partition, work.now, &name, &identity, &tags)?;
             // The keys of a deregistered host must not become valid again with its name.
             credentials::revoke_host(work.tx, &arn)?;
-            let key = credentials::create(work.tx, work.vault, Role::Host, &arn, None, Vec::new())?;
+            let new = NewKey {
+                role: Role::Host,
+                arn: arn.clone(),
+                lifetime: None,
+                scopes: Vec::new(),
+                subject: None,
+            };
+            let key = credentials::create(work.tx, work.vault, new)?;
             work.note(
                 "host add",
                 &format!("{} with {}", &*name, key.access_key_id),

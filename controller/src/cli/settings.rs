@@ -17,6 +17,7 @@ use crate::config::{Arguments, ConfigError, Settings};
 use crate::error::chain;
 use crate::outgoing::Outgoing;
 use crate::tls;
+use crate::web_identity::IdentityProviders;
 
 /// The file of the package.
 const PACKAGED: &str = "/etc/codedeploy-controller/controller.yml";
@@ -91,6 +92,9 @@ fn look(arguments: &Arguments) -> Result<Found, ConfigError> {
         Vec::new()
     });
     if let Err(error) = Outgoing::open(settings.ca_bundle.as_deref()) {
+        mistakes.push(ConfigError::Other(chain(&error)));
+    }
+    if let Err(error) = IdentityProviders::open(&settings.identity_providers) {
         mistakes.push(ConfigError::Other(chain(&error)));
     }
     if let Some(Err(error)) = settings.metrics.as_ref().map(Metrics::token) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::console::ConsoleError;
 use super::events::EventsError;
 use super::file;
+use super::identity_providers::IdentityProvidersError;
 use super::metrics::MetricsError;
 
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,8 @@ pub enum ConfigError {
     NullConsole { place: String },
     #[error(transparent)]
     Events(#[from] EventsError),
+    #[error(transparent)]
+    IdentityProviders(#[from] IdentityProvidersError),
     #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]
     Bucket(String),
     #[error("s3.keep_versions is 0: expected 1 or more, as the newest version always stays")]

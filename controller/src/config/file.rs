@@ -13,6 +13,7 @@ use super::{
 use crate::config::alarms::Alarms;
 use crate::config::console::FileConsole;
 use crate::config::events::Events;
+use crate::config::identity_providers::FileProviders;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::FileMetrics;
 use crate::config::script_logs::FileScriptLogs;
@@ -24,7 +25,7 @@ pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "listen",
     "region",
     "account_id",
@@ -42,6 +43,7 @@ pub(super) const KEYS: [&str; 20] = [
     "load_balancers",
     "alarms",
     "events",
+    "identity_providers",
     "metrics",
     "console",
     "strict_names",
@@ -78,6 +80,8 @@ pub(super) struct File {
     alarms: Alarms,
     #[serde(default)]
     events: Events,
+    #[serde(default)]
+    identity_providers: FileProviders,
     metrics: Option<FileMetrics>,
     console: Option<FileConsole>,
     strict_names: Option<bool>,
@@ -221,6 +225,15 @@ impl File {
         };
         let console = self.console.map(FileConsole::settle).transpose();
         let console = problems.note(console).flatten();
+        let identity_providers = match self.identity_providers.settle() {
+            Ok(providers) => providers,
+            Err(mistakes) => {
+                problems
+                    .0
+                    .extend(mistakes.into_iter().map(ConfigError::IdentityProviders));
+                Vec::new()
+            }
+        };
         match (listen, endpoint, tls, ca_bundle, partition) {
             (Some(listen), Some(endpoint), Some(tls), Some(ca_bundle), Some(partition))
                 if problems.0.is_empty() =>
@@ -245,6 +258,7 @@ impl File {
                     balancers: self.load_balancers,
                     alarms: self.alarms,
                     events: self.events,
+                    identity_providers,
                     metrics,
                     console,
                     strict_names: self.strict_names.unwrap_or(false),

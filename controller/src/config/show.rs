@@ -48,7 +48,14 @@ pub fn show(arguments: Arguments) -> Result<Vec<Line>, ConfigError> {
             origin,
         });
     }
-    for key in ["load_balancers", "alarms", "events", "metrics", "console"] {
+    for key in [
+        "load_balancers",
+        "alarms",
+        "events",
+        "identity_providers",
+        "metrics",
+        "console",
+    ] {
         let value = said.get(key).map(|value| json!(value)).unwrap_or_default();
         let origin = origin(path.as_deref().filter(|_| !value.is_null()), &value);
         flatten(key, value, &origin, &mut lines);

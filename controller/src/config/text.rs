@@ -47,7 +47,7 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
 
 /// Settings that contain others, each of which is read separately: a mistake in one hides none in
 /// another.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "tls",
     "s3",
     "timers",
@@ -56,6 +56,7 @@ const SECTIONS: [&str; 10] = [
     "alarms",
     "events",
     "events.topics",
+    "identity_providers",
     "metrics",
     "console",
 ];

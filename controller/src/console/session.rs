@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use codedeploy_api::codedeploy::Timestamp;
 
-use crate::credentials::{self, Principal, Role, Scope};
+use crate::credentials::{self, NewKey, Principal, Role, Scope};
 use crate::error::{ApiError, ErrorName};
 use crate::ids::random_text;
 use crate::store::{Json, SqlError, Tx, named};
@@ -79,7 +79,14 @@ pub(super) fn redeem(
     if expires <= now || role == Role::Host {
         return Ok(None);
     }
-    let key = credentials::create(tx, vault, role, &arn, Some(lasts), scopes)
+    let new = NewKey {
+        role,
+        arn,
+        lifetime: Some(lasts),
+        scopes,
+        subject: None,
+    };
+    let key = credentials::create(tx, vault, new)
         .map_err(|error| ErrorName::InternalFailure.because(error.to_string()))?;
     let token = begin(tx, now, &key.access_key_id, lasts, true)?;
     let principal = find(tx, now, &token)?;

@@ -21,8 +21,8 @@ use super::view::segment;
 use super::{Console, LOGIN};
 use crate::credentials::Principal;
 use crate::error::{ApiError, ErrorName};
-use crate::http::operator::{self, Origin};
 use crate::http::unauthenticated::Slot;
+use crate::http::{Origin, operator};
 use crate::transaction::Context;
 use crate::words;
 

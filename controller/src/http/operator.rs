@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::http::Extensions;
 use codedeploy_api::codedeploy::{Nothing, Timestamp};
 use codedeploy_api::controller::GetControllerOutput;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::RequestId;
-use super::connections::Client;
+use super::Origin;
 use super::protocol::RequestBody;
 use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
@@ -81,51 +79,6 @@ impl Answer {
         match self {
             Answer::Empty => Ok(Vec::new()),
             Answer::Output(output) => output.write(body),
-        }
-    }
-}
-
-/// The origin of a request.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    pub(crate) address: Option<String>,
-    pub(crate) request_id: String,
-    /// The way in which it came, if it is not the API.
-    pub(crate) source: Option<&'static str>,
-}
-
-impl Origin {
-    /// The origin of a request that came over the API.
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        Origin {
-            address: extensions
-                .get::<Client>()
-                .map(|Client(client)| client.ip().to_string()),
-            request_id: extensions
-                .get::<RequestId>()
-                .map(|RequestId(id)| id.clone())
-                .unwrap_or_default(),
-            source: None,
-        }
-    }
-
-    /// The same for a request to the console.
-    pub(crate) fn of_console(extensions: &Extensions) -> Self {
-        Origin {
-            source: Some("console"),
-            ..Self::of(extensions)
-        }
-    }
-
-    /// The caller with the rights of a principal.
-    pub(crate) fn caller(self, principal: Principal) -> Caller {
-        Caller {
-            arn: principal.arn,
-            access_key_id: principal.access_key_id,
-            address: self.address,
-            request_id: self.request_id,
-            source: self.source,
-            scopes: principal.scopes,
         }
     }
 }

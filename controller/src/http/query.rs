@@ -1,6 +1,8 @@
-//! AWS's query protocol: operations as forms, responses in XML. Of its services, only STS's
-//! GetCallerIdentity is available, the first call of many clients; everything else is rejected in a
-//! format that they read.
+//! AWS's query protocol: operations as forms, responses in XML. Of its services, only two operations
+//! of STS are available: GetCallerIdentity, the first call of many clients, and
+//! AssumeRoleWithWebIdentity; everything else is rejected in a format that clients read.
+
+mod assume_role;
 
 use std::sync::Arc;
 
@@ -9,15 +11,19 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::unauthenticated::Slot;
-use super::{Claimed, Kind, RequestId, header_text, receive, sigv4};
+use super::{Claimed, Kind, Origin, RequestId, header_text, receive, sigv4};
 use crate::credentials::Principal;
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;
 use crate::service::Service;
+use assume_role::Assumed;
 
 const STS: &str = "sts";
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The largest body of an unsigned request, in bytes: a token and a few short parameters.
+const MAX_UNSIGNED: usize = 64 * 1024;
 
 /// The region that signatures for global services use.
 const GLOBAL: &str = "us-east-1";
@@ -49,11 +55,17 @@ pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Resp
         .map(|RequestId(id)| id.clone())
         .unwrap_or_default();
     match answer(service, &head, body).await {
-        Ok(principal) => {
-            let mut response = xml(StatusCode::OK, identity(&principal, &request_id));
+        Ok(answer) => {
+            let (operation, document) = match answer {
+                Answer::Identity(principal) => {
+                    (GET_CALLER_IDENTITY, identity(&principal, &request_id))
+                }
+                Answer::Assumed(assumed) => (assume_role::OPERATION, assumed.document(&request_id)),
+            };
+            let mut response = xml(StatusCode::OK, document);
             response.extensions_mut().insert(Kind {
                 api: STS,
-                operation: "GetCallerIdentity".into(),
+                operation: operation.into(),
             });
             response
         }
@@ -70,8 +82,19 @@ pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Resp
     }
 }
 
-/// Handles GetCallerIdentity of STS. It requires only a valid key, and no role.
-async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Principal, ApiError> {
+const GET_CALLER_IDENTITY: &str = "GetCallerIdentity";
+
+enum Answer {
+    Identity(Principal),
+    Assumed(Box<Assumed>),
+}
+
+/// Handles the operations of STS. GetCallerIdentity requires only a valid key, and no role; the
+/// other one is not signed, and its token is what it requires.
+async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Answer, ApiError> {
+    if !head.headers.contains_key(header::AUTHORIZATION) {
+        return answer_unsigned(service, head, body).await;
+    }
     // No body is read for an unavailable service.
     if let Some(other) = sigv4::claimed_service(&head.headers).filter(|service| *service != STS) {
         return Err(ErrorName::InvalidOperation.because(no_service(other)));
@@ -89,26 +112,54 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
     if let Some(slot) = head.extensions.get::<Arc<Slot>>() {
         slot.authenticated();
     }
-    let span = tracing::Span::current();
-    span.record("by", &principal.arn);
+    tracing::Span::current().record("by", &principal.arn);
     let action = parameter(&body, "Action")
         .or_else(|| parameter(head.uri.query().unwrap_or_default().as_bytes(), "Action"))
         .unwrap_or_default();
-    span.record("operation", shorten(&action));
-    if action == "GetCallerIdentity" {
-        return Ok(principal);
+    tracing::Span::current().record("operation", shorten(&action));
+    match action.as_str() {
+        GET_CALLER_IDENTITY => Ok(Answer::Identity(principal)),
+        assume_role::OPERATION => assume(service, head, &body).await,
+        _ => Err(ErrorName::InvalidOperation.because(format!(
+            "This controller's STS has only GetCallerIdentity and AssumeRoleWithWebIdentity, not {:?}. \
+             `codedeploy-controller credentials create --expires-in 12h` makes temporary keys.",
+            shorten(&action)
+        ))),
     }
-    Err(ErrorName::InvalidOperation.because(format!(
-        "This controller's STS has only GetCallerIdentity, not {:?}. `codedeploy-controller credentials create \
-         --expires-in 12h` makes temporary keys.",
-        shorten(&action)
-    )))
+}
+
+async fn answer_unsigned(
+    service: &Arc<Service>,
+    head: &Parts,
+    body: Body,
+) -> Result<Answer, ApiError> {
+    if head.method == Method::POST && !service.identity_providers.is_empty() {
+        let timeout = service.settings.timers.request;
+        let form = super::receive_at_most(MAX_UNSIGNED, body, timeout).await?;
+        if parameter(&form, "Action").as_deref() == Some(assume_role::OPERATION) {
+            return assume(service, head, &form).await;
+        }
+    }
+    Err(ErrorName::MissingAuthenticationToken.because(
+        "The request is not signed: it has no Authorization header. Only AssumeRoleWithWebIdentity is accepted so, if \
+         identity_providers are configured.",
+    ))
+}
+
+async fn assume(service: &Arc<Service>, head: &Parts, form: &[u8]) -> Result<Answer, ApiError> {
+    tracing::Span::current().record("operation", assume_role::OPERATION);
+    let assumed = assume_role::assume(service, form, Origin::of(&head.extensions)).await?;
+    if let Some(slot) = head.extensions.get::<Arc<Slot>>() {
+        slot.authenticated();
+    }
+    tracing::Span::current().record("by", &assumed.key.arn);
+    Ok(Answer::Assumed(Box::new(assumed)))
 }
 
 /// The message about a service that is not available here.
 pub(super) fn no_service(service: &str) -> String {
     format!(
-        "This controller has no service {:?}, only CodeDeploy, and GetCallerIdentity of STS. For AWS's other services, set \
+        "This controller has no service {:?}, only CodeDeploy, and two operations of STS. For AWS's other services, set \
          AWS_ENDPOINT_URL_CODEDEPLOY in place of AWS_ENDPOINT_URL.",
         shorten(service)
     )
@@ -122,7 +173,14 @@ fn code(error: &ApiError) -> (StatusCode, String) {
         ErrorName::InvalidSignature => forbidden("SignatureDoesNotMatch"),
         ErrorName::ExpiredToken => forbidden("ExpiredToken"),
         ErrorName::MissingAuthenticationToken => forbidden("MissingAuthenticationToken"),
+        ErrorName::AccessDenied => forbidden("AccessDenied"),
         ErrorName::InvalidOperation => (StatusCode::BAD_REQUEST, "InvalidAction".to_owned()),
+        ErrorName::ExpiredIdentityToken => {
+            (StatusCode::BAD_REQUEST, "ExpiredTokenException".to_owned())
+        }
+        ErrorName::IdentityProviderCommunication => {
+            (StatusCode::BAD_REQUEST, "IDPCommunicationError".to_owned())
+        }
         other => {
             let status =
                 StatusCode::from_u16(other.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -146,13 +204,20 @@ fn identity(principal: &Principal, request_id: &str) -> String {
         Some(session) => format!("{}:{session}", principal.access_key_id),
         None => principal.access_key_id.clone(),
     };
-    format!(
-        "<GetCallerIdentityResponse xmlns=\"{NAMESPACE}\"><GetCallerIdentityResult><Arn>{}</Arn><UserId>{}</UserId>\
-         <Account>{}</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata>\
-         </GetCallerIdentityResponse>",
+    let content = format!(
+        "<Arn>{}</Arn><UserId>{}</UserId><Account>{}</Account>",
         escape(arn),
         escape(&user_id),
         escape(account),
+    );
+    result(GET_CALLER_IDENTITY, &content, request_id)
+}
+
+/// The response of an operation, around the members of its result.
+fn result(operation: &str, content: &str, request_id: &str) -> String {
+    format!(
+        "<{operation}Response xmlns=\"{NAMESPACE}\"><{operation}Result>{content}</{operation}Result><ResponseMetadata>\
+         <RequestId>{}</RequestId></ResponseMetadata></{operation}Response>",
         escape(request_id)
     )
 }

@@ -76,11 +76,15 @@ pub fn record(
     operation: &str,
     names: &BTreeMap<String, String>,
 ) -> Result<(), SqlError> {
+    let mut names = names.clone();
+    if let Some(subject) = &caller.subject {
+        names.insert("subject".to_owned(), subject.clone());
+    }
     let change = Change {
         who: &caller.arn,
         access_key_id: Some(&caller.access_key_id),
         operation,
-        names,
+        names: &names,
         address: caller.address.as_deref(),
         request_id: Some(&caller.request_id),
         source: caller.source,

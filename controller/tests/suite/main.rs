@@ -14,6 +14,7 @@ mod api {
     mod own_api;
     mod protocols;
     mod resources;
+    mod web_identity;
 }
 
 /// The administrator's commands, settings, keys and log.

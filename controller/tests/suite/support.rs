@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod fleet;
+pub(crate) mod issuer;
 pub(crate) mod shop;
 pub(crate) mod signed;
 

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_codedeploy::types::{BundleType, RevisionLocation, RevisionLocationType, S3Location};
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use codedeploy_controller::config::Partition;
-use codedeploy_controller::credentials::{self, Role};
+use codedeploy_controller::credentials::{self, NewKey, Role};
 use codedeploy_controller::identity::Identity;
 use codedeploy_controller::keys;
 use codedeploy_controller::registry::instances;
@@ -178,8 +178,17 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 let identity = Identity::User(identifier.clone());
                 let name = NewInstanceName::read(Some(name))?;
                 instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
-                let key =
-                    credentials::create(tx, &vault, Role::Host, &identifier, None, Vec::new())?;
+                let key = credentials::create(
+                    tx,
+                    &vault,
+                    NewKey {
+                        role: Role::Host,
+                        arn: identifier.clone(),
+                        lifetime: None,
+                        scopes: Vec::new(),
+                        subject: None,
+                    },
+                )?;
                 let keys = Keys {
                     access_key_id: key.access_key_id,
                     secret_access_key: key.secret_access_key,

@@ -33,7 +33,7 @@ const LAYERS: [&[&str]; 20] = [
     &["http"],
     &["alarms", "events", "pruning", "reconcile", "traffic"],
     &["service"],
-    &["signals", "tasks", "tls"],
+    &["signals", "tasks", "tls", "web_identity"],
     &["deployment"],
     &["registry"],
     &["records"],

@@ -37,6 +37,7 @@ mod fleet {
     mod rolling;
     mod script_logs;
     mod traffic_in_place;
+    mod web_identity;
 }
 
 /// `codedeploy-local` on one machine, without a service.

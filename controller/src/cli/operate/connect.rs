@@ -13,7 +13,7 @@ use super::aws_profile::Profile;
 use crate::cli::admin::{AdminError, transact};
 use crate::client::{Client, Keys};
 use crate::config::DEFAULT_DATA_DIR;
-use crate::credentials::{self, Role};
+use crate::credentials::{self, NewKey, Role};
 use crate::outgoing::Outgoing;
 use crate::privileges;
 use crate::server::Announcement;
@@ -152,15 +152,14 @@ impl Local {
                     credentials::LOCAL
                 );
                 credentials::delete_expired_local(work.tx, Timestamp::now())?;
-                let role = access.role();
-                Ok(credentials::create(
-                    work.tx,
-                    work.vault,
-                    role,
-                    &arn,
-                    Some(LIFETIME),
-                    Vec::new(),
-                )?)
+                let new = NewKey {
+                    role: access.role(),
+                    arn,
+                    lifetime: Some(LIFETIME),
+                    scopes: Vec::new(),
+                    subject: None,
+                };
+                Ok(credentials::create(work.tx, work.vault, new)?)
             })
         })??;
         Ok(Local {
