@@ -10,13 +10,13 @@ pub mod identity_providers;
 pub mod known_names;
 pub mod load_balancers;
 pub mod metrics;
+pub mod retention;
 pub mod script_logs;
 pub mod show;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use codedeploy_planner::Timers;
 
@@ -26,9 +26,10 @@ use crate::config::events::Events;
 use crate::config::identity_providers::Provider;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::{Metrics, Token};
+use crate::config::retention::Retention;
 use crate::config::script_logs::ScriptLogs;
 use crate::logging::Logging;
-use crate::objects::Retention;
+use crate::objects;
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 
@@ -55,8 +56,8 @@ pub struct Settings {
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
-    /// The age at which entries of the audit are deleted; they are kept for ever without it.
-    pub audit_retention: Option<Duration>,
+    /// The history to keep.
+    pub retention: Retention,
     /// The script output that is kept with deployments.
     pub script_logs: ScriptLogs,
     /// The load balancers at which deployments take instances out of rotation and put them back.
@@ -93,7 +94,7 @@ pub struct S3Folder {
     /// Missing ones are made at the start.
     pub buckets: Vec<String>,
     /// The retention of old versions.
-    pub retention: Retention,
+    pub retention: objects::Retention,
 }
 
 /// The region and account of this service's resources, as in their ARNs.
@@ -364,6 +365,13 @@ mod tests {
             ("s3: {keep_days: -1}", "above 0"),
             ("s3: {keep_days: .inf}", "at most 36500"),
             ("tls: {self_signed: true, names: ['a b']}", "host name"),
+            ("deployments: {keep_per_group: 0}", "expected 1 or more"),
+            ("deployments: {keep_days: 0}", "deployments.keep_days is 0"),
+            ("script_logs: {keep_days: -1}", "above 0"),
+            (
+                "deployments: {keep: 1}",
+                "line 1: deployments.keep is not a setting",
+            ),
             ("metrics:", "write metrics: {}"),
             (
                 "metrics: {listen: here}",

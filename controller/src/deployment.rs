@@ -8,6 +8,7 @@
 //!   balancers, [`alarm`] that of alarms;
 //! * [`resume`] extends the hosts' timeouts after a downtime of the service, and [`removal`] ends
 //!   and removes the deployments of a group;
+//! * [`retention`] deletes old ones;
 //! * [`status`] answers the questions of operators with the controller's own API, whose rollback by
 //!   hand is [`reversal`];
 //! * [`effects`] notifies the waiting tasks of the changes that a transaction made.
@@ -23,6 +24,7 @@ pub mod intervene;
 pub mod queries;
 pub mod removal;
 pub mod resume;
+pub mod retention;
 pub mod reversal;
 mod rollback;
 pub mod script_logs;

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub traffic_changes: Labelled<Counter, 1>,
     /// By receiver, and `accepted`, `delayed` or `dropped`.
     pub messages: Labelled<Counter, 2>,
+    /// By kind.
+    pub deleted_records: Labelled<Counter, 1>,
     pub state: State,
 }
 
@@ -197,6 +199,14 @@ impl Metrics {
             ["receiver", "outcome"],
             "Attempts to deliver a message, by receiver and outcome (`accepted`, `delayed`, `dropped`)",
         );
+        let deleted_records = all.counters(
+            "deleted_records",
+            ["kind"],
+            "Records that were deleted because they were old by the settings, by kind (`deployment`, `script_log`, `audit_entry`)",
+        );
+        for kind in ["deployment", "script_log", "audit_entry"] {
+            deleted_records.with([kind]);
+        }
         let state = State {
             hosts: all.gauges(
                 "hosts",
@@ -259,6 +269,7 @@ impl Metrics {
             alarm_read_errors,
             traffic_changes,
             messages,
+            deleted_records,
             state,
         }
     }

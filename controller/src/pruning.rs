@@ -1,5 +1,7 @@
 //! Deletes old versions from the folder of revisions, by its settings, except those that a
-//! deployment may need again, and old entries of the audit.
+//! deployment may need again, and the old part of the [`history`].
+
+mod history;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +10,10 @@ use codedeploy_api::codedeploy::Timestamp;
 
 use crate::error::{ApiError, chain};
 use crate::objects::{ObjectError, Objects, Retention};
-use crate::registry::{audit, revisions};
+use crate::registry::revisions;
 use crate::service::Service;
 
-/// The interval of searches through the whole folder.
+/// The interval of searches.
 const EVERY: Duration = Duration::from_secs(3600);
 
 /// Searches for versions to delete at once and then every hour, until the service stops.
@@ -24,33 +26,12 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
             if let Some(objects) = &objects {
                 prune(&service, objects, retention).await;
             }
-            if let Some(age) = service.settings.audit_retention {
-                forget(&service, age).await;
-            }
+            history::prune(&service).await;
             tokio::time::sleep(EVERY).await;
         };
         tokio::select! {
             () = round => {}
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
-        }
-    }
-}
-
-/// The number of entries that one transaction deletes. Other requests wait meanwhile.
-const ENTRIES: usize = 1000;
-
-/// Deletes the entries of the audit of this age and older.
-async fn forget(service: &Arc<Service>, age: Duration) {
-    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    loop {
-        let deleted = service.transact(move |_, context| {
-            let before = Timestamp::from_millis(context.now.millis().saturating_sub(age));
-            Ok::<_, ApiError>(audit::forget(context.tx, before, ENTRIES)?)
-        });
-        match deleted.await {
-            Ok(ENTRIES) => {}
-            // Of an error, the log has the cause, and the next round comes.
-            Ok(_) | Err(_) => return,
         }
     }
 }

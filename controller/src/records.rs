@@ -9,6 +9,7 @@ pub(crate) mod command;
 pub(crate) mod definition;
 pub(crate) mod delivery;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod listing;
 pub(crate) mod script_log;
 mod set_aside;

@@ -112,6 +112,10 @@ pub enum ConfigError {
     Bucket(String),
     #[error("s3.keep_versions is 0: expected 1 or more, as the newest version always stays")]
     KeepVersions,
+    #[error(
+        "deployments.keep_per_group is 0: expected 1 or more, as the last deployment of a group always stays"
+    )]
+    KeepPerGroup,
     #[error("script_logs.max_bytes is {0}: expected 1 to {max}", max = codedeploy_api::command::MAX_SCRIPT_LOG)]
     ScriptLogBytes(usize),
     #[error("{key} is {days}: expected a number of days above 0, and at most 36500")]

@@ -16,16 +16,17 @@ use crate::config::events::Events;
 use crate::config::identity_providers::FileProviders;
 use crate::config::load_balancers::Balancers;
 use crate::config::metrics::FileMetrics;
+use crate::config::retention::{DeploymentRetention, FileAudit, FileDeployments, Retention};
 use crate::config::script_logs::FileScriptLogs;
 use crate::logging::{Format, Logging, Threshold};
-use crate::objects::Retention;
+use crate::objects;
 
 /// The largest configuration file, in bytes.
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 22] = [
     "listen",
     "region",
     "account_id",
@@ -39,6 +40,7 @@ pub(super) const KEYS: [&str; 21] = [
     "timers",
     "quotas",
     "audit",
+    "deployments",
     "script_logs",
     "load_balancers",
     "alarms",
@@ -73,6 +75,8 @@ pub(super) struct File {
     #[serde(default)]
     audit: FileAudit,
     #[serde(default)]
+    deployments: FileDeployments,
+    #[serde(default)]
     script_logs: FileScriptLogs,
     #[serde(default)]
     load_balancers: Balancers,
@@ -85,12 +89,6 @@ pub(super) struct File {
     metrics: Option<FileMetrics>,
     console: Option<FileConsole>,
     strict_names: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "keys such as keep_days: 365")]
-struct FileAudit {
-    keep_days: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -207,11 +205,21 @@ impl File {
             }
         };
         let timers = self.timers.settle(&mut problems);
-        let audit_retention = self
-            .audit
-            .keep_days
-            .map(|days| keep("audit.keep_days", days));
-        let audit_retention = problems.note(audit_retention.transpose()).flatten();
+        let mut age = |key, days: Option<f64>| {
+            let age = days.map(|days| keep(key, days));
+            problems.note(age.transpose()).flatten()
+        };
+        let retention = Retention {
+            deployments: DeploymentRetention {
+                age: age("deployments.keep_days", self.deployments.keep_days),
+                per_group: self.deployments.keep_per_group,
+            },
+            script_logs: age("script_logs.keep_days", self.script_logs.keep_days),
+            audit: age("audit.keep_days", self.audit.keep_days),
+        };
+        if retention.deployments.per_group == Some(0) {
+            problems.0.push(ConfigError::KeepPerGroup);
+        }
         let script_logs = self.script_logs.settle();
         let script_logs = problems.note(script_logs.map_err(ConfigError::ScriptLogBytes));
         let metrics = match self.metrics.map(FileMetrics::settle).transpose() {
@@ -253,7 +261,7 @@ impl File {
                     partition,
                     timers,
                     quotas: self.quotas.settle(),
-                    audit_retention,
+                    retention,
                     script_logs: script_logs.unwrap_or_default(),
                     balancers: self.load_balancers,
                     alarms: self.alarms,
@@ -338,9 +346,7 @@ impl FileTls {
 impl FileS3 {
     fn settle(self, data_dir: &Path, problems: &mut Problems) -> S3Folder {
         let buckets = self.buckets.unwrap_or_else(|| vec!["revisions".into()]);
-        let wrong = buckets
-            .iter()
-            .filter(|name| !crate::objects::is_bucket(name));
+        let wrong = buckets.iter().filter(|name| !objects::is_bucket(name));
         problems
             .0
             .extend(wrong.map(|name| ConfigError::Bucket(name.clone())));
@@ -360,7 +366,7 @@ impl FileS3 {
         S3Folder {
             folder,
             buckets,
-            retention: Retention {
+            retention: objects::Retention {
                 versions: self.keep_versions,
                 time,
             },

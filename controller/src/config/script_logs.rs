@@ -40,6 +40,8 @@ pub(super) struct FileScriptLogs {
     keep: Keep,
     max_bytes: Option<usize>,
     max_bytes_per_deployment: Option<usize>,
+    /// For the retention of the history.
+    pub(super) keep_days: Option<f64>,
 }
 
 impl FileScriptLogs {

@@ -83,11 +83,12 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         partition,
         timers,
         quotas,
-        audit_retention,
+        retention,
         script_logs,
         ..
     } = settings;
     let seconds = |time: Duration| json!(time.as_secs_f64());
+    let days = |time: Option<Duration>| json!(time.map(|time| time.as_secs_f64() / 86_400.0));
     let (certificate, key, names) = match tls {
         Tls::Off => (None, None, None),
         Tls::Given { certificate, key } => (Some(certificate), Some(key), None),
@@ -120,9 +121,11 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("timers.blue_green", seconds(timers.blue_green)),
         ("timers.traffic", seconds(timers.traffic)),
         ("timers.alarms", seconds(timers.alarms)),
+        ("audit.keep_days", days(retention.audit)),
+        ("deployments.keep_days", days(retention.deployments.age)),
         (
-            "audit.keep_days",
-            json!(audit_retention.map(|time| time.as_secs_f64() / 86_400.0)),
+            "deployments.keep_per_group",
+            json!(retention.deployments.per_group),
         ),
         ("script_logs.keep", json!(script_logs.keep)),
         ("script_logs.max_bytes", json!(script_logs.max_bytes)),
@@ -130,6 +133,7 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
             "script_logs.max_bytes_per_deployment",
             json!(script_logs.max_bytes_per_deployment),
         ),
+        ("script_logs.keep_days", days(retention.script_logs)),
         ("quotas.applications", json!(quotas.applications)),
         (
             "quotas.deployment_groups_per_application",

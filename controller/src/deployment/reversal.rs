@@ -103,6 +103,16 @@ struct Success {
     went_back: bool,
 }
 
+/// Returns the last deployments of the present revision of a group and of the one before it: a
+/// rollback by hand needs them.
+pub(super) fn needed(context: &Context<'_>, group_id: &str) -> Result<Vec<String>, ApiError> {
+    let history = history(context, group_id)?;
+    let needed = stack(&history).into_iter().rev().take(2);
+    Ok(needed
+        .map(|success| success.deployment_id.clone())
+        .collect())
+}
+
 /// Returns the successful deployments of a group, the oldest first.
 fn history(context: &Context<'_>, group_id: &str) -> Result<Vec<Success>, ApiError> {
     let wanted = Wanted {
@@ -128,7 +138,7 @@ fn history(context: &Context<'_>, group_id: &str) -> Result<Vec<Success>, ApiErr
     Ok(history)
 }
 
-/// Returns the deployments that brought the present revision and the ones before it, the present
+/// Returns the last deployments of the present revision and of the ones before it, the present
 /// one last. A rollback removes the revisions after the one that it went back to, so that two
 /// rollbacks in a row do not return to a revision that was rolled back.
 fn stack(history: &[Success]) -> Vec<&Success> {
@@ -138,11 +148,10 @@ fn stack(history: &[Success]) -> Vec<&Success> {
             .iter()
             .rposition(|earlier| earlier.revision == success.revision);
         match same {
-            Some(place) if success.went_back || place + 1 == stack.len() => {
-                stack.truncate(place + 1);
-            }
-            _ => stack.push(success),
+            Some(place) if success.went_back || place + 1 == stack.len() => stack.truncate(place),
+            _ => {}
         }
+        stack.push(success);
     }
     stack
 }

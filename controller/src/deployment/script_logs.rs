@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use codedeploy_api::codedeploy::Diagnostics;
+use codedeploy_api::codedeploy::{Diagnostics, Timestamp};
 use codedeploy_api::command::{
     MAX_DIAGNOSTICS_PAYLOAD, MAX_SCRIPT_LOG, PutHostCommandLogInput, SCRIPT_LOG_PART,
     WantedScriptLog,
@@ -47,6 +47,38 @@ pub fn wanted(
     // A smaller log adds nothing to the diagnostics.
     let is_worth_it = max_bytes >= MAX_DIAGNOSTICS_PAYLOAD;
     Ok(is_worth_it.then_some(WantedScriptLog { max_bytes }))
+}
+
+/// The number of logs that one transaction deletes.
+const DELETED: usize = 20;
+
+/// The number of deployments that it looks at.
+const LOOKED_AT: usize = 50;
+
+/// Deletes logs of deployments that ended before a time, beginning after the id `after`. Returns
+/// their number, and the id to continue after if there are more.
+pub fn prune(
+    context: &Context<'_>,
+    before: Timestamp,
+    after: &str,
+) -> Result<(usize, Option<String>), ApiError> {
+    let mut deleted = 0;
+    let mut last = after.to_owned();
+    for _ in 0..LOOKED_AT {
+        let Some(id) = ScriptLog::deployment_after(context.tx, &last)? else {
+            return Ok((deleted, None));
+        };
+        let record = Record::load(context.tx, &id)?;
+        let ended = record.and_then(|record| record.progress.completed());
+        if ended.is_some_and(|ended| ended < before) {
+            deleted += ScriptLog::delete(context.tx, &id, DELETED - deleted)?;
+            if deleted == DELETED {
+                return Ok((deleted, Some(last)));
+            }
+        }
+        last = id;
+    }
+    Ok((deleted, Some(last)))
 }
 
 /// The number of bytes that the logs of a deployment may still take.

@@ -90,4 +90,40 @@ impl ScriptLog {
             |row| row.get(0),
         )
     }
+
+    /// Returns the first deployment after another one, in the order of their ids, that has logs.
+    pub(crate) fn deployment_after(tx: &Tx<'_>, id: &str) -> Result<Option<String>, SqlError> {
+        tx.query_one(NEXT, [id], |row| row.get(0))
+    }
+
+    /// Deletes logs of a deployment, at most `most`, and returns their number.
+    pub(crate) fn delete(tx: &Tx<'_>, deployment_id: &str, most: usize) -> Result<usize, SqlError> {
+        let first = tx.query_all(
+            "SELECT target, event FROM script_logs WHERE deployment_id = ?1
+             ORDER BY target, event LIMIT ?2",
+            (deployment_id, most),
+            |row| Ok((row.get::<usize>(0)?, row.get::<usize>(1)?)),
+        )?;
+        for (target, event) in &first {
+            tx.execute(
+                "DELETE FROM script_logs WHERE deployment_id = ?1 AND target = ?2 AND event = ?3",
+                (deployment_id, *target, *event),
+            )?;
+        }
+        Ok(first.len())
+    }
+}
+
+const NEXT: &str = "SELECT min(deployment_id) FROM script_logs WHERE deployment_id > ?1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::way_of;
+
+    #[test]
+    fn the_next_deployment_with_logs_is_found_without_reading_the_others() {
+        let way = way_of(NEXT);
+        assert!(way.contains("PRIMARY KEY (deployment_id>?)"), "{way}");
+    }
 }

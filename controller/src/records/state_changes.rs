@@ -104,3 +104,9 @@ pub(crate) fn drop_until(tx: &Tx<'_>, sequence: i64) -> Result<(), SqlError> {
     tx.execute("DELETE FROM state_changes WHERE sequence <= ?1", [sequence])
         .map(drop)
 }
+
+/// Whether a deployment has changes without a message.
+pub(crate) fn are_pending(tx: &Tx<'_>, deployment_id: &str) -> Result<bool, SqlError> {
+    let sql = "SELECT 1 FROM state_changes WHERE deployment_id = ?1";
+    tx.exists(sql, [deployment_id])
+}

@@ -47,6 +47,7 @@ mod rollout {
     mod lost_hosts;
     mod many_hosts;
     mod notifications;
+    mod retention;
     mod specification;
     mod verdicts;
 }
