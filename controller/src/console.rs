@@ -52,6 +52,10 @@
 //! characters and marks that reorder text from every page and document.
 
 mod assets;
+mod board;
+mod deployment;
+mod deployments;
+mod failure;
 mod frame;
 mod live;
 mod login;
@@ -60,9 +64,11 @@ mod page;
 mod response;
 mod rollback;
 pub(crate) mod session;
+mod target;
 mod throttle;
 mod view;
 mod visit;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +128,20 @@ pub(crate) fn router(service: &Arc<Service>) -> Option<Router> {
         .route("/", front.clone())
         .route("/console", front)
         .route(FRONT, page::<matrix::Matrix>())
+        .route("/console/deployments", page::<deployments::Deployments>())
+        .route(
+            "/console/deployments/{id}",
+            page::<deployment::Deployment>(),
+        )
+        .route("/console/deployments/{id}/stop", post(deployment::stop))
+        .route(
+            "/console/deployments/{id}/continue",
+            post(deployment::proceed),
+        )
+        .route(
+            "/console/deployments/{id}/hosts/{host}",
+            page::<target::TargetPage>(),
+        )
         .route(
             "/console/groups/{application}/{group}/rollback",
             page::<rollback::Rollback>().post(rollback::roll_back),

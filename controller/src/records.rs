@@ -13,6 +13,7 @@ pub(crate) mod history;
 pub(crate) mod listing;
 pub(crate) mod script_log;
 mod set_aside;
+pub(crate) mod squares;
 pub(crate) mod state_changes;
 mod target;
 pub mod unfinished;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{
-    DeploymentCreator, DeploymentOverview, DeploymentStatus, RevisionLocation, Timestamp,
+    DeploymentCreator, DeploymentOverview, DeploymentStatus, ErrorInformation, RevisionLocation,
+    Timestamp,
 };
 use codedeploy_api::controller::{DeploymentSummary, GroupStatus};
 use codedeploy_support::plain::{harmless, harmless_json};
@@ -124,6 +125,16 @@ pub(crate) fn overview(overview: Option<&DeploymentOverview>) -> String {
         "no instance".into()
     } else {
         named.join(", ")
+    }
+}
+
+/// The reason of a bad end: `HEALTH_CONSTRAINTS: …`.
+pub(crate) fn error(error: &ErrorInformation) -> String {
+    match (&error.code, &error.message) {
+        (Some(code), Some(message)) => format!("{code}: {}", plain(message)),
+        (None, Some(message)) => plain(message),
+        (Some(code), None) => code.to_string(),
+        (None, None) => "unknown".into(),
     }
 }
 

@@ -5,7 +5,10 @@ use serde::Serialize;
 use super::assets;
 
 /// The pages of the navigation.
-pub(super) const PAGES: &[(&str, &str)] = &[("/console/", "Fleet")];
+pub(super) const PAGES: &[(&str, &str)] = &[
+    ("/console/", "Fleet"),
+    ("/console/deployments", "Deployments"),
+];
 
 /// The data of the layout.
 #[derive(Debug, Clone, Default)]

@@ -10,7 +10,7 @@ use codedeploy_api::controller::{
 
 use super::frame::Frame;
 use super::page::Page;
-use super::view::{Bar, Chip, Tone, When, group_path, segment};
+use super::view::{Bar, Chip, Tone, When, deployment_path, group_path, segment};
 use super::visit::Asked;
 use crate::deployment::status::groups;
 use crate::error::ApiError;
@@ -46,6 +46,8 @@ struct Tile {
     group: String,
     state: Chip,
     revision: Option<String>,
+    /// The address of the deployment that brought it.
+    href: String,
     since: Option<When>,
     by: String,
     total: usize,
@@ -63,6 +65,7 @@ struct Tile {
 /// A running deployment.
 struct Running {
     id: String,
+    href: String,
     revision: String,
     done: i64,
     failed: i64,
@@ -74,11 +77,11 @@ struct Running {
 /// The last deployment that failed.
 struct Failure {
     id: String,
+    href: String,
     when: Option<When>,
     state: Chip,
     /// Whether no later one succeeded.
     is_fresh: bool,
-    message: String,
 }
 
 impl Page for Matrix {
@@ -166,6 +169,9 @@ fn tile(group: &GroupStatus, now: Timestamp, may_go_back: bool) -> Tile {
         group: group_name,
         state: state(group, fresh, behind),
         revision: current.map(|current| words::short_revision(current.revision.as_ref())),
+        href: current.map_or_else(String::new, |current| {
+            deployment_path(current.deployment_id.as_deref().unwrap_or_default())
+        }),
         since: current
             .and_then(|current| current.complete_time)
             .map(|time| When::new(time, now)),
@@ -191,14 +197,10 @@ fn tile(group: &GroupStatus, now: Timestamp, may_go_back: bool) -> Tile {
                 present if fresh => present,
                 history => history.past(),
             },
-            id: failure.deployment_id.clone().unwrap_or_default(),
+            id: name(&failure.deployment_id),
+            href: deployment_path(&name(&failure.deployment_id)),
             when: failure.complete_time.map(|time| When::new(time, now)),
             is_fresh: fresh,
-            message: failure
-                .error_information
-                .as_ref()
-                .and_then(|error| error.message.clone())
-                .unwrap_or_default(),
         }),
     }
 }
@@ -220,8 +222,10 @@ fn state(group: &GroupStatus, fresh_failure: bool, behind: usize) -> Chip {
 
 fn running(running: &DeploymentSummary, now: Timestamp) -> Running {
     let counts = running.deployment_overview.clone().unwrap_or_default();
+    let id = running.deployment_id.clone().unwrap_or_default();
     Running {
-        id: running.deployment_id.clone().unwrap_or_default(),
+        href: deployment_path(&id),
+        id,
         revision: words::short_revision(running.revision.as_ref()),
         done: counts.succeeded.unwrap_or_default(),
         failed: counts.failed.unwrap_or_default(),

@@ -5,11 +5,10 @@ use axum::body::Body;
 use axum::http::Response;
 use codedeploy_api::controller::{RollBackDeploymentGroupInput, RollBackDeploymentGroupOutput};
 
-use super::FRONT;
 use super::frame::Frame;
 use super::page::Page;
 use super::response::{Refused, see_other};
-use super::view::group_path;
+use super::view::{deployment_path, group_path};
 use super::visit::{Asked, Posted};
 use crate::deployment::reversal;
 use crate::error::ApiError;
@@ -89,6 +88,9 @@ pub(super) async fn roll_back(posted: Posted) -> Result<Response<Body>, Refused>
         description: posted.get("description"),
         ..input(|name| visit.asked.get(name))
     };
-    let _: RollBackDeploymentGroupOutput = visit.perform("RollBackDeploymentGroup", &input).await?;
-    Ok(see_other(FRONT))
+    let done: RollBackDeploymentGroupOutput =
+        visit.perform("RollBackDeploymentGroup", &input).await?;
+    Ok(see_other(&deployment_path(
+        &done.deployment_id.unwrap_or_default(),
+    )))
 }

@@ -4,10 +4,13 @@ use std::fmt;
 
 use askama::filters::HtmlSafe;
 use codedeploy_api::codedeploy::{DeploymentStatus, Timestamp};
+use codedeploy_planner::deployment_state::Stage;
+use codedeploy_planner::plan::Class;
 use codedeploy_support::timestamp::rfc3339;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
+use crate::records::squares::Square;
 use crate::words;
 
 /// A moment: the time since it or until it in words, and its date.
@@ -188,6 +191,24 @@ pub(super) fn group_path(application: &str, group: &str) -> String {
         segment(application),
         segment(group)
     )
+}
+
+/// The path of a deployment.
+pub(super) fn deployment_path(id: &str) -> String {
+    format!("/console/deployments/{}", segment(id))
+}
+
+/// The path of a host in a deployment.
+pub(super) fn target_path(deployment: &str, host: &str) -> String {
+    format!("{}/hosts/{}", deployment_path(deployment), segment(host))
+}
+
+/// The class of a target for a stage: one that waits for a later stage has done this one.
+pub(super) fn in_stage(square: &Square, stage: Stage) -> Class {
+    match square.class {
+        Class::Waiting if square.stage > stage => Class::Succeeded,
+        class => class,
+    }
 }
 
 #[cfg(test)]

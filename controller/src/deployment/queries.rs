@@ -11,7 +11,7 @@ use crate::request;
 use crate::transaction::Context;
 
 /// Returns the deployment that a request names.
-pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
+pub(crate) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     let record = Record::load(context.tx, id)?.ok_or_else(|| {
         ErrorName::DeploymentDoesNotExist
             .because(format!("The deployment {id} could not be found."))

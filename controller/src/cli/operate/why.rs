@@ -176,13 +176,10 @@ fn heading(deployment: &DeploymentSummary) -> String {
         words::status(deployment.status.as_ref()),
         words::ago(time)
     );
-    let error = deployment.error_information.clone().unwrap_or_default();
-    let reason = match (&error.code, &error.message) {
-        (Some(code), Some(message)) => Some(format!("{code}: {}", words::plain(message))),
-        (None, Some(message)) => Some(words::plain(message)),
-        (Some(code), None) => Some(code.to_string()),
-        (None, None) => None,
-    };
+    let error = deployment.error_information.as_ref();
+    let reason = error
+        .filter(|error| error.code.is_some() || error.message.is_some())
+        .map(words::error);
     let wait = deployment.waits_for.as_ref().map(|event| {
         let until = deployment.waits_until.map(words::until);
         let until = until.map(|until| format!(" (ends {until})"));

@@ -77,7 +77,7 @@ async fn the_fleet_is_on_one_page() {
     assert_eq!(done.status, 303, "{}", done.text);
     let page = browser.page("/console/").await;
     assert!(
-        page.text.contains("1.zip: 0 of") && page.text.contains("1 deployment is running"),
+        page.text.contains("1.zip</a>: 0 of") && page.text.contains("1 deployment is running"),
         "{}",
         page.text
     );
