@@ -4,7 +4,7 @@ import os
 import pathlib
 
 import debian
-from workspace import ROOT, output, run
+from workspace import ROOT, commit, output, run
 
 # What every distribution has that these packages are for: Amazon Linux 2 (2.26) and RHEL 7 (2.17) are the oldest.
 GLIBC = (2, 17)
@@ -25,7 +25,7 @@ def tools():
 
 def environment(machine, folder, target_dir):
     """The variables with which cargo compiles for a machine into a folder, with programs from `folder`."""
-    variables = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    variables = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "CODEDEPLOY_COMMIT": commit()}
     if not has_standard_library(TARGETS[machine]):
         variables |= debians_compiler(machine, folder.parent / "rust-web")
     # No path of this machine in the programs: neither of its own sources nor of crates, nor in messages of C code.

@@ -33,6 +33,17 @@ def epoch():
     return int((ROOT / "CHANGELOG.md").stat().st_mtime)
 
 
+def commit():
+    """The commit that programs name in --version: CODEDEPLOY_COMMIT, else git's, marked if files differ from it; may be
+    empty, in an archive of the sources."""
+    if "CODEDEPLOY_COMMIT" in os.environ:
+        return os.environ["CODEDEPLOY_COMMIT"]
+    described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--abbrev=12", "--exclude=*",
+                                "--dirty=-modified"],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return described.stdout.strip() if described.returncode == 0 else ""
+
+
 def run(*command, **options):
     """Runs a command; one that fails ends this program with its own message."""
     try:

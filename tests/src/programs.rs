@@ -34,8 +34,7 @@ pub struct Running {
 }
 
 impl Programs {
-    /// The programs that cargo built beside the running test; `CODEDEPLOY_BIN_DIR` names another
-    /// folder.
+    /// The programs in [`programs_folder`].
     ///
     /// # Panics
     ///
@@ -64,8 +63,9 @@ impl Programs {
     }
 }
 
-/// The folder of the programs that were built beside the running test.
-pub(crate) fn programs_folder() -> PathBuf {
+/// The folder of the programs that cargo built beside the running test; `CODEDEPLOY_BIN_DIR` names
+/// another one.
+pub fn programs_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("CODEDEPLOY_BIN_DIR") {
         return folder.into();
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use codedeploy_tests::programs::programs_folder;
 use tempfile::TempDir;
 
-use super::site::programs;
 use crate::pages::repository;
 
 /// The name that the kernel and packages have for this machine's architecture.
@@ -132,7 +132,7 @@ fn a_release_again_gives_the_same_bytes() {
 fn programs_that_need_a_later_c_library_are_not_released() {
     // The programs of the tests are linked with this machine's C library.
     let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(programs(), folder.path().join(MACHINE)).unwrap();
+    std::os::unix::fs::symlink(programs_folder(), folder.path().join(MACHINE)).unwrap();
     let output = release(folder.path(), &folder.path().join("dist"), &[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -160,7 +160,7 @@ fn a_folder_with_other_files_is_left_alone() {
 /// The version of glibc that packages depend on is the newest one that a symbol of the program has.
 #[test]
 fn the_c_library_that_a_package_needs_is_the_one_of_its_newest_symbol() {
-    let program = programs().join("codedeploy-agent");
+    let program = programs_folder().join("codedeploy-agent");
     let symbols = run(Command::new("objdump").arg("-T").arg(&program));
     let newest = symbols
         .split("GLIBC_2.")
@@ -181,4 +181,31 @@ fn the_c_library_that_a_package_needs_is_the_one_of_its_newest_symbol() {
         .arg(&program)
         .env("PYTHONPATH", repository().join("packaging/python")));
     assert_eq!(found, newest.to_string());
+}
+
+#[test]
+fn a_release_names_the_commit_that_it_was_compiled_from() {
+    let commit = |variable: Option<&str>| {
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", "import workspace; print(workspace.commit())"])
+            .env("PYTHONPATH", repository().join("packaging/python"))
+            .env_remove("CODEDEPLOY_COMMIT");
+        run(command.envs(variable.map(|value| ("CODEDEPLOY_COMMIT", value))))
+    };
+    assert_eq!(commit(Some("1b303a1")), "1b303a1");
+    if repository().join(".git").exists() {
+        let head = run(Command::new("git")
+            .args(["rev-parse", "--short=12", "HEAD"])
+            .current_dir(repository()));
+        let found = commit(None);
+        assert_eq!(found.trim_end_matches("-modified"), head);
+    }
+    let built = repository()
+        .join("target/release-cross")
+        .join(format!("{MACHINE}-unknown-linux-gnu/dist/codedeploy-agent"));
+    if built.exists() {
+        let version = run(Command::new(built).arg("--version"));
+        assert!(version.contains("(commit "), "{version}");
+    }
 }

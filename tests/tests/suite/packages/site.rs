@@ -8,7 +8,7 @@ use codedeploy_tests::bucket::Bucket;
 use codedeploy_tests::bundle;
 use codedeploy_tests::fleet::Deployed;
 use codedeploy_tests::machine::Machine;
-use codedeploy_tests::programs::{Program, Programs};
+use codedeploy_tests::programs::{Program, Programs, programs_folder};
 use codedeploy_tests::service::{SETTINGS, Service, revision};
 use tempfile::TempDir;
 
@@ -17,6 +17,11 @@ use crate::pages::repository;
 pub(crate) const UNIT: &str = "codedeploy-agent.service";
 pub(crate) const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
 pub(crate) const ON_PREMISES: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
+
+/// rpm on a Debian system: its database does not have the packages that ours needs, and until Debian
+/// 13 it wants to be sure that it is meant.
+pub(crate) const RPM: &str =
+    "rpm $(! rpm --force-debian --version >/dev/null 2>&1 || echo --force-debian) --nodeps";
 
 pub(crate) struct Site {
     pub(crate) machine: Machine,
@@ -81,13 +86,19 @@ impl Site {
     }
 
     /// Copies the package of a version in one of the formats into the machine, and returns its path there.
+    /// `CODEDEPLOY_TEST_DIST` names a folder with a release, whose packages are not packed again.
     pub(crate) async fn packed(&self, name: &str, version: &str, format: &str) -> String {
-        let folder = self.folder.path().join("packages");
-        let built = pack(&folder, &["--version", version, "--format", format]).await;
-        let file = built
-            .into_iter()
-            .find(|path| path.to_string_lossy().contains(name))
-            .unwrap();
+        let file = match released(name, version, format) {
+            Some(file) => file,
+            None => {
+                let folder = self.folder.path().join("packages");
+                let built = pack(&folder, &["--version", version, "--format", format]).await;
+                built
+                    .into_iter()
+                    .find(|path| path.to_string_lossy().contains(name))
+                    .unwrap()
+            }
+        };
         let inside = format!("/root/{}", file.file_name().unwrap().to_string_lossy());
         std::fs::copy(file, self.machine.path(&inside)).unwrap();
         inside
@@ -126,16 +137,32 @@ impl Site {
     }
 }
 
-/// The folder of the programs that were built beside this test.
-pub(crate) fn programs() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().and_then(Path::parent).unwrap().to_owned()
+/// The package of a version in a release that is being tried, if it has one.
+fn released(name: &str, version: &str, format: &str) -> Option<PathBuf> {
+    let machine = std::env::consts::ARCH;
+    let file = match format {
+        "deb" => {
+            let debian = if machine == "x86_64" {
+                "amd64"
+            } else {
+                "arm64"
+            };
+            format!("{name}_{version}_{debian}.deb")
+        }
+        "rpm" => format!("{name}-{version}-1.{machine}.rpm"),
+        _ => format!("{name}-{version}-linux-{machine}.tar.gz"),
+    };
+    let path = Path::new(&std::env::var_os("CODEDEPLOY_TEST_DIST")?).join(file);
+    path.exists().then_some(path)
 }
 
-/// Packs the programs that were built beside this test into `folder`, and returns the packages.
+/// Packs the programs under test into `folder`, and returns the packages.
 pub(crate) async fn pack(folder: &Path, options: &[&str]) -> Vec<PathBuf> {
     let mut command = Program::at(repository().join("packaging/package")).command(options);
-    command.arg("--quick").arg("--binaries").arg(programs());
+    command
+        .arg("--quick")
+        .arg("--binaries")
+        .arg(programs_folder());
     command.arg("--output").arg(folder);
     let output = command.output().await.unwrap();
     assert!(
