@@ -97,6 +97,7 @@ mod packages {
     mod controller;
     mod manual;
     mod notices;
+    mod obstacles;
     mod ready_made;
     mod release;
     mod repository;
