@@ -70,15 +70,8 @@ unpack systemctl usr/bin/systemctl
 # Its package would start a service that collects metrics of this machine.
 unpack prometheus usr/bin/promtool
 
-# A Debian with systemd, of this host's release, so that what was built here runs there: the machine that packages are
-# tried on, with rpm beside dpkg. Tests boot it and change nothing in it.
-if [ "$(id -u)" -eq 0 ] && { [ ! -x "$tools/machine/usr/bin/rpm" ] || [ ! -x "$tools/machine/usr/bin/python3" ]; }; then
+# Of this host's release, so that what was built here runs there.
+if [ "$(id -u)" -eq 0 ] && { [ ! -x "$tools/machine/usr/bin/dnf" ] || [ ! -x "$tools/machine/usr/bin/python3" ]; }; then
   echo "tests/tools.sh: unpacking a Debian system into $tools/machine"
-  mkdir -p "$tools"
-  release="$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")"
-  rm -rf "$tools/machine" "$tools/machine.new"
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-apt,rpm "$release" \
-    "$tools/machine.new" >/dev/null
-  rm -rf "$tools/machine.new/var/cache/apt/archives"/*.deb "$tools/machine.new/var/lib/apt/lists"/*
-  mv "$tools/machine.new" "$tools/machine"
+  tests/machine "$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")" "$tools/machine"
 fi

@@ -43,7 +43,7 @@ impl Machine {
     /// Without root, or if it does not boot.
     pub async fn boot(folder: &Path) -> Self {
         assert!(is_root(), "booting a machine needs root");
-        let system = tools().join("machine");
+        let system = system();
         assert!(
             system.exists(),
             "{} is missing; tests/run makes it",
@@ -199,6 +199,12 @@ impl Drop for Machine {
         // Ending the container's manager alone would not end the container.
         let _ = std::fs::write(self.group.join("cgroup.kill"), "1");
     }
+}
+
+/// The folder of the system; `CODEDEPLOY_TEST_MACHINE` names another one, made by `tests/machine`.
+fn system() -> PathBuf {
+    std::env::var_os("CODEDEPLOY_TEST_MACHINE")
+        .map_or_else(|| tools().join("machine"), PathBuf::from)
 }
 
 fn is_root() -> bool {

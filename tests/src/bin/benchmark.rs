@@ -1,7 +1,9 @@
-//! `cargo run --release --bin benchmark`: the agent's cost, compared with its targets and with bare
-//! tools.
+//! `cargo run --release --bin benchmark`: the cost of the agent and of an idle controller, compared
+//! with their targets and with bare tools.
 //!
-//! Everything in the comparison is measured in this run, on this machine, in temporary folders.
+//! Everything in the comparison is measured in this run, on this machine, in temporary folders. The
+//! programs are roles of this executable, unless `CODEDEPLOY_BIN_DIR` names a folder with those of a
+//! release.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
@@ -21,24 +23,19 @@ use std::time::{Duration, Instant};
 use aws_sdk_codedeploy::types::BundleType;
 use codedeploy_tests::bucket::Bucket;
 use codedeploy_tests::host::Host;
-use codedeploy_tests::programs::Running;
+use codedeploy_tests::programs::{Programs, Running, programs_folder};
 use codedeploy_tests::service::{Service, revision};
 use codedeploy_tests::{bundle, roles};
 
-/// The targets, and the values of AWS's Ruby agent 1.8.1 where they were measured on a similar
-/// machine.
-const AIMS: [(&str, &str, f64, Option<f64>); 5] = [
-    ("idle memory", "MiB PSS", 10.0, Some(60.0)),
-    ("wake-ups a minute while idle", "", 4.0, None),
-    ("start to first poll", "ms", 50.0, None),
-    (
-        "deployment of seven empty commands",
-        "ms",
-        250.0,
-        Some(600.0),
-    ),
-    ("peak memory, 1 GiB bundle", "MiB", 24.0, None),
-];
+/// A measured quantity.
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    measured: f64,
+    aim: f64,
+    /// The value of AWS's Ruby agent 1.8.1, where it was measured on a similar machine.
+    theirs: Option<f64>,
+}
 
 const HOST: &str = "bench";
 const APPLICATION: &str = "bench";
@@ -65,7 +62,7 @@ async fn run() {
         .expect("a temporary folder");
     let first_poll = first_poll(&folder.path().join("first")).await;
 
-    let programs = roles::programs();
+    let programs = programs();
     let service = Service::start(&programs, &folder.path().join("controller")).await;
     let host = Host::register(
         &programs,
@@ -97,31 +94,37 @@ async fn run() {
         )
         .await;
     let (memory, wakeups) = bench.idle().await;
+    let controller = pss(bench.service.pid());
     let empty = bench.empty_deployments().await;
     let (large, bare) = bench.large().await;
     let peak = status_of(bench.pid(), "VmHWM");
 
-    println!(
-        "{:<38} {:>10} {:>8} {:>8}   AWS's Ruby agent",
-        "", "measured", "aim", "ratio"
-    );
-    for ((name, unit, aim, theirs), measured) in AIMS
-        .into_iter()
-        .zip([memory, wakeups, first_poll, empty, peak])
-    {
-        let theirs = theirs.map_or(String::new(), |theirs| {
-            format!("{theirs} {unit}: ratio {:.2}", measured / theirs)
-        });
-        let what = if unit.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{name}, {unit}")
-        };
-        println!(
-            "{what:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}",
-            measured / aim
-        );
+    let row = |name, unit, measured, aim, theirs| Row {
+        name,
+        unit,
+        measured,
+        aim,
+        theirs,
+    };
+    let mut rows = vec![
+        row("idle memory", "MiB PSS", memory, 8.0, Some(60.0)),
+        row("wake-ups a minute while idle", "", wakeups, 4.0, None),
+        row("start to first poll", "ms", first_poll, 10.0, None),
+        row(
+            "deployment of seven empty commands",
+            "ms",
+            empty,
+            250.0,
+            Some(600.0),
+        ),
+        row("peak memory, 1 GiB bundle", "MiB", peak, 24.0, None),
+        row("idle controller", "MiB PSS", controller, 20.0, None),
+    ];
+    if std::env::var_os("CODEDEPLOY_BIN_DIR").is_some() {
+        let size = fs::metadata(programs_folder().join("codedeploy-agent")).map_or(0, |m| m.len());
+        rows.push(row("size of the agent", "MB", size as f64 / 1e6, 8.0, None));
     }
+    print(&rows);
     println!(
         "\ndeployment of a tar of 1 GiB           {large:>10.1} s; tar -x and cp -a of the same {bare:.1} s; ratio {:.2}",
         large / bare
@@ -135,6 +138,43 @@ async fn run() {
     agent.stop().await;
     service.stop().await;
     bucket.stop().await;
+}
+
+fn print(rows: &[Row]) {
+    println!(
+        "{:<38} {:>10} {:>8} {:>8}   AWS's Ruby agent",
+        "", "measured", "aim", "ratio"
+    );
+    for row in rows {
+        let Row {
+            name,
+            unit,
+            measured,
+            aim,
+            ..
+        } = row;
+        let theirs = row.theirs.map_or(String::new(), |theirs| {
+            format!("{theirs} {unit}: ratio {:.2}", measured / theirs)
+        });
+        let what = if unit.is_empty() {
+            (*name).to_owned()
+        } else {
+            format!("{name}, {unit}")
+        };
+        println!(
+            "{what:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}",
+            measured / aim
+        );
+    }
+}
+
+/// The programs that are measured.
+fn programs() -> Programs {
+    if std::env::var_os("CODEDEPLOY_BIN_DIR").is_some() {
+        Programs::built()
+    } else {
+        roles::programs()
+    }
 }
 
 /// Milliseconds from the start of the process to the first bytes sent to its service; the best of
@@ -158,9 +198,7 @@ async fn first_poll(folder: &Path) -> f64 {
         let arguments = |command: &mut tokio::process::Command| {
             command.args(["run", "--config-file"]).arg(&configuration);
         };
-        let mut agent = roles::programs()
-            .agent
-            .start(arguments, &folder.join("out"));
+        let mut agent = programs().agent.start(arguments, &folder.join("out"));
         let (stream, _) = listener.accept().expect("the agent connects");
         stream.peek(&mut [0]).expect("the agent sends");
         best = best.min(began.elapsed().as_secs_f64() * 1000.0);
@@ -231,13 +269,7 @@ impl Bench<'_> {
             .iter()
             .map(|(thread, count)| count - before.get(thread).unwrap_or(&0.0))
             .sum();
-        let rollup =
-            fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap_or_default();
-        let pss = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .unwrap_or_default();
-        (kilobytes(pss) / 1024.0, woken * 60.0 / window.as_secs_f64())
+        (pss(self.pid()), woken * 60.0 / window.as_secs_f64())
     }
 
     /// Milliseconds of a deployment without scripts, measured by a client of the service; the
@@ -297,6 +329,13 @@ fn waits(pid: u32) -> HashMap<OsString, f64> {
         Some((task.file_name(), line.trim().parse().ok()?))
     };
     tasks.filter_map(count).collect()
+}
+
+/// MiB of proportional memory.
+fn pss(pid: u32) -> f64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    kilobytes(line.unwrap_or_default()) / 1024.0
 }
 
 /// A value in MiB from the process's status.

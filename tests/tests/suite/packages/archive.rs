@@ -2,7 +2,7 @@
 
 use codedeploy_tests::machine::Machine;
 
-use super::site::{CONFIGURATION, Site, UNIT, appspec, succeeded};
+use super::site::{CONFIGURATION, RPM, Site, UNIT, appspec, succeeded};
 
 /// Unpacks the archive of a version in the machine, and returns its folder there.
 async fn unpack(site: &Site, version: &str) -> String {
@@ -123,7 +123,7 @@ async fn the_archive_does_not_replace_files_of_a_package_which_needs_root() {
 
     let rpm = site.packed("codedeploy-agent", "0.1.0", "rpm").await;
     machine
-        .succeed(&format!("rpm --force-debian --nodeps --install {rpm} 2>&1"))
+        .succeed(&format!("{RPM} --install {rpm} 2>&1"))
         .await;
     let said = refused(machine, &format!("{folder}/install")).await;
     assert!(said.contains("belongs to an rpm package"), "{said}");

@@ -3,12 +3,9 @@
 use codedeploy_tests::machine::Machine;
 use codedeploy_tests::wait;
 
-use super::site::{CONFIGURATION, ON_PREMISES, Site, UNIT, appspec, succeeded};
+use super::site::{CONFIGURATION, ON_PREMISES, RPM, Site, UNIT, appspec, succeeded};
 
 const CONTROLLER: &str = "codedeploy-controller.service";
-
-/// rpm on a Debian system: its database does not have the packages that ours needs.
-const RPM: &str = "rpm --force-debian --nodeps";
 
 /// A hook that runs until it is released.
 const WAITS: &str =
