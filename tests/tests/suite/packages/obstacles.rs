@@ -181,9 +181,10 @@ async fn a_package_does_not_replace_what_an_archive_installed_which_needs_root()
         ))
         .await;
     machine.until_property(UNIT, "ActiveState", "active").await;
-    assert_eq!(
-        machine.property(UNIT, "FragmentPath").await,
-        "/lib/systemd/system/codedeploy-agent.service"
+    let unit = machine.property(UNIT, "FragmentPath").await;
+    assert!(
+        unit.ends_with("/lib/systemd/system/codedeploy-agent.service"),
+        "{unit}"
     );
     site.close().await;
 }

@@ -163,6 +163,8 @@ async fn an_rpm_on_a_system_without_systemd_says_how_to_start_the_agent_which_ne
     let said = machine
         .succeed(&format!("{install} --upgrade --replacepkgs {package} 2>&1"))
         .await;
+    // rpm 4.20 misses something of a container.
+    let said = said.trim_start_matches("warning: private mounts in chroot not implemented");
     assert_eq!(said, "");
     machine
         .succeed(&format!("{install} --erase codedeploy-agent 2>&1"))
