@@ -53,6 +53,7 @@
 
 mod assets;
 mod board;
+mod deploy;
 mod deployment;
 mod deployments;
 mod failure;
@@ -141,6 +142,10 @@ pub(crate) fn router(service: &Arc<Service>) -> Option<Router> {
         .route(
             "/console/deployments/{id}/hosts/{host}",
             page::<target::TargetPage>(),
+        )
+        .route(
+            "/console/groups/{application}/{group}/deploy",
+            page::<deploy::Deploy>().post(deploy::deploy),
         )
         .route(
             "/console/groups/{application}/{group}/rollback",

@@ -21,6 +21,7 @@ pub mod diagnostics;
 pub mod effects;
 mod end;
 pub mod intervene;
+pub mod preview;
 pub mod queries;
 pub mod removal;
 pub mod resume;

@@ -1,5 +1,7 @@
 //! Revisions: pointers to bundles that the hosts of this service can fetch.
 
+pub mod address;
+
 use std::fmt;
 
 use codedeploy_api::codedeploy::{

@@ -58,6 +58,8 @@ struct Tile {
     running: Option<Running>,
     waiting: Option<String>,
     failure: Option<Failure>,
+    /// The address of the form, for those who may deploy.
+    deploy: Option<String>,
     /// The address of the way back, for those who may take it.
     back: Option<String>,
 }
@@ -98,13 +100,16 @@ impl Page for Matrix {
         };
         let found = groups::list(context, request::GetFleetStatus::check(input)?)?;
         let groups = found.groups.as_deref().unwrap_or_default();
-        let may_go_back = asked.may("RollBackDeploymentGroup");
+        let may = May {
+            deploy: asked.may("CreateDeployment"),
+            go_back: asked.may("RollBackDeploymentGroup"),
+        };
         let mut rows = BTreeMap::<&str, Vec<Tile>>::new();
         for group in groups {
             let name = group.application_name.as_deref().unwrap_or_default();
             rows.entry(name)
                 .or_default()
-                .push(tile(group, context.now, may_go_back));
+                .push(tile(group, context.now, &may));
         }
         let rows: Vec<Row> = rows
             .into_iter()
@@ -146,7 +151,13 @@ impl Page for Matrix {
     }
 }
 
-fn tile(group: &GroupStatus, now: Timestamp, may_go_back: bool) -> Tile {
+/// What the user may do.
+struct May {
+    deploy: bool,
+    go_back: bool,
+}
+
+fn tile(group: &GroupStatus, now: Timestamp, may: &May) -> Tile {
     let hosts = group.hosts.clone().unwrap_or_default();
     let count = |count: Option<usize>| count.unwrap_or_default();
     let (total, healthy, behind) = (
@@ -163,9 +174,11 @@ fn tile(group: &GroupStatus, now: Timestamp, may_go_back: bool) -> Tile {
         name(&group.deployment_group_name),
     );
     let can_go_back = current.is_some() && group.running_deployment.is_none();
+    let path = group_path(&application, &group_name);
     Tile {
-        back: (may_go_back && can_go_back)
-            .then(|| format!("{}/rollback", group_path(&application, &group_name))),
+        deploy: (may.deploy && group.running_deployment.is_none())
+            .then(|| format!("{path}/deploy")),
+        back: (may.go_back && can_go_back).then(|| format!("{path}/rollback")),
         group: group_name,
         state: state(group, fresh, behind),
         revision: current.map(|current| words::short_revision(current.revision.as_ref())),

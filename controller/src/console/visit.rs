@@ -23,6 +23,7 @@ use crate::credentials::Principal;
 use crate::error::{ApiError, ErrorName};
 use crate::http::unauthenticated::Slot;
 use crate::http::{Origin, operator};
+use crate::objects::Objects;
 use crate::transaction::Context;
 use crate::words;
 
@@ -47,6 +48,7 @@ pub(super) struct Asked {
     parameters: BTreeMap<String, String>,
     principal: Principal,
     csrf: String,
+    objects: Option<Arc<Objects>>,
 }
 
 impl Asked {
@@ -54,6 +56,16 @@ impl Asked {
     pub(super) fn get(&self, name: &str) -> Option<String> {
         let value = self.parameters.get(name)?;
         (!value.is_empty()).then(|| value.clone())
+    }
+
+    /// The controller's own folder of revisions, if it has one.
+    pub(super) fn objects(&self) -> Option<&Objects> {
+        self.objects.as_deref()
+    }
+
+    /// Whether the user sees only a part of the fleet.
+    pub(super) fn is_limited(&self) -> bool {
+        self.principal.scopes.are_limited()
     }
 
     /// Whether the user may call an operation.
@@ -77,7 +89,7 @@ impl Asked {
             user: Some(User {
                 name: words::who(&self.principal.arn),
                 role: self.principal.role.text(),
-                is_limited: self.principal.scopes.are_limited(),
+                is_limited: self.is_limited(),
                 csrf: self.csrf.clone(),
             }),
             path: self.path.clone(),
@@ -225,6 +237,7 @@ impl FromRequestParts<Arc<Console>> for Visit {
             parameters,
             principal,
             csrf: csrf(&token),
+            objects: console.service.objects.clone(),
         };
         Ok(Visit {
             console: Arc::clone(console),

@@ -23,6 +23,33 @@ pub fn create(
     context: &Context<'_>,
     request: request::CreateDeployment,
 ) -> Result<(CreateDeploymentOutput, Effects), ApiError> {
+    let (record, group) = prepare(context, request)?;
+    let revision = record.definition()?.revision.clone();
+    publish(context, &group, &record, Some(&revision))?;
+    let id = record.id;
+    let mut effects = Effects::none(&id);
+    effects.recheck_self();
+    effects.note(
+        context,
+        Change::Created {
+            application: record.application_name,
+            deployment_group: record.group_name,
+            revision,
+        },
+    )?;
+    Ok((
+        CreateDeploymentOutput {
+            deployment_id: Some(id),
+        },
+        effects,
+    ))
+}
+
+/// Checks everything about a deployment that can be checked before it starts; changes nothing.
+pub(super) fn prepare(
+    context: &Context<'_>,
+    request: request::CreateDeployment,
+) -> Result<(Record, groups::Group), ApiError> {
     let application = applications::find(context, &request.application_name)?;
     let group = groups::find(context, &application, &request.deployment_group_name)?;
     if request.replacement.is_some() && context.is_limited() {
@@ -60,7 +87,7 @@ pub fn create(
     let id = new_deployment_id(context)?;
     let ignore_application_stop_failures = request.ignore_application_stop_failures;
     let record = Record {
-        id: id.clone(),
+        id,
         group_id: group.id.clone(),
         created: context.now,
         created_by: context.caller.map(|caller| caller.arn.clone()),
@@ -72,7 +99,7 @@ pub fn create(
             alarms: alarms.as_ref().and_then(Alarms::monitored),
         },
         definition: Some(Definition {
-            revision: revision.clone(),
+            revision,
             previous_revision: last_successful_revision(context, &group)?,
             config_name,
             description: request.description.map(|description| description.0),
@@ -94,27 +121,10 @@ pub fn create(
         }),
         relations,
         was_set_aside: false,
-        application_name: application.name.clone(),
+        application_name: application.name,
         group_name: group.name.clone(),
     };
-    publish(context, &group, &record, Some(&revision))?;
-    let mut effects = Effects::none(&id);
-    effects.recheck_self();
-    let (application, deployment_group) = (application.name, group.name);
-    effects.note(
-        context,
-        Change::Created {
-            application,
-            deployment_group,
-            revision,
-        },
-    )?;
-    Ok((
-        CreateDeploymentOutput {
-            deployment_id: Some(id),
-        },
-        effects,
-    ))
+    Ok((record, group))
 }
 
 /// Stores a new deployment as the last attempted one of its group.

@@ -91,11 +91,11 @@ fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, A
 }
 
 /// An instance that becomes a target.
-struct NewTarget {
-    member: Member,
-    label: Option<TargetLabel>,
+pub(super) struct NewTarget {
+    pub(super) member: Member,
+    pub(super) label: Option<TargetLabel>,
     /// Earlier stages are not needed on it.
-    from: Stage,
+    pub(super) from: Stage,
 }
 
 impl NewTarget {
@@ -109,7 +109,7 @@ impl NewTarget {
 }
 
 /// The end of a search for targets without any.
-enum Decline {
+pub(super) enum Decline {
     /// The deployment cannot be carried out.
     Stop(Stop),
     Error(ApiError),
@@ -128,7 +128,7 @@ impl<E: Into<ApiError>> From<E> for Decline {
 }
 
 /// Returns the instances that become targets, in the order of attempt.
-fn find_targets(
+pub(super) fn find_targets(
     context: &Context<'_>,
     record: &Record,
     group: &groups::Group,
@@ -228,7 +228,7 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
 
 /// Returns a stop, if the minimum of healthy hosts lets nothing begin. A deployment to no host has
 /// nothing to begin.
-fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
+pub(super) fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     let stage = rules.strategy.first_stage();
     let fleet = rules.strategy.fleet(stage);
     let targets = new_targets

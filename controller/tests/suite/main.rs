@@ -34,6 +34,7 @@ mod admin {
 /// The web console, as a browser without script uses it.
 mod console {
     mod access;
+    mod deploy;
     mod deployment;
     mod fleet;
 }

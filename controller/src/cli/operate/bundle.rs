@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 
 use crate::ids::random_text;
+use crate::revision::address::bundle_type;
 
 /// The names of an AppSpec file, one of which a revision has at its root.
 const APPSPEC: [&str; 2] = ["appspec.yml", "appspec.yaml"];
@@ -60,20 +61,6 @@ impl Drop for Bundle {
             let _ = std::fs::remove_file(&self.path);
         }
     }
-}
-
-/// Returns the type of a bundle by its name.
-pub(super) fn bundle_type(name: &str) -> Option<BundleType> {
-    let types = [
-        (".zip", BundleType::Zip),
-        (".tar", BundleType::Tar),
-        (".tgz", BundleType::Tgz),
-        (".tar.gz", BundleType::Tgz),
-    ];
-    types
-        .into_iter()
-        .find(|(end, _)| name.ends_with(end))
-        .map(|(_, kind)| kind)
 }
 
 impl Bundle {

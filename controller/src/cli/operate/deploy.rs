@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use codedeploy_api::codedeploy::{
-    BundleType, CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior,
-    RevisionLocation, RevisionLocationType, S3Location,
+    CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior, RevisionLocation,
+    RevisionLocationType, S3Location,
 };
 use codedeploy_api::controller::{GetControllerInput, GetControllerOutput};
 use serde_json::json;
 
-use super::bundle::{Bundle, bundle_type};
+use super::bundle::Bundle;
 use super::connect::{Access, Session};
 use super::{Deploy, OperateError, finish, words};
 use crate::cli::output;
+use crate::revision::address;
 
 /// The source of a deployment.
 #[derive(Debug)]
@@ -128,34 +129,18 @@ fn size(bytes: u64) -> String {
 
 /// Reads `s3://bucket/key?versionId=…&etag=…`, or a path.
 fn source(text: &str) -> Result<Source, OperateError> {
-    let Some(rest) = text.strip_prefix("s3://") else {
+    if !text.starts_with("s3://") {
         return Ok(Source::Path(PathBuf::from(text)));
-    };
-    let wrong = || OperateError::NotAnObject(text.to_owned());
-    let (object, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (bucket, key) = object.split_once('/').ok_or_else(wrong)?;
-    if bucket.is_empty() || key.is_empty() {
-        return Err(wrong());
     }
-    let (mut version, mut e_tag) = (None, None);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match name.as_ref() {
-            "versionId" | "version" => version = Some(value.into_owned()),
-            "etag" | "eTag" => e_tag = Some(value.into_owned()),
-            _ => return Err(wrong()),
-        }
-    }
-    Ok(Source::Object(S3Location {
-        bucket: Some(bucket.to_owned()),
-        key: Some(key.to_owned()),
-        bundle_type: Some(bundle_type(key).unwrap_or(BundleType::Zip)),
-        version,
-        e_tag,
-    }))
+    let object = address::object(text);
+    let object = object.ok_or_else(|| OperateError::NotAnObject(text.to_owned()))?;
+    Ok(Source::Object(object))
 }
 
 #[cfg(test)]
 mod tests {
+    use codedeploy_api::codedeploy::BundleType;
+
     use super::*;
 
     #[test]

@@ -206,7 +206,7 @@ async fn a_failing_script_is_two_links_from_the_first_page() {
     agent.run_to("ValidateService").await;
     eventually("the end of the rollback", async || {
         let page = browser.page("/console/").await;
-        page.text.contains("Nothing needs attention").then_some(())
+        page.text.contains("tile good").then_some(())
     })
     .await;
     let front = browser.page("/console/").await;
