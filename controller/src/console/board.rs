@@ -16,7 +16,7 @@ use crate::transaction::Context;
 use crate::words;
 
 /// The largest number of hosts whose squares are links with names.
-const NAMED: usize = 600;
+pub(super) const NAMED: usize = 600;
 
 /// The largest number of waves that are shown as such.
 const WAVES: usize = 40;

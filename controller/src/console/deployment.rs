@@ -109,7 +109,7 @@ impl Page for Deployment {
         let summary = found.deployment.clone().unwrap_or_default();
         let id = summary.deployment_id.clone().unwrap_or_default();
         let record = queries::find(context, &id)?;
-        let all = squares::all(context.tx, &id)?;
+        let all = squares::all(context.tx, &id, board::NAMED)?;
         let group = groups::by_id(context, &record.group_id)?;
         let last = group.as_ref().and_then(|group| group.last_attempted());
         let is_over = record.is_over();

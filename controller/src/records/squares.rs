@@ -1,5 +1,5 @@
-//! The targets of a deployment at a glance: of each its name and its progress, from indexes, without
-//! reading its events.
+//! The targets of a deployment at a glance: the progress of each, from an index, without reading its
+//! events.
 
 use codedeploy_api::codedeploy::TargetLabel;
 use codedeploy_planner::deployment_state::Stage;
@@ -12,14 +12,14 @@ use crate::store::{SqlError, Tx};
 /// A target at a glance.
 #[derive(Debug, Clone)]
 pub(crate) struct Square {
+    /// Empty in a large deployment.
     pub(crate) name: String,
     pub(crate) label: Option<TargetLabel>,
     pub(crate) class: Class,
     pub(crate) stage: Stage,
 }
 
-const NAMES: &str =
-    "SELECT target_id, position FROM targets WHERE deployment_id = ?1 ORDER BY target_id";
+const NAMES: &str = "SELECT target_id FROM targets WHERE deployment_id = ?1 ORDER BY position";
 const CLASSES: &str = "SELECT class, stage, label, position FROM targets WHERE deployment_id = ?1
     ORDER BY class, stage, label, position";
 const OF_CLASSES: &str = "SELECT position FROM targets
@@ -29,26 +29,29 @@ const FROM: &str = "SELECT position FROM targets
 const REACHED: &str =
     "SELECT event, count(*) FROM commands WHERE deployment_id = ?1 GROUP BY event";
 
-/// Returns the targets of a deployment in the order of attempt.
-pub(crate) fn all(tx: &Tx<'_>, deployment_id: &str) -> Result<Vec<Square>, SqlError> {
-    let mut names = tx.query_all(NAMES, [deployment_id], |row| {
-        Ok((row.get::<usize>(1)?, row.get::<String>(0)?))
-    })?;
-    let mut classes = tx.query_all(CLASSES, [deployment_id], |row| {
+/// Returns the targets of a deployment in the order of attempt. If there are more than `named`, they
+/// have no names, which are in no index.
+pub(crate) fn all(tx: &Tx<'_>, deployment_id: &str, named: usize) -> Result<Vec<Square>, SqlError> {
+    let mut found = tx.query_all(CLASSES, [deployment_id], |row| {
         let label = row.get::<Option<String>>(2)?.map(TargetLabel::from);
         let (class, stage): (Column<Class>, Column<Stage>) = (row.get(0)?, row.get(1)?);
-        Ok((row.get::<usize>(3)?, (class.0, stage.0, label)))
+        let square = Square {
+            name: String::new(),
+            label,
+            class: class.0,
+            stage: stage.0,
+        };
+        Ok((row.get::<usize>(3)?, square))
     })?;
-    names.sort_unstable_by_key(|(position, _)| *position);
-    classes.sort_unstable_by_key(|(position, _)| *position);
-    let both = names.into_iter().zip(classes);
-    let squares = both.map(|((_, name), (_, (class, stage, label)))| Square {
-        name,
-        label,
-        class,
-        stage,
-    });
-    Ok(squares.collect())
+    found.sort_unstable_by_key(|(position, _)| *position);
+    let mut squares: Vec<Square> = found.into_iter().map(|(_, square)| square).collect();
+    if squares.len() <= named {
+        let names = tx.query_all(NAMES, [deployment_id], |row| row.get(0))?;
+        for (square, name) in squares.iter_mut().zip(names) {
+            square.name = name;
+        }
+    }
+    Ok(squares)
 }
 
 /// Returns targets of some classes, or all, in the order of attempt from a position on.
@@ -89,10 +92,11 @@ mod tests {
 
     #[test]
     fn no_events_are_read() {
-        for sql in [NAMES, CLASSES, OF_CLASSES, REACHED] {
+        for sql in [CLASSES, OF_CLASSES, REACHED] {
             let way = way_of(sql);
             assert!(way.contains("COVERING INDEX"), "{way}");
         }
         assert!(!way_of(CLASSES).contains("TEMP B-TREE"));
+        assert!(!way_of(NAMES).contains("TEMP B-TREE"));
     }
 }
