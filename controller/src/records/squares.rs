@@ -22,8 +22,10 @@ pub(crate) struct Square {
 const NAMES: &str = "SELECT target_id FROM targets WHERE deployment_id = ?1 ORDER BY position";
 const CLASSES: &str = "SELECT class, stage, label, position FROM targets WHERE deployment_id = ?1
     ORDER BY class, stage, label, position";
+/// The sums keep the engine from reading every row in the order of positions.
 const OF_CLASSES: &str = "SELECT position FROM targets
-    WHERE deployment_id = ?1 AND class IN (?2, ?3) AND position >= ?4 ORDER BY position LIMIT ?5";
+    WHERE deployment_id = ?1 AND class IN (?2, ?3) AND position + 0 >= ?4
+    ORDER BY position + 0 LIMIT ?5";
 const FROM: &str = "SELECT position FROM targets
     WHERE deployment_id = ?1 AND position >= ?2 ORDER BY position LIMIT ?3";
 const REACHED: &str =
