@@ -115,7 +115,7 @@ impl Metrics {
         let requests = all.counters(
             "requests",
             ["api", "operation", "code"],
-            "Requests that were answered, by API (`codedeploy`, `controller`, `commands` of agents, `sts`, `s3`, `other`), operation and \
+            "Requests that were answered, by API (`codedeploy`, `controller`, `commands` of agents, `sts`, `s3`, `console`, `other`), operation and \
              HTTP status",
         );
         let request_seconds = all.histograms(

@@ -73,6 +73,8 @@ pub(super) fn status(error: &ApiError) -> StatusCode {
     let name = error.name.bare();
     match error.name {
         ErrorName::AccessDenied => StatusCode::FORBIDDEN,
+        // There is a page, and nothing that it could do.
+        ErrorName::RevisionDoesNotExist => StatusCode::BAD_REQUEST,
         _ if name.ends_with("DoesNotExist") || name.ends_with("NotRegistered") => {
             StatusCode::NOT_FOUND
         }

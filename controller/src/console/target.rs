@@ -11,8 +11,9 @@ use super::frame::Frame;
 use super::page::Page;
 use super::view::{Chip, Tone, When, deployment_path, segment, target_path};
 use super::visit::Asked;
-use crate::deployment::{script_logs, targets};
+use crate::deployment::{queries, script_logs, targets};
 use crate::error::ApiError;
+use crate::registry::groups;
 use crate::request::Request as _;
 use crate::transaction::Context;
 use crate::{request, words};
@@ -30,6 +31,8 @@ pub(super) struct TargetPage {
     events: Vec<EventRow>,
     /// The event whose output is shown.
     shown: Option<Shown>,
+    /// Whether a later deployment of the group came after this one.
+    is_history: bool,
 }
 
 /// A lifecycle event.
@@ -73,6 +76,9 @@ impl Page for TargetPage {
             lifecycle_event_name: asked.get("event"),
         };
         let log = script_logs::get(context, request::GetScriptLog::check(input)?)?;
+        let record = queries::find(context, &id)?;
+        let group = groups::by_id(context, &record.group_id)?;
+        let last = group.as_ref().and_then(|group| group.last_attempted());
         let events = target.lifecycle_events.as_deref().unwrap_or_default();
         let rows = events.iter().map(|event| {
             let name = event.lifecycle_event_name.clone().unwrap_or_default();
@@ -116,6 +122,7 @@ impl Page for TargetPage {
             state: target_chip(target.status.as_ref()),
             events: rows.collect(),
             deployment: deployment_path(&id),
+            is_history: record.is_over() && last != Some(id.as_str()),
             shown,
             id,
             host,

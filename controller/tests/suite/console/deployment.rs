@@ -216,6 +216,10 @@ async fn a_failing_script_is_two_links_from_the_first_page() {
         &page,
         &["This is history", "chip past", "class=\"history\""],
     );
+    let host = browser
+        .page(&format!("/console/deployments/{bad}/hosts/box1"))
+        .await;
+    has(&host, &["This is history", "class=\"history\""]);
     let list = browser.page("/console/deployments").await;
     assert_eq!(
         list.text.matches("<th scope=\"row\">").count(),

@@ -1,5 +1,7 @@
 //! The first page, and the way back.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
@@ -216,4 +218,25 @@ async fn an_open_page_is_kept_up_to_date() {
     );
     assert!(events.contains("1 deployment is running"), "{events}");
     assert!(events.contains("id: board="), "{events}");
+}
+
+#[tokio::test]
+async fn an_open_page_ends_with_its_session_and_delays_no_stop() {
+    let (mut controller, client, _agent) = shop::one_host(CONFIG).await;
+    let mut browser = Browser::at(&controller, &[]).await;
+    let page = browser.page("/console/").await;
+    let mut watching = browser.clone();
+    let stream = tokio::spawn(async move { watching.get("/console/?format=live").await });
+    browser.submit(&page, "/console/logout", &[]).await;
+    shop::deploy(&client, "1.zip").await;
+    let shown = tokio::time::timeout(Duration::from_secs(30), stream)
+        .await
+        .unwrap();
+    assert!(!shown.unwrap().text.contains("1.zip"));
+
+    let mut browser = Browser::at(&controller, &[]).await;
+    let stream = tokio::spawn(async move { browser.get("/console/?format=live").await });
+    let took = controller.terminate();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    drop(stream);
 }
