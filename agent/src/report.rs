@@ -87,6 +87,7 @@ pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostComm
             format: Envelope::JSON.into(),
             payload,
         }),
+        scripts: Some(report.scripts.clone()).filter(|scripts| !scripts.is_empty()),
     }
 }
 
@@ -115,6 +116,7 @@ pub fn failed_and_rolled_back(
             format: Envelope::JSON.into(),
             payload,
         }),
+        scripts: None,
     }
 }
 

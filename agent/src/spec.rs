@@ -10,6 +10,7 @@ mod pkcs7;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
+use codedeploy_api::trace::TraceParent;
 use codedeploy_hooks::lifecycle::DeploymentKind;
 
 use crate::path_component::PathComponent;
@@ -42,6 +43,8 @@ pub struct DeploymentSpec {
     pub revision: Revision,
     /// The earlier deployment whose unpacked archive may replace the download.
     pub reuse_archive_from: Option<ReuseFrom>,
+    /// The host's span in the deployment's trace, if the service sends traces.
+    pub trace_parent: Option<TraceParent>,
     /// The binding; empty from a service that does not send it.
     pub binding: Binding,
 }

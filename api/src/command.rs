@@ -1,7 +1,9 @@
 //! The agents' API, AWS JSON 1.1: `X-Amz-Target: CodeDeployCommandService_v20141006.<Operation>`.
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::diagnostics::ScriptRun;
 use crate::object::{null_is_default, objects};
 
 /// The prefix of `X-Amz-Target`.
@@ -157,6 +159,14 @@ pub struct PutHostCommandAcknowledgementOutput {
     pub command_status: Option<CommandStatus>,
 }
 
+/// Reads a member whose form must not be a reason to lose a report.
+fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    member: D,
+) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(member)?;
+    Ok(serde_json::from_value(value).ok())
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PutHostCommandCompleteInput {
@@ -164,6 +174,14 @@ pub struct PutHostCommandCompleteInput {
     pub command_status: CommandStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<Envelope>,
+    /// The scripts that ran, if the specification has a place in a trace, which only this project's
+    /// controller sends.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "if_readable"
+    )]
+    pub scripts: Option<Vec<ScriptRun>>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

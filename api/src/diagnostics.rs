@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codedeploy::Timestamp;
+
 /// Payload of PutHostCommandAcknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -21,6 +23,24 @@ pub struct CompletionPayload {
     /// The last whole lines of the command's script log, at most [`MAX_LOG_CHARS`] characters.
     pub log: String,
 }
+
+/// A script that ran for a command, by the host's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ScriptRun {
+    /// Its `location` in the AppSpec file.
+    pub location: String,
+    pub started: Timestamp,
+    pub ended: Timestamp,
+    /// How it ended.
+    pub error_code: ErrorCode,
+}
+
+/// The most scripts of a command in a report.
+pub const MAX_SCRIPT_RUNS: usize = 50;
+
+/// The longest [`ScriptRun::location`], in characters.
+pub const MAX_LOCATION_CHARS: usize = 500;
 
 /// The largest [`CompletionPayload::log`], in characters.
 pub const MAX_LOG_CHARS: usize = 2048;

@@ -7,7 +7,8 @@
 //! * [`command`]: the agents' API, `CodeDeployCommandService_v20141006`;
 //! * [`specification`]: the deployment specification, the signed document inside a command's
 //!   envelope;
-//! * [`diagnostics`]: a host's report about a finished command.
+//! * [`diagnostics`]: a host's report about a finished command;
+//! * [`trace`]: the place of its scripts in a distributed trace.
 //!
 //! Besides, [`chain`] shows an error with its causes, in the same form for all programs.
 //!
@@ -22,3 +23,4 @@ pub mod diagnostics;
 pub mod lifecycle;
 mod object;
 pub mod specification;
+pub mod trace;

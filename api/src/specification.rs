@@ -33,6 +33,10 @@ pub struct SpecificationDocument {
     /// RESTART deployments: the deployment whose unpacked archive is reused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from_deployment_id: Option<String>,
+    /// The host's span in the deployment's trace, if the controller sends traces. AWS's service does
+    /// not send it, and AWS's agents ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_parent: Option<String>,
     /// The host and command that it was signed for. AWS's service does not send it, and AWS's
     /// agents ignore it.
     #[serde(flatten)]

@@ -14,6 +14,7 @@ pub mod retention;
 pub mod script_logs;
 pub mod show;
 mod text;
+pub mod traces;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use crate::config::load_balancers::Balancers;
 use crate::config::metrics::{Metrics, Token};
 use crate::config::retention::Retention;
 use crate::config::script_logs::ScriptLogs;
+use crate::config::traces::Traces;
 use crate::logging::Logging;
 use crate::objects;
 pub use endpoint::Endpoint;
@@ -68,6 +70,8 @@ pub struct Settings {
     pub events: Events,
     /// The issuers of identity tokens that the service trusts.
     pub identity_providers: Vec<Provider>,
+    /// The collector of traces, if there is one.
+    pub traces: Option<Traces>,
     /// The ways to the service's metrics, if it has any.
     pub metrics: Option<Metrics>,
     /// The web console, if it is on.
@@ -176,10 +180,12 @@ impl Settings {
             .metrics
             .as_ref()
             .and_then(|metrics| metrics.token.as_ref());
+        let traces = self.traces.as_ref();
+        let has_headers = traces.is_some_and(|traces| !traces.headers.is_empty());
         let has_token = matches!(token, Some(Token::Given(_)));
         self.config_file
             .as_deref()
-            .filter(|_| self.events.has_secrets() || has_token)
+            .filter(|_| self.events.has_secrets() || has_token || has_headers)
             .into_iter()
             .chain(key)
             .chain(self.metrics.as_ref().and_then(Metrics::token_file))
@@ -366,6 +372,12 @@ mod tests {
             ("s3: {keep_days: .inf}", "at most 36500"),
             ("tls: {self_signed: true, names: ['a b']}", "host name"),
             ("deployments: {keep_per_group: 0}", "expected 1 or more"),
+            ("traces: {endpoint: collector}", "traces.endpoint is no URL"),
+            (
+                "traces: {endpoint: 'http://c:4318', headers: {'a b': c}}",
+                "traces.headers has \"a b\"",
+            ),
+            ("traces: {}", "missing field `endpoint`"),
             ("deployments: {keep_days: 0}", "deployments.keep_days is 0"),
             ("script_logs: {keep_days: -1}", "above 0"),
             (

@@ -32,4 +32,5 @@ pub mod script_logs;
 mod start;
 pub mod status;
 pub mod targets;
+pub mod trace;
 pub mod traffic;

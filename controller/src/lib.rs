@@ -21,7 +21,7 @@
 //! tokens of CI systems, [`keys`] the key files,
 //! [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`logging`] the log,
-//! [`metrics`] the numbers, `console` the pages for browsers, [`cli`] the command line. [`client`] calls the API of a running service
+//! [`metrics`] the numbers, [`traces`] sends traces, `console` the pages for browsers, [`cli`] the command line. [`client`] calls the API of a running service
 //! for the commands of operators; [`signature`] signs for both sides.
 
 #![deny(
@@ -66,6 +66,7 @@ pub mod signing;
 pub mod store;
 pub mod tasks;
 pub mod tls;
+pub mod traces;
 pub mod traffic;
 pub mod transaction;
 pub mod vault;

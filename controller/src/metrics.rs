@@ -48,6 +48,8 @@ pub struct Metrics {
     pub traffic_changes: Labelled<Counter, 1>,
     /// By receiver, and `accepted`, `delayed` or `dropped`.
     pub messages: Labelled<Counter, 2>,
+    /// By `sent` or `dropped`.
+    pub traces: Labelled<Counter, 1>,
     /// By kind.
     pub deleted_records: Labelled<Counter, 1>,
     pub state: State,
@@ -199,6 +201,14 @@ impl Metrics {
             ["receiver", "outcome"],
             "Attempts to deliver a message, by receiver and outcome (`accepted`, `delayed`, `dropped`)",
         );
+        let traces = all.counters(
+            "traces",
+            ["outcome"],
+            "Traces of deployments, by outcome: `sent` to the collector, `dropped` because it was away or too many waited",
+        );
+        for outcome in ["sent", "dropped"] {
+            traces.with([outcome]);
+        }
         let deleted_records = all.counters(
             "deleted_records",
             ["kind"],
@@ -269,6 +279,7 @@ impl Metrics {
             alarm_read_errors,
             traffic_changes,
             messages,
+            traces,
             deleted_records,
             state,
         }

@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod listing;
 pub(crate) mod script_log;
+pub(crate) mod script_runs;
 mod set_aside;
 pub(crate) mod squares;
 pub(crate) mod state_changes;

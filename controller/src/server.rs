@@ -18,7 +18,7 @@ use crate::events::delivery;
 use crate::http::connections::{self, Listener};
 use crate::service::{OpenError, Service};
 use crate::tls::{Certificates, TlsError};
-use crate::{alarms, console, http, pruning, reconcile, traffic};
+use crate::{alarms, console, http, pruning, reconcile, traces, traffic};
 
 /// The time that requests may take to end once the service stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -351,12 +351,26 @@ async fn run(
                 .await
                 .map_err(ServeError::Reconcile)
         };
+        let traces = async {
+            traces::run(Arc::clone(&service))
+                .await
+                .map_err(ServeError::Reconcile)
+        };
         let pruning = async {
             pruning::run(Arc::clone(&service))
                 .await
                 .map_err(ServeError::Reconcile)
         };
-        tokio::try_join!(requests, deployments, traffic, alarms, events, pruning).map(|_| ())
+        tokio::try_join!(
+            requests,
+            deployments,
+            traffic,
+            alarms,
+            events,
+            traces,
+            pruning
+        )
+        .map(|_| ())
     };
     tokio::select! {
         ended = both => ended,

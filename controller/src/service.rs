@@ -238,7 +238,7 @@ impl Service {
         Ok(Arc::new(Service {
             signers: announcement(&signer, next.as_ref())?,
             signer: Arc::new(signer),
-            signals: Signals::new(metrics.clone()),
+            signals: Signals::new(metrics.clone(), settings.traces.is_some()),
             metrics,
             metrics_token: metrics_token.flatten(),
             certificate: OnceLock::new(),

@@ -1,6 +1,7 @@
 //! Wakes the tasks that wait for a stored change.
 
 pub mod agenda;
+pub mod traced;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::deployment::effects::Effects;
 use crate::metrics::{Ended, Metrics};
 use agenda::Agenda;
+use traced::Traced;
 
 /// The waiting tasks: the reconciler for changed or due deployments, polls for their hosts'
 /// commands, the load balancer task for the service's own commands, the alarm task for a deployment
@@ -28,14 +30,20 @@ pub struct Signals {
     pub pending: Notify,
     /// Counts the announced effects, so that open pages notice them.
     pub news: watch::Sender<u64>,
+    /// The deployments whose traces are to be sent.
+    pub traced: Traced,
+    /// Whether traces are sent.
+    is_tracing: bool,
     /// Counts announced effects, if anyone wants to know.
     metrics: Option<Arc<Metrics>>,
 }
 
 impl Signals {
-    pub fn new(metrics: Option<Arc<Metrics>>) -> Self {
+    /// With `is_tracing`, deployments that end are [`traced`](Self::traced).
+    pub fn new(metrics: Option<Arc<Metrics>>, is_tracing: bool) -> Self {
         Signals {
             metrics,
+            is_tracing,
             ..Signals::default()
         }
     }
@@ -68,6 +76,7 @@ impl Signals {
         effects.log();
         self.news.send_modify(|count| *count += 1);
         self.measure(effects);
+        self.trace(effects);
         self.wake_hosts(&effects.hosts);
         self.happened.notify_one();
         if effects.traffic {
@@ -78,6 +87,15 @@ impl Signals {
         }
         if lock(&self.agenda).hear(effects) {
             self.earlier.notify_one();
+        }
+    }
+
+    fn trace(&self, effects: &Effects) {
+        if !self.is_tracing || effects.ended.is_none() || self.traced.add(&effects.deployment_id) {
+            return;
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.traces.with(["dropped"]).inc();
         }
     }
 

@@ -17,6 +17,8 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::diagnostics::{MAX_LOCATION_CHARS, MAX_SCRIPT_RUNS, ScriptRun};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -80,6 +82,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// The last lines of the log, for [`Outcome::diagnostics`].
     pub log_tail: String,
+    /// The scripts that ran, at most [`MAX_SCRIPT_RUNS`].
+    pub scripts: Vec<ScriptRun>,
 }
 
 /// Runs the scripts of one event in order; the first failure ends it. Await it to its end: end a
@@ -108,18 +112,27 @@ pub async fn run(run: HookRun<'_>) -> Report {
         log.event(&plan.event);
     }
     let mut outcome = Outcome::Succeeded { note: None };
+    let mut scripts = Vec::new();
     for script in &plan.scripts {
         if stop.is_cancelled() {
             outcome = Outcome::Stopped { location: None };
             break;
         }
         let span = tracing::info_span!("script", lifecycle_event = %plan.event, script = %location(script));
-        let began = Instant::now();
+        let (began, started) = (Instant::now(), Timestamp::now());
         outcome = manner
             .run_script(script, log)
             .instrument(span.clone())
             .await;
         log.end_script();
+        if scripts.len() < MAX_SCRIPT_RUNS {
+            scripts.push(ScriptRun {
+                location: location(script).chars().take(MAX_LOCATION_CHARS).collect(),
+                started,
+                ended: started + began.elapsed(),
+                error_code: outcome.code(),
+            });
+        }
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         span.in_scope(|| {
             if outcome.succeeded() {
@@ -139,6 +152,7 @@ pub async fn run(run: HookRun<'_>) -> Report {
     Report {
         outcome,
         log_tail: log.tail(),
+        scripts,
     }
 }
 

@@ -21,13 +21,18 @@ pub(super) fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) 
         hint += "; to go on without it, create the deployment with --ignore-application-stop-failures, or leave the event out of \
                  the --events of codedeploy-local";
     }
-    let Report { outcome, log_tail } = report;
+    let Report {
+        outcome,
+        log_tail,
+        scripts,
+    } = report;
     Report {
         outcome: Outcome::Explained {
             ending: Box::new(outcome),
             hint,
         },
         log_tail,
+        scripts,
     }
 }
 
@@ -37,6 +42,7 @@ pub(super) fn succeeded(note: Option<&str>) -> Report {
             note: note.map(str::to_owned),
         },
         log_tail: String::new(),
+        scripts: Vec::new(),
     }
 }
 
@@ -45,6 +51,7 @@ pub fn stopped() -> Report {
     Report {
         outcome: Outcome::Stopped { location: None },
         log_tail: String::new(),
+        scripts: Vec::new(),
     }
 }
 
@@ -55,5 +62,6 @@ pub fn failed(error: &(dyn std::error::Error + 'static)) -> Report {
             message: Chain(error).to_string(),
         },
         log_tail: String::new(),
+        scripts: Vec::new(),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use codedeploy_hooks::custody::Deployed;
 use codedeploy_hooks::lifecycle::HookPlan;
+use codedeploy_hooks::script::variables::TRACE_PARENT;
 use codedeploy_hooks::script::{
     self, HookRun, Limits, LogPlaces, Outcome, Report, ScriptLog, Session,
 };
@@ -28,8 +29,15 @@ pub(super) async fn perform(
 ) -> Result<Report, CommandError> {
     let Scripts { plan, earlier, .. } = scripts;
     let folder = host.folder(spec);
-    let variables = environment::variables(spec, folder.noted_etag());
-    let report = run(host, &plan, &folder, &spec.deployment_id, &variables, stop).await?;
+    let mut variables = environment::variables(spec, folder.noted_etag());
+    let parent = spec.trace_parent.map(|host| host.child(plan.event.name()));
+    if let Some(parent) = parent {
+        variables.insert(TRACE_PARENT.to_owned(), parent.to_string());
+    }
+    let mut report = run(host, &plan, &folder, &spec.deployment_id, &variables, stop).await?;
+    if parent.is_none() {
+        report.scripts.clear();
+    }
     Ok(match earlier {
         Some(earlier) if !report.outcome.script_name().is_empty() => {
             of_earlier(report, &plan.event, &earlier)

@@ -429,6 +429,7 @@ fn completed_noop() -> Report {
     Report {
         outcome: Outcome::Succeeded { note },
         log_tail: String::new(),
+        scripts: Vec::new(),
     }
 }
 

@@ -184,6 +184,7 @@ fn take_up(agent: &Arc<Agent>, entry: Entry, commands: &mut Commands, shutdown: 
                 let mut report = Report {
                     outcome,
                     log_tail: String::new(),
+                    scripts: Vec::new(),
                 };
                 if let Some(about) = entry.about().filter(|_| !report.outcome.succeeded()) {
                     let stop = shutdown.end_running.clone();
@@ -288,6 +289,7 @@ fn answer(
     let report = Report {
         outcome,
         log_tail: String::new(),
+        scripts: Vec::new(),
     };
     let completion = report::completion(&foreign.host_command_identifier, &report);
     let outgoing = agent.ledger.end_foreign(foreign, completion);

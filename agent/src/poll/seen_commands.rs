@@ -73,6 +73,7 @@ mod tests {
             host_command_identifier,
             command_status,
             diagnostics: None,
+            scripts: None,
         }))
     }
 

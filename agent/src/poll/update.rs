@@ -155,6 +155,7 @@ async fn see_through(agent: &Agent, order: Order, shutdown: &Shutdown) {
                 break Report {
                     outcome: outcome(&ended.ending, &order),
                     log_tail: ended.output,
+                    scripts: Vec::new(),
                 };
             }
             State::Running => missing_since = None,
@@ -225,5 +226,6 @@ fn unknown() -> Report {
             message: message.into(),
         },
         log_tail: String::new(),
+        scripts: Vec::new(),
     }
 }

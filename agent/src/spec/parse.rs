@@ -3,6 +3,7 @@
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
+use codedeploy_api::trace::TraceParent;
 use codedeploy_hooks::appspec::ArchivePath;
 use codedeploy_hooks::lifecycle::DeploymentKind;
 use serde_json::{Map, Value};
@@ -70,6 +71,7 @@ impl DeploymentSpec {
             all_possible_lifecycle_events: events(&top)?,
             revision: revision(&top)?,
             reuse_archive_from: reuse_archive_from(&top),
+            trace_parent: trace_parent(&top),
             binding: Binding {
                 host_identifier: top.optional_text("HostIdentifier")?,
                 deployment_execution_id: top.optional_text("DeploymentExecutionId")?,
@@ -98,6 +100,11 @@ fn signed_at(top: &Members) -> Result<Option<OffsetDateTime>, SpecError> {
     let time = nanoseconds.and_then(|at| OffsetDateTime::from_unix_timestamp_nanos(at).ok());
     time.map(Some)
         .ok_or_else(|| top.wrong("SignedAt", "expected a number of seconds since 1970"))
+}
+
+/// A malformed one must not fail the deployment.
+fn trace_parent(top: &Members) -> Option<TraceParent> {
+    top.value("TraceParent")?.as_str()?.parse().ok()
 }
 
 /// Reads an id or ARN like `DeploymentId`. A malformed one is kept, because it must not fail the

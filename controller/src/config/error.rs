@@ -9,6 +9,7 @@ use super::events::EventsError;
 use super::file;
 use super::identity_providers::IdentityProvidersError;
 use super::metrics::MetricsError;
+use super::traces::TracesError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -92,6 +93,8 @@ pub enum ConfigError {
         "tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address"
     )]
     Name(String),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     #[error(

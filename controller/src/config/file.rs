@@ -18,6 +18,7 @@ use crate::config::load_balancers::Balancers;
 use crate::config::metrics::FileMetrics;
 use crate::config::retention::{DeploymentRetention, FileAudit, FileDeployments, Retention};
 use crate::config::script_logs::FileScriptLogs;
+use crate::config::traces::Traces;
 use crate::logging::{Format, Logging, Threshold};
 use crate::objects;
 
@@ -26,7 +27,7 @@ pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are
 /// reported.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "listen",
     "region",
     "account_id",
@@ -46,6 +47,7 @@ pub(super) const KEYS: [&str; 22] = [
     "alarms",
     "events",
     "identity_providers",
+    "traces",
     "metrics",
     "console",
     "strict_names",
@@ -86,6 +88,7 @@ pub(super) struct File {
     events: Events,
     #[serde(default)]
     identity_providers: FileProviders,
+    traces: Option<Traces>,
     metrics: Option<FileMetrics>,
     console: Option<FileConsole>,
     strict_names: Option<bool>,
@@ -231,6 +234,10 @@ impl File {
                 None
             }
         };
+        let traces = self.traces.as_ref().map(Traces::mistakes);
+        problems
+            .0
+            .extend(traces.into_iter().flatten().map(ConfigError::Traces));
         let console = self.console.map(FileConsole::settle).transpose();
         let console = problems.note(console).flatten();
         let identity_providers = match self.identity_providers.settle() {
@@ -267,6 +274,7 @@ impl File {
                     alarms: self.alarms,
                     events: self.events,
                     identity_providers,
+                    traces: self.traces,
                     metrics,
                     console,
                     strict_names: self.strict_names.unwrap_or(false),

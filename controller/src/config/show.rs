@@ -53,6 +53,7 @@ pub fn show(arguments: Arguments) -> Result<Vec<Line>, ConfigError> {
         "alarms",
         "events",
         "identity_providers",
+        "traces",
         "metrics",
         "console",
     ] {
@@ -171,7 +172,8 @@ fn flatten(key: &str, value: Value, origin: &str, lines: &mut Vec<Line>) {
             let name = key.rsplit('.').next().unwrap_or_default();
             let value = match (name, value.as_str()) {
                 ("token" | "authorization", Some(_)) => HIDDEN.into(),
-                ("url", Some(url)) => without_secrets(url).into(),
+                (_, Some(_)) if key.starts_with("traces.headers.") => HIDDEN.into(),
+                ("url" | "endpoint", Some(url)) => without_secrets(url).into(),
                 _ => value,
             };
             lines.push(Line {

@@ -11,6 +11,7 @@ use codedeploy_api::codedeploy::{
 use codedeploy_api::command::{
     CommandStatus, Envelope, HostCommand, Operation as _, PostHostRollbackInput,
 };
+use codedeploy_api::diagnostics::{MAX_LOCATION_CHARS, MAX_SCRIPT_RUNS, ScriptRun};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument,
     S3RevisionDocument, SpecificationBinding, SpecificationDocument,
@@ -18,13 +19,13 @@ use codedeploy_api::specification::{
 use codedeploy_planner::event_state::{EventInput, EventState};
 use codedeploy_planner::plan;
 
-use super::diagnostics;
+use super::{diagnostics, trace};
 use crate::config::Partition;
 use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::records::command::Command;
 use crate::records::definition::Definition;
-use crate::records::{Record, Target, health, listing, set_aside};
+use crate::records::{Record, Target, health, listing, script_runs, set_aside};
 use crate::registry::audit;
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
@@ -134,6 +135,24 @@ pub fn acknowledge(
         command.note_noop(context.tx, noop)?;
     }
     Ok((CommandStatus::InProgress, effects))
+}
+
+/// Keeps the times of a command's scripts, for the trace of its deployment.
+pub fn note_scripts(
+    context: &Context<'_>,
+    host: &str,
+    id: &str,
+    scripts: &[ScriptRun],
+) -> Result<(), ApiError> {
+    let Some(command) = find(context, host, id)? else {
+        return Ok(());
+    };
+    let cut = |run: &ScriptRun| ScriptRun {
+        location: run.location.chars().take(MAX_LOCATION_CHARS).collect(),
+        ..run.clone()
+    };
+    let scripts: Vec<ScriptRun> = scripts.iter().take(MAX_SCRIPT_RUNS).map(cut).collect();
+    Ok(script_runs::keep(context.tx, &command, &scripts)?)
 }
 
 /// Records the outcome of a command. The first completion counts; agents send more than one.
@@ -259,6 +278,7 @@ pub fn specification(
     context: &Context<'_>,
     host: &str,
     execution_id: &str,
+    is_traced: bool,
 ) -> Result<SpecificationDocument, ApiError> {
     let refused = || {
         ErrorName::Client.because(format!(
@@ -282,6 +302,11 @@ pub fn specification(
     } else {
         token(context, &record, &definition.revision)?
     };
+    let target = is_traced.then(|| Target::id_of_host(context.tx, id, host));
+    let trace_parent = target.transpose()?.flatten().map(|name| {
+        let deployment = trace::of_deployment(context.partition, id);
+        trace::of_host(deployment, &name).to_string()
+    });
     let binding = SpecificationBinding {
         host_identifier: Some(host.to_owned()),
         deployment_execution_id: Some(execution_id.to_owned()),
@@ -289,6 +314,7 @@ pub fn specification(
     };
     Ok(SpecificationDocument {
         github_access_token: token,
+        trace_parent,
         binding,
         ..document(record, definition)
     })
@@ -336,6 +362,7 @@ fn document(record: Record, definition: Definition) -> SpecificationDocument {
         revision: revision(definition.revision),
         github_access_token: None,
         reuse_archive_from_deployment_id: record.relations.reuse_archive_from,
+        trace_parent: None,
         binding: SpecificationBinding::default(),
     }
 }

@@ -210,8 +210,9 @@ async fn specification(
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
     let document = service
-        .transact(move |_, context| {
-            commands::specification(context, caller.admit(context)?, &execution_id)
+        .transact(move |service, context| {
+            let is_traced = service.settings.traces.is_some();
+            commands::specification(context, caller.admit(context)?, &execution_id, is_traced)
         })
         .await?;
     let (document, signer) = (to_json(&document)?, Arc::clone(&service.signer));
@@ -274,6 +275,13 @@ async fn complete(
             let id = &input.host_command_identifier;
             let host = caller.admit(context)?;
             let diagnostics = input.diagnostics.as_ref();
+            if let Some(scripts) = input
+                .scripts
+                .as_deref()
+                .filter(|_| service.settings.traces.is_some())
+            {
+                commands::note_scripts(context, host, id, scripts)?;
+            }
             let effects = commands::complete(context, host, id, succeeded, diagnostics)?;
             let wanted = if caller.is_ours() {
                 script_logs::wanted(context, &service.settings.script_logs, host, id)?

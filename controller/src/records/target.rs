@@ -106,6 +106,20 @@ impl Target {
         )
     }
 
+    /// Returns some targets of a deployment, from a position on, in the order of attempt.
+    pub(crate) fn load_some(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        from: usize,
+        most: usize,
+    ) -> Result<Vec<Target>, SqlError> {
+        tx.query_all(
+            targets!("WHERE deployment_id = ?1 AND position >= ?2 ORDER BY position LIMIT ?3"),
+            (deployment_id, from, most),
+            Target::read,
+        )
+    }
+
     /// Whether a host is a target of a deployment.
     pub(crate) fn is_host_of(
         tx: &Tx<'_>,

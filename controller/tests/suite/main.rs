@@ -51,6 +51,7 @@ mod rollout {
     mod notifications;
     mod retention;
     mod specification;
+    mod traces;
     mod verdicts;
 }
 

@@ -1,7 +1,10 @@
 //! The names of variables that the agent must, or must never, pass to scripts.
 
+/// The script's place in a distributed trace (W3C Trace Context), if the controller sends traces.
+pub const TRACE_PARENT: &str = "TRACEPARENT";
+
 /// Variables that describe the deployment to its scripts; they come from the agent alone.
-pub const DESCRIBING: [&str; 10] = [
+pub const DESCRIBING: [&str; 11] = [
     "LIFECYCLE_EVENT",
     "DEPLOYMENT_ID",
     "APPLICATION_NAME",
@@ -12,6 +15,7 @@ pub const DESCRIBING: [&str; 10] = [
     "BUNDLE_VERSION",
     "BUNDLE_ETAG",
     "BUNDLE_COMMIT",
+    TRACE_PARENT,
 ];
 
 /// The credentials of the agent's user.

@@ -36,6 +36,7 @@ mod fleet {
     mod rollback_by_hand;
     mod rolling;
     mod script_logs;
+    mod traces;
     mod traffic_in_place;
     mod web_identity;
 }

@@ -264,6 +264,7 @@ impl Arguments {
             revision: self.revision(location),
             github_access_token: given(&self.github_token).map(str::to_owned),
             reuse_archive_from_deployment_id: None,
+            trace_parent: None,
             binding: SpecificationBinding::default(),
         }
     }

@@ -27,6 +27,7 @@ fn completion(id: &str) -> PutHostCommandCompleteInput {
         host_command_identifier: id.into(),
         command_status,
         diagnostics: None,
+        scripts: None,
     }
 }
 

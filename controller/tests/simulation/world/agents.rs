@@ -29,8 +29,9 @@ impl World {
                     .command
                     .deployment_execution_id
                     .clone();
-                let answer = self
-                    .transact(move |context| commands::specification(context, &host, &execution));
+                let answer = self.transact(move |context| {
+                    commands::specification(context, &host, &execution, true)
+                });
                 answer.unwrap();
             }
             Deed::Acknowledge(held) => self.acknowledge(index, host, held),
