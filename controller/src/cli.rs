@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use codedeploy_api::codedeploy::Tag;
+use codedeploy_support::plain::harmless_lines;
 use codedeploy_support::version::version;
 use futures_util::StreamExt as _;
 use rustix::process::geteuid;
@@ -405,9 +406,12 @@ fn misused(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let text = text.trim_end();
     match text.strip_prefix("error: ") {
-        Some(what) => output::complain(format_args!("codedeploy-controller: {what}")),
+        Some(what) => output::complain(format_args!(
+            "codedeploy-controller: {}",
+            harmless_lines(what)
+        )),
         // The help of a program that needs a command.
-        None => output::complain(text),
+        None => output::complain(harmless_lines(text)),
     }
     ExitCode::from(2)
 }
@@ -431,9 +435,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             output::complain(format_args!(
                 "codedeploy-controller: {}{}",
-                chain(&error),
+                harmless_lines(&chain(&error)),
                 error.advice(was_root)
             ));
+            if let CliError::Operate(error) = &error
+                && let Some(step) = error.next_step()
+            {
+                output::complain(harmless_lines(&step));
+            }
             error.status()
         }
     }

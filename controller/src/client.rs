@@ -17,6 +17,7 @@ use time::macros::format_description;
 use tokio_util::io::ReaderStream;
 
 use crate::outgoing::{Answer, Outgoing, OutgoingError};
+use crate::s3_document;
 use crate::signature::{self, ALGORITHM};
 
 /// The timeout of a call.
@@ -197,23 +198,36 @@ impl Client {
         }
     }
 
-    /// Returns an object in a bucket of the controller, if it exists.
+    /// Returns an object in a bucket of the controller, or a version of it, if it exists.
     pub async fn head_object(
         &self,
         bucket: &str,
         key: &str,
+        version: Option<&str>,
     ) -> Result<Option<Uploaded>, ClientError> {
         let signed = Signed {
             service: "s3",
             method: Method::HEAD,
             hash: hex::encode(digest::digest(&digest::SHA256, b"")),
         };
-        let url = self.object_url(bucket, key);
+        let mut url = self.object_url(bucket, key);
+        if let Some(version) = version {
+            let version = signature::encoded_again(version).replace('/', "%2F");
+            url += &format!("?versionId={version}");
+        }
         let request = self.signed(signed, &url, HeaderMap::new(), Body::empty())?;
         let answer = self.outgoing.send_within(CALL, &url, request).await?;
         match answer.status {
             200 => Ok(Some(uploaded(&answer))),
             404 => Ok(None),
+            // The answer to HEAD has no body with a reason.
+            401 | 403 => Err(ClientError::Refused {
+                name: "AccessDenied".into(),
+                message: format!(
+                    "the access key {} may not read s3://{bucket}/{key}",
+                    self.keys.access_key_id
+                ),
+            }),
             _ => Err(self.s3_refusal(&answer)),
         }
     }
@@ -260,10 +274,7 @@ impl Client {
 
     fn s3_refusal(&self, answer: &Answer) -> ClientError {
         let text = answer.text();
-        let member = |name: &str| {
-            let (_, rest) = text.split_once(&format!("<{name}>"))?;
-            rest.split('<').next().map(str::to_owned)
-        };
+        let member = |name: &str| s3_document::member(&text, name);
         match member("Code") {
             Some(name) => ClientError::Refused {
                 name,
@@ -313,7 +324,7 @@ impl Client {
         let head = signature::Head {
             method: signed.method.as_str(),
             path: &path,
-            query: "",
+            query: uri.query().unwrap_or_default(),
             headers: &headers,
         };
         let canonical = signature::canonical(head, &names, &signed.hash);

@@ -73,6 +73,11 @@ impl Scopes {
         self.0.is_some()
     }
 
+    /// The parts, unless they are the whole fleet.
+    pub fn list(&self) -> Option<&[Scope]> {
+        self.0.as_deref()
+    }
+
     fn any(&self, is: impl Fn(&Scope) -> bool) -> bool {
         self.0.as_ref().is_none_or(|list| list.iter().any(is))
     }

@@ -293,9 +293,7 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
         }),
         Ok(ApiOperation::Controller(name)) => Some(Kind {
             api: "controller",
-            operation: operator::known(operator::OWN, name)
-                .unwrap_or(UNKNOWN)
-                .into(),
+            operation: operator::known_own(name).unwrap_or(UNKNOWN).into(),
         }),
         Err(_) => None,
     };

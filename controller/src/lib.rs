@@ -58,6 +58,7 @@ pub mod records;
 pub mod registry;
 pub mod request;
 pub mod revision;
+mod s3_document;
 pub mod server;
 pub mod service;
 pub mod signals;

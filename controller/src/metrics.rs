@@ -6,6 +6,7 @@
 //! one.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use codedeploy_support::metrics::{
@@ -27,6 +28,8 @@ const JOBS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 #[derive(Debug)]
 pub struct Metrics {
     catalogue: Catalogue,
+    /// One reader at a time fills the gauges.
+    pub filling: Mutex<()>,
     /// By API, operation and HTTP status.
     pub requests: Labelled<Counter, 3>,
     /// By API and operation.
@@ -264,6 +267,7 @@ impl Metrics {
         }
         Metrics {
             catalogue: all,
+            filling: Mutex::new(()),
             requests,
             request_seconds,
             refused_requests,

@@ -1,9 +1,9 @@
-//! Pagination with stateless tokens: a token contains the place to continue from, and a proof that
-//! the service made it.
+//! Pagination with stateless tokens: a token contains the place to continue from, encrypted, so that
+//! it tells its caller nothing and nobody else can make one.
 
 use std::ops::ControlFlow;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -11,14 +11,15 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ErrorName};
 use crate::store::{Params, Row, SqlError, Tx};
+use crate::vault::random;
 
 /// The number of items on a page.
 pub const PAGE: usize = 100;
 
 /// Makes and checks tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Pages {
-    key: hmac::Key,
+    key: LessSafeKey,
 }
 
 /// A list that is being read; `K` is the sort key of its items.
@@ -30,9 +31,9 @@ pub struct Listing<'a, K> {
 }
 
 impl Pages {
-    pub fn new(secret: &[u8]) -> Self {
+    pub fn new(key: UnboundKey) -> Self {
         Pages {
-            key: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            key: LessSafeKey::new(key),
         }
     }
 
@@ -54,23 +55,29 @@ impl Pages {
     }
 
     fn seal<K: Serialize>(&self, listing: &str, key: &K) -> Result<String, ApiError> {
-        let key = serde_json::to_string(key)
-            .map_err(|_| ErrorName::InternalFailure.because("a token could not be made"))?;
-        let tag = hmac::sign(&self.key, &message(listing, &key));
-        Ok(format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(key),
-            URL_SAFE_NO_PAD.encode(tag)
-        ))
+        let failed = || ErrorName::InternalFailure.because("a token could not be made");
+        let mut sealed = serde_json::to_vec(key).map_err(|_| failed())?;
+        let nonce = random::<NONCE_LEN>()?;
+        self.key
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(listing),
+                &mut sealed,
+            )
+            .map_err(|_| failed())?;
+        Ok(URL_SAFE_NO_PAD.encode([&nonce, sealed.as_slice()].concat()))
     }
 
     fn open<K: DeserializeOwned>(&self, listing: &str, token: &str) -> Result<K, ApiError> {
         let opened = || {
-            let (key, tag) = token.split_once('.')?;
-            let key = String::from_utf8(URL_SAFE_NO_PAD.decode(key).ok()?).ok()?;
-            let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
-            hmac::verify(&self.key, &message(listing, &key), &tag).ok()?;
-            serde_json::from_str(&key).ok()
+            let token = URL_SAFE_NO_PAD.decode(token).ok()?;
+            let (nonce, sealed) = token.split_at_checked(NONCE_LEN)?;
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let mut sealed = sealed.to_vec();
+            let key = self
+                .key
+                .open_in_place(nonce, Aad::from(listing), &mut sealed);
+            serde_json::from_slice(key.ok()?).ok()
         };
         opened().ok_or_else(|| {
             ErrorName::InvalidNextToken.because(
@@ -173,13 +180,10 @@ impl Listing<'_, String> {
     }
 }
 
-/// The length prefix keeps two different pairs from producing the same message.
-fn message(listing: &str, key: &str) -> Vec<u8> {
-    format!("{}:{listing}{key}", listing.len()).into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::aead::AES_256_GCM;
+
     use super::*;
 
     fn page(
@@ -187,7 +191,7 @@ mod tests {
         listing: &str,
         token: Option<&str>,
     ) -> Result<(Vec<usize>, Option<String>), ApiError> {
-        let pages = Pages::new(b"k");
+        let pages = Pages::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).unwrap());
         let listing = pages.listing::<usize>(listing, token)?;
         let first = listing.after().map_or(0, |after| after + 1);
         listing.page((first..count).map(|number| Ok::<_, ApiError>((number, number))))

@@ -246,7 +246,7 @@ impl Service {
             identity_providers: IdentityProviders::open(&settings.identity_providers)?,
             objects: objects.map(Arc::new),
             store,
-            pages: Pages::new(vault.page_key()),
+            pages: Pages::new(vault.page_key()?),
             known,
             stop: watch::Sender::new(false),
             vault,

@@ -6,7 +6,7 @@ use codedeploy_planner::Timers;
 use crate::config::known_names::KnownNames;
 use crate::config::load_balancers::Balancers;
 use crate::config::{Partition, Quotas};
-use crate::credentials::Scopes;
+use crate::credentials::{Scope, Scopes};
 use crate::error::{ApiError, ErrorName};
 use crate::pagination::Pages;
 use crate::store::Tx;
@@ -50,8 +50,12 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Whether the caller's access key is for a part of the fleet only.
     pub fn is_limited(&self) -> bool {
-        self.caller
-            .is_some_and(|caller| caller.scopes.are_limited())
+        self.scopes().is_some()
+    }
+
+    /// The parts of the fleet that the caller's access key is for, unless it is for all of it.
+    pub fn scopes(&self) -> Option<&[Scope]> {
+        self.caller.and_then(|caller| caller.scopes.list())
     }
 
     /// Whether the caller may see an application.
@@ -80,6 +84,16 @@ impl Context<'_> {
             return Ok(());
         }
         Err(self.outside(&format!("the deployment group {name} of {application}")))
+    }
+
+    /// The error about an object that does not exist or that the caller may not see: a limited key
+    /// cannot tell which.
+    pub fn unseen(&self, what: &str, absent: impl FnOnce() -> ApiError) -> ApiError {
+        if self.is_limited() {
+            self.outside(what)
+        } else {
+            absent()
+        }
     }
 
     /// The error about an object outside of the caller's scopes.

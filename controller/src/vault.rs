@@ -60,9 +60,10 @@ impl Vault {
         })
     }
 
-    /// A key for pagination tokens.
-    pub fn page_key(&self) -> &[u8] {
-        &self.page_key
+    /// Returns the key of pagination tokens.
+    pub fn page_key(&self) -> Result<UnboundKey, VaultError> {
+        let found = self.page_key.len();
+        UnboundKey::new(&AES_256_GCM, &self.page_key).map_err(|_| VaultError::Length { found })
     }
 
     /// Encrypts a secret for its owner, such as an access key.

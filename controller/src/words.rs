@@ -51,34 +51,28 @@ pub(crate) fn until(time: Timestamp) -> String {
     format!("in {}", span(time.since(Timestamp::now())))
 }
 
-/// A revision on one line: `s3://bucket/key#version` or `account/repository@commit`.
-pub(crate) fn revision(revision: Option<&RevisionLocation>) -> String {
-    let Some(revision) = revision else {
-        return "-".into();
-    };
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    if let Some(s3) = &revision.s3_location {
-        let version = s3.version.as_ref().filter(|version| *version != "null");
-        let version = version.map(|version| format!("#{}", beginning(version, 8)));
-        return plain(&format!(
-            "s3://{}/{}{}",
-            text(&s3.bucket),
-            text(&s3.key),
-            version.unwrap_or_default()
-        ));
-    }
-    let github = revision.git_hub_location.clone().unwrap_or_default();
-    let commit = text(&github.commit_id);
-    plain(&format!(
-        "{}@{}",
-        text(&github.repository),
-        beginning(&commit, 10)
-    ))
+/// A revision on one line: `s3://bucket/key?versionId=version`, as `deploy` takes it, or
+/// `account/repository@commit`.
+pub(crate) fn revision(location: Option<&RevisionLocation>) -> String {
+    in_words(
+        location,
+        |version| format!("?versionId={version}"),
+        str::to_owned,
+    )
 }
 
-/// The same, short enough for a table: the end of a key distinguishes it.
+/// The same, short enough for a table: `s3://bucket/key#version` with the end of the version, as
+/// versions of the same time have the same beginning. Of a long key, the end distinguishes it.
 pub(crate) fn short_revision(location: Option<&RevisionLocation>) -> String {
-    let whole = revision(location);
+    let whole = in_words(
+        location,
+        |version| {
+            let length = version.chars().count();
+            let end = version.chars().skip(length.saturating_sub(8));
+            format!("#{}", end.collect::<String>())
+        },
+        |commit| commit.chars().take(10).collect(),
+    );
     let length = whole.chars().count();
     if length <= LONGEST {
         return whole;
@@ -87,8 +81,30 @@ pub(crate) fn short_revision(location: Option<&RevisionLocation>) -> String {
     format!("…{end}")
 }
 
-fn beginning(text: &str, length: usize) -> String {
-    text.chars().take(length).collect()
+fn in_words(
+    location: Option<&RevisionLocation>,
+    of_version: impl Fn(&str) -> String,
+    of_commit: impl Fn(&str) -> String,
+) -> String {
+    let Some(location) = location else {
+        return "-".into();
+    };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    if let Some(s3) = &location.s3_location {
+        let version = s3.version.as_deref().filter(|version| *version != "null");
+        let version = version.map(of_version).unwrap_or_default();
+        return plain(&format!(
+            "s3://{}/{}{version}",
+            text(&s3.bucket),
+            text(&s3.key)
+        ));
+    }
+    let github = location.git_hub_location.clone().unwrap_or_default();
+    plain(&format!(
+        "{}@{}",
+        text(&github.repository),
+        of_commit(&text(&github.commit_id))
+    ))
 }
 
 /// The status of a deployment; a bad one stands out.
@@ -190,6 +206,18 @@ pub(crate) fn argument(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", harmless(text).replace('\'', r"'\''"))
+    }
+}
+
+/// The next steps of an operator, with numbers, as the end of a page.
+pub(crate) fn steps(advice: &[String]) -> String {
+    let steps = advice.iter().enumerate();
+    let steps = steps.map(|(number, step)| format!("  {}. {}\n", number + 1, plain(step)));
+    let steps: String = steps.collect();
+    if steps.is_empty() {
+        steps
+    } else {
+        format!("\nWhat to do\n{steps}")
     }
 }
 

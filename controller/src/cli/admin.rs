@@ -18,7 +18,7 @@ use crate::keys::{Key, KeyError, Keys};
 use crate::new_file::{NewFile, NewFileError};
 use crate::privileges::PrivilegesError;
 use crate::registry::tokens::TokenError;
-use crate::registry::{audit, partition};
+use crate::registry::{applications, audit, groups, partition};
 use crate::request::Field as _;
 use crate::request::members::{ApplicationName, GroupName};
 use crate::server::Announcement;
@@ -219,8 +219,9 @@ pub(super) fn create_credentials(
         lifetime,
         scopes,
     } = new;
-    transact(data_dir, move |work| {
+    let unknown = transact(data_dir, move |work| {
         let account_id = &work.partition.account_id;
+        let unknown = unknown(work.tx, &scopes)?;
         let arn = match (user_arn, role) {
             (Some(arn), _)
                 if Identity::user(&arn)
@@ -246,12 +247,35 @@ pub(super) fn create_credentials(
             "credentials create",
             &format!("{} of {arn}", key.access_key_id),
         )?;
-        Ok(if json {
+        if json {
             output::hand_over(json!(key))
         } else {
             output::hand_over(as_text(&key))
-        }?)
-    })
+        }?;
+        Ok(unknown)
+    })?;
+    for what in unknown {
+        output::advise(format_args!("warning: there is no {what} yet"));
+    }
+    Ok(())
+}
+
+/// Returns the applications and groups of scopes that do not exist: names of the future, or
+/// mistakes.
+fn unknown(tx: &Tx<'_>, scopes: &[Scope]) -> Result<Vec<String>, SqlError> {
+    let mut unknown = Vec::new();
+    for scope in scopes {
+        let name = &scope.application;
+        if !applications::exists(tx, name)? {
+            unknown.push(format!("application {name}"));
+        } else if let Some(group) = &scope.deployment_group
+            && groups::id_of(tx, name, group)?.is_none()
+        {
+            unknown.push(format!("deployment group {group} of {name}"));
+        }
+    }
+    unknown.dedup();
+    Ok(unknown)
 }
 
 fn as_text(key: &AccessKey) -> String {

@@ -9,6 +9,7 @@ mod deploy;
 mod deployments;
 mod follow;
 mod hosts;
+mod next_step;
 mod status;
 mod why;
 
@@ -16,10 +17,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Subcommand, ValueEnum};
 use codedeploy_api::codedeploy::{
-    ContinueDeploymentInput, DeploymentStatus, DeploymentWaitType, Nothing, StopDeploymentInput,
-    StopDeploymentOutput,
+    ContinueDeploymentInput, DeploymentStatus, DeploymentWaitType, FileExistsBehavior, Nothing,
+    StopDeploymentInput, StopDeploymentOutput,
 };
 use codedeploy_api::controller::{
     GetDeploymentStatusInput, GetDeploymentStatusOutput, RollBackDeploymentGroupInput,
@@ -64,6 +66,7 @@ pub(super) enum Operate {
     #[command(after_help = help::HOSTS)]
     Hosts {
         /// Everything about one host.
+        #[arg(conflicts_with_all = ["application", "group", "silent", "behind"])]
         name: Option<String>,
         /// Only the hosts of a deployment group of this application.
         #[arg(long, requires = "group")]
@@ -89,10 +92,10 @@ pub(super) enum Operate {
         /// Only deployments of this deployment group.
         group: Option<String>,
         /// Only deployments with this status, such as Failed; can be given more than once.
-        #[arg(long, value_name = "STATUS")]
-        status: Vec<String>,
+        #[arg(long, value_name = "STATUS", ignore_case = true)]
+        status: Vec<Status>,
         /// The number of deployments.
-        #[arg(short = 'n', long, default_value_t = 20)]
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
         lines: usize,
         #[command(flatten)]
         connection: Connection,
@@ -191,9 +194,9 @@ pub(super) struct Deploy {
     /// Deployment configuration [default: the group's].
     #[arg(long, value_name = "NAME")]
     config: Option<String>,
-    /// Treatment of files that exist and that no deployment made: DISALLOW, OVERWRITE or RETAIN.
-    #[arg(long, value_name = "BEHAVIOR")]
-    file_exists_behavior: Option<String>,
+    /// Treatment of files that exist and that no deployment made.
+    #[arg(long, value_name = "BEHAVIOR", ignore_case = true)]
+    file_exists_behavior: Option<FileExists>,
     /// Only hosts that do not have the revision.
     #[arg(long)]
     outdated_only: bool,
@@ -201,6 +204,50 @@ pub(super) struct Deploy {
     waiting: Waiting,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// The statuses that deployments can have here.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "verbatim")]
+pub(super) enum Status {
+    Created,
+    InProgress,
+    Ready,
+    Succeeded,
+    Failed,
+    Stopped,
+}
+
+impl From<Status> for DeploymentStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Created => DeploymentStatus::Created,
+            Status::InProgress => DeploymentStatus::InProgress,
+            Status::Ready => DeploymentStatus::Ready,
+            Status::Succeeded => DeploymentStatus::Succeeded,
+            Status::Failed => DeploymentStatus::Failed,
+            Status::Stopped => DeploymentStatus::Stopped,
+        }
+    }
+}
+
+/// The treatment of files that no deployment made.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(super) enum FileExists {
+    Disallow,
+    Overwrite,
+    Retain,
+}
+
+impl From<FileExists> for FileExistsBehavior {
+    fn from(behavior: FileExists) -> Self {
+        match behavior {
+            FileExists::Disallow => FileExistsBehavior::Disallow,
+            FileExists::Overwrite => FileExistsBehavior::Overwrite,
+            FileExists::Retain => FileExistsBehavior::Retain,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -262,6 +309,10 @@ pub(super) enum OperateError {
     NothingFailed,
     #[error("the deployment {id} does not wait for anybody: its status is {status}")]
     DoesNotWait { id: String, status: String },
+    #[error("the deployment group {group} already has an active Deployment '{id}'")]
+    Busy { group: String, id: String },
+    #[error("{0} does not exist, and a deployment of it would fail")]
+    NoObject(String),
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
     #[error("{0:?} is not an object in S3: expected s3://bucket/key")]

@@ -1,28 +1,34 @@
 //! Lists in columns, for people.
 
+use std::borrow::Cow;
+
 use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_support::plain::harmless;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// Rows below the names of their columns; without rows, an empty text.
+/// Rows below the names of their columns; without rows, an empty text. Cells may contain text of
+/// others.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head = head.map(str::to_owned);
-    let all = || std::iter::once(&head).chain(rows);
+    let head = head.map(Cow::Borrowed);
+    let rows = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| harmless(cell)));
+    let all: Vec<[Cow<'_, str>; N]> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0; N];
+    for row in &all {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut text = String::new();
-    for row in all() {
+    for row in &all {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = all()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max();
-            line.push_str(&format!(
-                "{cell:width$}  ",
-                width = width.unwrap_or_default()
-            ));
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(&format!("{cell:width$}  "));
         }
         text.push_str(line.trim_end());
         text.push('\n');

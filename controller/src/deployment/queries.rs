@@ -6,18 +6,20 @@ use crate::error::{ApiError, ErrorName};
 use crate::pagination::PAGE;
 use crate::records::listing::{Made, Wanted, newest};
 use crate::records::{Record, overview};
-use crate::registry::{applications, groups};
+use crate::registry::groups;
 use crate::request;
 use crate::transaction::Context;
 
 /// Returns the deployment that a request names.
 pub(crate) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
-    let record = Record::load(context.tx, id)?.ok_or_else(|| {
-        ErrorName::DeploymentDoesNotExist
-            .because(format!("The deployment {id} could not be found."))
-    })?;
-    context.admit_group(&record.application_name, &record.group_name)?;
-    Ok(record)
+    let record = Record::load(context.tx, id)?;
+    let seen = |record: &Record| context.sees_group(&record.application_name, &record.group_name);
+    record.filter(seen).ok_or_else(|| {
+        context.unseen(&format!("the deployment {id}"), || {
+            ErrorName::DeploymentDoesNotExist
+                .because(format!("The deployment {id} could not be found."))
+        })
+    })
 }
 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
@@ -63,9 +65,10 @@ pub fn batch_get(
 ) -> Result<BatchGetDeploymentsOutput, ApiError> {
     let mut infos = Vec::new();
     for id in request.deployment_ids.0 {
-        if let Some(record) = Record::load(context.tx, &id)? {
-            context.admit_group(&record.application_name, &record.group_name)?;
-            infos.push(info(context, record)?);
+        match find(context, &id) {
+            Ok(record) => infos.push(info(context, record)?),
+            Err(error) if error.name == ErrorName::DeploymentDoesNotExist => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(BatchGetDeploymentsOutput {
@@ -78,15 +81,12 @@ pub fn list(
     context: &Context<'_>,
     request: request::ListDeployments,
 ) -> Result<ListDeploymentsOutput, ApiError> {
-    let group_id = match &request.group {
-        Some((application, group)) => {
-            let application = applications::find(context, application)?;
-            Some(groups::find(context, &application, group)?.id)
-        }
-        None => None,
-    };
+    let groups = groups::listed(context, request.group.as_ref())?;
     let (statuses, created) = (request.include_only_statuses, request.created);
-    let name = format!("deployments of {group_id:?} {statuses:?} {created:?}");
+    let name = format!(
+        "deployments of {:?} {statuses:?} {created:?}",
+        request.group
+    );
     let listing = context
         .pages
         .listing::<Made>(name, request.next_token.as_deref())?;
@@ -99,7 +99,7 @@ pub fn list(
     }
     let before = listing.after().copied().unwrap_or((i64::MAX, i64::MAX));
     let wanted = Wanted {
-        group_id: group_id.as_deref(),
+        groups: groups.as_deref(),
         statuses: &statuses,
         start: created.start.map_or(i64::MIN, Timestamp::millis),
         end: created
@@ -110,28 +110,11 @@ pub fn list(
     };
     // One more than a page shows whether there is another page.
     let newest = newest(context.tx, &wanted, PAGE + 1)?;
-    let (mut deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
-    if context.is_limited() {
-        deployments = visible(context, deployments)?;
-    }
+    let (deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
     Ok(ListDeploymentsOutput {
         deployments: Some(deployments),
         next_token,
     })
-}
-
-/// Returns the deployments that the caller's access key is for.
-fn visible(context: &Context<'_>, ids: Vec<String>) -> Result<Vec<String>, ApiError> {
-    let mut visible = Vec::new();
-    for id in ids {
-        let record = Record::load(context.tx, &id)?;
-        if record
-            .is_some_and(|record| context.sees_group(&record.application_name, &record.group_name))
-        {
-            visible.push(id);
-        }
-    }
-    Ok(visible)
 }
 
 /// Lambda functions and ECS call this while a deployment waits for them; a host reports to the

@@ -116,7 +116,7 @@ pub(super) fn needed(context: &Context<'_>, group_id: &str) -> Result<Vec<String
 /// Returns the successful deployments of a group, the oldest first.
 fn history(context: &Context<'_>, group_id: &str) -> Result<Vec<Success>, ApiError> {
     let wanted = Wanted {
-        group_id: Some(group_id),
+        groups: Some(&[group_id.to_owned()]),
         statuses: &[DeploymentStatus::Succeeded],
         start: i64::MIN,
         end: i64::MAX,

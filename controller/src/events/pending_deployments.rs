@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 
 use super::bucket_notification::{Created, revision};
 use crate::config::events::{Events, Watch};
+use crate::credentials::Scopes;
 use crate::deployment::create;
 use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
@@ -31,6 +32,7 @@ pub fn note(
     context: &Context<'_>,
     events: &Events,
     created: &[Created],
+    uploader: &Scopes,
 ) -> Result<Noted, ApiError> {
     let mut noted = Noted::default();
     for object in created {
@@ -43,8 +45,17 @@ pub fn note(
                 );
                 continue;
             };
+            let (application, group) = (&watch.application, &watch.deployment_group);
+            if !uploader.have_group(application, group) {
+                tracing::warn!(
+                    application,
+                    deployment_group = group,
+                    key = object.key,
+                    "a new object is not deployed: the access key that uploaded it is not for the deployment group"
+                );
+                continue;
+            }
             if is_known(context, watch, object, &revision)? {
-                let (application, group) = (&watch.application, &watch.deployment_group);
                 tracing::info!(
                     application,
                     deployment_group = group,
@@ -56,7 +67,7 @@ pub fn note(
             noted.new += context.tx.execute(
                 "INSERT INTO pending_deployments (application, group_name, revision) VALUES (?1, ?2, ?3)
                  ON CONFLICT (application, group_name) DO UPDATE SET revision = excluded.revision",
-                (&watch.application, &watch.deployment_group, Json(revision)),
+                (application, group, Json(revision)),
             )?;
         }
     }
@@ -72,13 +83,20 @@ pub struct Noted {
     pub new: usize,
 }
 
-/// Stores the deployments that new objects trigger, and has them started.
-pub async fn accept(service: &Arc<Service>, created: Vec<Created>) -> Result<Noted, ApiError> {
+/// Stores the deployments that new objects trigger, and has them started. An uploader with a limited
+/// key triggers those in its scopes.
+pub async fn accept(
+    service: &Arc<Service>,
+    created: Vec<Created>,
+    uploader: Scopes,
+) -> Result<Noted, ApiError> {
     if service.settings.events.watches.is_empty() || created.is_empty() {
         return Ok(Noted::default());
     }
     let noted = service
-        .transact(move |service, context| note(context, &service.settings.events, &created))
+        .transact(move |service, context| {
+            note(context, &service.settings.events, &created, &uploader)
+        })
         .await?;
     service.signals.pending.notify_one();
     Ok(noted)

@@ -9,6 +9,7 @@ use axum::http::{Request, Response, StatusCode};
 
 use super::receive;
 use super::token::is_let_in;
+use crate::credentials::Scopes;
 use crate::events::bucket_notification::{self, BucketNotification};
 use crate::events::pending_deployments::{self, Noted};
 use crate::service::Service;
@@ -50,7 +51,7 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
                 .iter()
                 .map(|object| format!("{}/{}", object.bucket, object.key));
             let objects = objects.collect::<Vec<_>>().join(", ");
-            match pending_deployments::accept(service, created).await {
+            match pending_deployments::accept(service, created, Scopes::default()).await {
                 Ok(noted) => (StatusCode::OK, effect(noted, &objects)),
                 Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
             }

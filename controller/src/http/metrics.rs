@@ -17,7 +17,7 @@ use codedeploy_support::metrics::CONTENT_TYPE;
 
 use super::token::is_let_in;
 use super::unauthenticated::Slot;
-use super::{Claimed, sigv4};
+use super::{Claimed, header_text, sigv4};
 use crate::credentials::{self, Role};
 use crate::error::{ApiError, ErrorName};
 use crate::events::outbox;
@@ -41,8 +41,6 @@ const SIZES_FOR: Duration = Duration::from_secs(300);
 /// Answers requests for the metrics.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Scrapes {
-    /// One scrape at a time fills the gauges.
-    filling: Arc<tokio::sync::Mutex<()>>,
     sizes: Arc<Mutex<Sizes>>,
 }
 
@@ -96,7 +94,8 @@ impl Scrapes {
             .as_ref()
             .map(|objects| self.sizes(objects))
             .unwrap_or_default();
-        let _filling = self.filling.lock().await;
+        let filling = &metrics.filling;
+        let _filling = filling.lock().unwrap_or_else(PoisonError::into_inner);
         fill(metrics, service, state, sizes);
         Ok(metrics.text())
     }
@@ -131,6 +130,22 @@ async fn admit(service: &Arc<Service>, head: &Parts) -> Result<(), ApiError> {
     {
         return Ok(());
     }
+    let given = header_text(&head.headers, "authorization").unwrap_or_default();
+    if given.is_empty() {
+        return Err(ErrorName::MissingAuthenticationToken.because(
+            "The request shows no key: send the token of metrics.token or metrics.token_file (Authorization: Bearer …), or sign \
+             it with an access key of role operator or read-only.",
+        ));
+    }
+    if given.starts_with("Bearer ") || given.starts_with("Basic ") {
+        let wrong = match &service.metrics_token {
+            Some(_) => "The token is not that of metrics.token or metrics.token_file.",
+            None => {
+                "No token is configured: set metrics.token or metrics.token_file, and restart the service."
+            }
+        };
+        return Err(ErrorName::UnrecognizedClient.because(wrong));
+    }
     let claimed = Claimed::find(service, head).await?;
     claimed.is_for(
         &service.settings.partition.region,
@@ -157,12 +172,22 @@ fn written(text: Result<String, ApiError>) -> Response<Body> {
         }
         Err(error) => {
             tracing::info!(error = %error.name, reason = error.message, "request refused");
-            let status = match error.name.status() {
-                400 => StatusCode::FORBIDDEN,
-                other => StatusCode::from_u16(other).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            let status = match (error.name, error.name.status()) {
+                (ErrorName::MissingAuthenticationToken | ErrorName::UnrecognizedClient, _) => {
+                    StatusCode::UNAUTHORIZED
+                }
+                (_, 400) => StatusCode::FORBIDDEN,
+                (_, other) => {
+                    StatusCode::from_u16(other).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+                }
             };
             let mut response = Response::new(Body::from(format!("{}\n", error.message)));
             *response.status_mut() = status;
+            if status == StatusCode::UNAUTHORIZED {
+                let scheme = HeaderValue::from_static("Bearer");
+                let headers = response.headers_mut();
+                headers.insert(header::WWW_AUTHENTICATE, scheme);
+            }
             super::refused(&mut response, &error);
             response
         }

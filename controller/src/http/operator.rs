@@ -156,7 +156,7 @@ pub(super) async fn call_own(
         return call(service, OWN, (principal, origin), operation, body).await;
     }
     if principal.role == Role::Host {
-        return Err(denied(&principal, GET_CONTROLLER));
+        return Err(wrong_role(&principal, GET_CONTROLLER));
     }
     let settings = &service.settings;
     body.answer(&GetControllerOutput {
@@ -258,6 +258,13 @@ async fn change(
     }
 }
 
+/// Returns the name of an operation of the controller's own API, if there is one.
+pub(super) fn known_own(name: &str) -> Option<&'static str> {
+    (name == GET_CONTROLLER)
+        .then_some(GET_CONTROLLER)
+        .or_else(|| known(OWN, name))
+}
+
 /// Returns the name of an operation, if there is one.
 pub(super) fn known(operations: &[Operation], name: &str) -> Option<&'static str> {
     operations
@@ -279,20 +286,28 @@ impl Operation {
     }
 
     fn authorise(&self, principal: &Principal) -> Result<(), ApiError> {
-        if principal.scopes.are_limited() && !SCOPED.contains(&self.name) {
-            return Err(denied(principal, self.name));
-        }
         match principal.role {
-            Role::Operator => Ok(()),
-            Role::ReadOnly if self.reads => Ok(()),
-            Role::ReadOnly | Role::Host => Err(denied(principal, self.name)),
+            Role::Operator => {}
+            Role::ReadOnly if self.reads => {}
+            Role::ReadOnly | Role::Host => return Err(wrong_role(principal, self.name)),
         }
+        if principal.scopes.are_limited() && !SCOPED.contains(&self.name) {
+            let why = "its access key is limited, and this reaches beyond a deployment group: use a key for the whole fleet";
+            return Err(denied(principal, self.name, why));
+        }
+        Ok(())
     }
 }
 
-fn denied(principal: &Principal, operation: &str) -> ApiError {
+fn wrong_role(principal: &Principal, operation: &str) -> ApiError {
+    let role = principal.role.text();
+    let why = format!("its access key has the role {role}: use a key of role operator");
+    denied(principal, operation, &why)
+}
+
+fn denied(principal: &Principal, operation: &str, why: &str) -> ApiError {
     ErrorName::AccessDenied.because(format!(
-        "{} is not authorized to perform codedeploy:{operation}",
+        "{} is not authorized to perform codedeploy:{operation}; {why}",
         principal.arn
     ))
 }

@@ -32,6 +32,7 @@ use crate::credentials::{self, Role, Scopes, StoredKey};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::objects::Objects;
+use crate::s3_document;
 use crate::service::Service;
 use crate::transaction::Context;
 
@@ -204,20 +205,10 @@ fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
     if status.is_client_error() || status.is_server_error() {
         let said = answer.body().bytes().unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        let part = |name: &str| {
-            let (_, rest) = said.split_once(&format!("<{name}>"))?;
-            let (part, _) = rest.split_once("</")?;
-            Some(
-                part.replace("&quot;", "\"")
-                    .replace("&lt;", "<")
-                    .replace("&gt;", ">")
-                    .replace("&amp;", "&"),
-            )
-        };
         tracing::info!(
             status = status.as_u16(),
-            error = part("Code"),
-            reason = part("Message"),
+            error = s3_document::member(&said, "Code"),
+            reason = s3_document::member(&said, "Message"),
             "request refused"
         );
     } else if is(&READS) || is(&FETCHES) || is(&STEPS) {
@@ -342,6 +333,8 @@ impl S3Access for Gate {
             span.record("key", key);
         }
         if allowed {
+            let uploader = folder::Uploader(principal.scopes);
+            request.extensions_mut().insert(uploader);
             if let Some(Admitted(known)) = request.extensions_mut().get::<Admitted>() {
                 let _ = known.set(operation);
             }

@@ -11,8 +11,8 @@ pub(crate) type Made = (i64, i64);
 /// The deployments to list.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    /// All groups if `None`.
-    pub(crate) group_id: Option<&'a str>,
+    /// The ids of their groups; all groups if `None`.
+    pub(crate) groups: Option<&'a [String]>,
     /// All statuses if empty.
     pub(crate) statuses: &'a [DeploymentStatus],
     /// The range of creation times.
@@ -47,38 +47,53 @@ pub(crate) fn newest(
     most: usize,
 ) -> Result<Vec<(Made, String)>, SqlError> {
     let Wanted {
-        group_id,
+        groups,
         statuses,
         start,
         end,
         before: (created, sequence),
     } = *wanted;
     let read = |row: &Row<'_>| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
-    let mut found = match group_id {
-        _ if !statuses.is_empty() => Vec::new(),
-        Some(group) => {
-            tx.query_all(OF_GROUP, (start, end, created, sequence, most, group), read)?
-        }
-        None => tx.query_all(ALL, (start, end, created, sequence, most), read)?,
+    // An index orders the deployments of one group and one status, but not those of several.
+    let each_group: Vec<Option<&String>> = match groups {
+        Some(groups) => groups.iter().map(Some).collect(),
+        None => vec![None],
     };
-    // An index orders the deployments of one status, but not those of several.
-    for status in statuses {
-        let status = status.as_str();
-        found.extend(match group_id {
-            Some(group) => {
-                let params = (start, end, created, sequence, most, group, status);
-                tx.query_all(OF_GROUP_BY_STATUS, params, read)?
-            }
-            None => tx.query_all(
-                BY_STATUS,
-                (start, end, created, sequence, most, status),
-                read,
-            )?,
-        });
+    let each_status: Vec<Option<&str>> = if statuses.is_empty() {
+        vec![None]
+    } else {
+        statuses
+            .iter()
+            .map(|status| Some(status.as_str()))
+            .collect()
+    };
+    let mut found: Vec<(Made, String)> = Vec::new();
+    for group in each_group {
+        for status in &each_status {
+            found.extend(match (group, *status) {
+                (None, None) => tx.query_all(ALL, (start, end, created, sequence, most), read)?,
+                (Some(group), None) => {
+                    let params = (start, end, created, sequence, most, group);
+                    tx.query_all(OF_GROUP, params, read)?
+                }
+                (None, Some(status)) => {
+                    let params = (start, end, created, sequence, most, status);
+                    tx.query_all(BY_STATUS, params, read)?
+                }
+                (Some(group), Some(status)) => {
+                    let params = (start, end, created, sequence, most, group, status);
+                    tx.query_all(OF_GROUP_BY_STATUS, params, read)?
+                }
+            });
+        }
+        keep_newest(&mut found, most);
     }
-    found.sort_unstable_by(|(one, _): &(Made, String), (other, _)| other.cmp(one));
-    found.truncate(most);
     Ok(found)
+}
+
+fn keep_newest(found: &mut Vec<(Made, String)>, most: usize) {
+    found.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
+    found.truncate(most);
 }
 
 const LAST_ON_HOST: &str = "SELECT id FROM deployments

@@ -61,6 +61,10 @@ fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiE
     )?)
 }
 
+pub(crate) fn exists(tx: &Tx<'_>, name: &str) -> Result<bool, SqlError> {
+    tx.exists("SELECT 1 FROM applications WHERE name = ?1", [name])
+}
+
 fn refuse_taken(context: &Context<'_>, name: &str) -> Result<(), ApiError> {
     match lookup(context, name)? {
         None => Ok(()),

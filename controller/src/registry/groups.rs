@@ -1,6 +1,6 @@
 //! Deployment groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use codedeploy_api::codedeploy::*;
 
@@ -9,6 +9,7 @@ use super::{by_name, configs, dangling_references};
 use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::records::Record;
+use crate::request::members::{ApplicationName, GroupName};
 use crate::request::{self, GroupSettings, References};
 use crate::revision::Revision;
 use crate::store::{Json, Row, SqlError, Tx, named};
@@ -185,6 +186,46 @@ pub(crate) fn after(
         }
         (Some(application), Some(group)) => tx.query_all(ONE, (application, group), read),
     }
+}
+
+/// Returns the groups that the caller may see, each with the name of its application, in the order
+/// of names. The groups outside of a limited key's scopes are not read.
+pub(crate) fn visible(context: &Context<'_>) -> Result<Vec<(String, Group)>, SqlError> {
+    let all = |wanted| after(context.tx, wanted, ("", ""), usize::MAX >> 1);
+    let Some(scopes) = context.scopes() else {
+        return all(Wanted::default());
+    };
+    let mut visible = BTreeMap::new();
+    for scope in scopes {
+        let wanted = Wanted {
+            application: Some(&scope.application),
+            group: scope.deployment_group.as_deref(),
+        };
+        for (application, group) in all(wanted)? {
+            visible.insert((application, group.name.clone()), group);
+        }
+    }
+    let pairs = visible.into_iter();
+    Ok(pairs
+        .map(|((application, _), group)| (application, group))
+        .collect())
+}
+
+/// Returns the ids of the groups whose deployments a list has: of the named one, or of those that
+/// the caller may see. `None` stands for all groups.
+pub(crate) fn listed(
+    context: &Context<'_>,
+    named: Option<&(ApplicationName, GroupName)>,
+) -> Result<Option<Vec<String>>, ApiError> {
+    if let Some((application, group)) = named {
+        let application = applications::find(context, application)?;
+        return Ok(Some(vec![find(context, &application, group)?.id]));
+    }
+    if !context.is_limited() {
+        return Ok(None);
+    }
+    let visible = visible(context)?.into_iter();
+    Ok(Some(visible.map(|(_, group)| group.id).collect()))
 }
 
 /// Returns the ids of an application's groups.

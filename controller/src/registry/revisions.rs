@@ -171,6 +171,23 @@ fn groups_targeting(
     Ok(names)
 }
 
+/// Returns the target revisions of an application's groups that the caller may see, as they are
+/// stored.
+fn targets(context: &Context<'_>, application: &Application) -> Result<BTreeSet<String>, ApiError> {
+    let targets = context.tx.query_all(
+        "SELECT name, target_revision FROM deployment_groups
+         WHERE application_id = ?1 AND target_revision IS NOT NULL",
+        [&application.id],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let seen = |(name, target): (String, String)| {
+        context
+            .sees_group(&application.name, &name)
+            .then_some(target)
+    };
+    Ok(targets.into_iter().filter_map(seen).collect())
+}
+
 pub fn list(
     context: &Context<'_>,
     request: request::ListApplicationRevisions,
@@ -195,19 +212,18 @@ pub fn list(
         .listing::<(i64, i64)>(name, request.next_token.as_deref())?;
     let after = listing.after().copied().unwrap_or((start, start));
     let sql = format!(
-        "SELECT location, {time}, sequence, EXISTS (
-             SELECT 1 FROM deployment_groups g WHERE g.application_id = r.application_id AND target_revision = location
-         ) FROM revisions r
+        "SELECT location, {time}, sequence FROM revisions
          WHERE application_id = ?1 AND {time} {beyond}= ?2 AND ({time}, sequence) {beyond} (?2, ?3)
          ORDER BY {time} {order}, sequence {order}"
     );
+    let targets = targets(context, &application)?;
     let (revisions, next_token) = listing.query(
         context.tx,
         &sql,
         (&application.id, after.0, after.1),
         |row| {
             let Json(location) = row.get::<Json<RevisionLocation>>(0)?;
-            let deployed: bool = row.get(3)?;
+            let deployed = targets.contains(&row.get::<String>(0)?);
             let admitted = request.deployed.is_none_or(|wanted| wanted == deployed)
                 && request
                     .place

@@ -56,7 +56,7 @@ static SETTINGS: LazyLock<(Partition, Quotas, Balancers, Pages, Vault)> = LazyLo
         partition,
         Quotas::default(),
         balancers,
-        Pages::new(b"simulation"),
+        Pages::new(vault.page_key().unwrap()),
         vault,
     )
 });

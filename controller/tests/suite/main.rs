@@ -27,6 +27,7 @@ mod admin {
     mod metrics;
     mod monitoring;
     mod operator_commands;
+    mod operator_mistakes;
     mod settings;
     mod trusted_authorities;
 }

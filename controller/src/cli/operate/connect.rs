@@ -64,6 +64,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether the key is one for the whole fleet, made for this command.
+    pub(super) fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
     /// Returns the client; its key is good for minutes.
     pub(super) fn client(&mut self) -> Result<&Client, OperateError> {
         if let Some(local) = &mut self.local

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use codedeploy_api::codedeploy::{
-    CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior, RevisionLocation,
-    RevisionLocationType, S3Location,
+    CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior, GetDeploymentConfigInput,
+    GetDeploymentConfigOutput, RevisionLocation, RevisionLocationType, S3Location,
 };
-use codedeploy_api::controller::{GetControllerInput, GetControllerOutput};
+use codedeploy_api::controller::{
+    GetControllerInput, GetControllerOutput, GetFleetStatusInput, GetFleetStatusOutput,
+};
 use serde_json::json;
 
 use super::bundle::Bundle;
@@ -32,6 +34,10 @@ pub(super) async fn deploy(deploy: Deploy) -> Result<ExitCode, OperateError> {
         Source::Object(_) => None,
     };
     let mut session = deploy.connection.open(Access::Changes)?;
+    check(&mut session, &deploy).await?;
+    if let Source::Object(location) = &source {
+        check_object(&mut session, location).await?;
+    }
     let location = match (source, bundle) {
         (Source::Object(location), _) => location,
         (Source::Path(path), Some(bundle)) => {
@@ -66,6 +72,62 @@ pub(super) async fn deploy(deploy: Deploy) -> Result<ExitCode, OperateError> {
     finish(&mut session, &id, &deploy.waiting, json, &document, &text).await
 }
 
+/// Finds the mistakes in the names, and a deployment that is running, before anything is uploaded.
+async fn check(session: &mut Session, deploy: &Deploy) -> Result<(), OperateError> {
+    let input = GetFleetStatusInput {
+        application_name: Some(deploy.application.clone()),
+        deployment_group_name: Some(deploy.group.clone()),
+        next_token: None,
+    };
+    let client = session.client()?;
+    let found: GetFleetStatusOutput = client.controller("GetFleetStatus", &input).await?;
+    let group = found.groups.unwrap_or_default().into_iter().next();
+    let running = group.and_then(|group| group.running_deployment);
+    if let Some(id) = running.and_then(|running| running.deployment_id) {
+        let group = format!("{}/{}", deploy.application, deploy.group);
+        return Err(OperateError::Busy { group, id });
+    }
+    if deploy.config.is_some() {
+        let input = GetDeploymentConfigInput {
+            deployment_config_name: deploy.config.clone(),
+        };
+        let _: GetDeploymentConfigOutput = client.codedeploy("GetDeploymentConfig", &input).await?;
+    }
+    Ok(())
+}
+
+/// Rejects an object that is missing from a bucket of the controller.
+async fn check_object(session: &mut Session, location: &S3Location) -> Result<(), OperateError> {
+    let (Some(bucket), Some(key)) = (&location.bucket, &location.key) else {
+        return Ok(());
+    };
+    if !buckets(session).await?.contains(bucket) {
+        return Ok(());
+    }
+    let client = session.client()?;
+    let version = location.version.as_deref();
+    match client.head_object(bucket, key, version).await {
+        Ok(None) => {
+            let revision = RevisionLocation {
+                s3_location: Some(location.clone()),
+                ..RevisionLocation::default()
+            };
+            Err(OperateError::NoObject(words::revision(Some(&revision))))
+        }
+        // Hosts may read more than the caller.
+        _ => Ok(()),
+    }
+}
+
+/// Returns the buckets of the controller.
+async fn buckets(session: &mut Session) -> Result<Vec<String>, OperateError> {
+    let client = session.client()?;
+    let about: GetControllerOutput = client
+        .controller("GetController", &GetControllerInput {})
+        .await?;
+    Ok(about.buckets.unwrap_or_default())
+}
+
 /// Puts a bundle into a bucket of the controller. Its name is that of its content, so that the same
 /// bundle is uploaded once.
 async fn upload(
@@ -75,20 +137,17 @@ async fn upload(
     bundle: &Bundle,
     json: bool,
 ) -> Result<S3Location, OperateError> {
-    let client = session.client()?;
     let bucket = match &deploy.bucket {
         Some(bucket) => bucket.clone(),
         None => {
-            let about: GetControllerOutput = client
-                .controller("GetController", &GetControllerInput {})
-                .await?;
-            let buckets = about.buckets.unwrap_or_default();
+            let buckets = buckets(session).await?;
             buckets.into_iter().next().ok_or(OperateError::NoBucket)?
         }
     };
+    let client = session.client()?;
     let digest = bundle.hash.get(..16).unwrap_or_default();
     let key = format!("{}/{digest}.{}", deploy.application, bundle.kind.as_str());
-    let (object, verb) = match client.head_object(&bucket, &key).await? {
+    let (object, verb) = match client.head_object(&bucket, &key, None).await? {
         Some(present) => (present, "is there already"),
         None => {
             let hash = bundle.hash.clone();

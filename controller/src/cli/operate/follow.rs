@@ -27,10 +27,12 @@ pub(super) async fn follow(
     patience: Option<Duration>,
     json: bool,
 ) -> Result<ExitCode, OperateError> {
-    let began = Instant::now();
+    let until = patience.map(|patience| Instant::now() + patience);
     let mut told = String::new();
     loop {
-        let found = ask_patiently(session, id).await?;
+        let Some(found) = ask_patiently(session, id, until).await? else {
+            return Ok(unfinished(id));
+        };
         let deployment = found.deployment.clone().unwrap_or_default();
         let ended = outcome(&deployment);
         let line = progress(&found);
@@ -40,34 +42,47 @@ pub(super) async fn follow(
             output::show(format_args!("{time} {line}"))?;
             told = line;
         }
-        let is_late = patience.is_some_and(|patience| began.elapsed() >= patience);
-        if ended.is_none() && !is_late {
-            tokio::time::sleep(INTERVAL).await;
+        if ended.is_none() && left(until) > Duration::ZERO {
+            tokio::time::sleep(INTERVAL.min(left(until))).await;
             continue;
         }
         if json {
             output::show(words::json(&found))?;
         } else if ended.is_some_and(|code| code != ExitCode::SUCCESS) {
             output::show(format_args!("\n{}", why::page(&found)))?;
-        } else if ended.is_none() {
-            output::complain(format_args!(
-                "{id} continues: codedeploy-controller follow {id}"
-            ));
         }
-        return Ok(ended.unwrap_or(ExitCode::from(UNFINISHED)));
+        return Ok(ended.unwrap_or_else(|| unfinished(id)));
     }
 }
 
+/// Returns the time that is left to wait.
+fn left(until: Option<Instant>) -> Duration {
+    until.map_or(Duration::MAX, |until| {
+        until.saturating_duration_since(Instant::now())
+    })
+}
+
+fn unfinished(id: &str) -> ExitCode {
+    output::complain(format_args!(
+        "{id} continues: codedeploy-controller follow {id}"
+    ));
+    ExitCode::from(UNFINISHED)
+}
+
 /// Asks again while the controller cannot be reached: it may be restarting, and the deployment
-/// continues.
+/// continues. Returns `None` once the time to wait is over.
 async fn ask_patiently(
     session: &mut Session,
     id: &str,
-) -> Result<GetDeploymentStatusOutput, OperateError> {
+    until: Option<Instant>,
+) -> Result<Option<GetDeploymentStatusOutput>, OperateError> {
     let began = Instant::now();
     let mut is_first = true;
     loop {
-        match ask(session, id).await {
+        let Ok(asked) = tokio::time::timeout(left(until), ask(session, id)).await else {
+            return Ok(None);
+        };
+        match asked {
             Err(OperateError::Client(error @ ClientError::Outgoing(_)))
                 if began.elapsed() < ABSENCE =>
             {
@@ -75,9 +90,9 @@ async fn ask_patiently(
                     output::complain(format_args!("{error}; trying again"));
                 }
                 is_first = false;
-                tokio::time::sleep(INTERVAL).await;
+                tokio::time::sleep(INTERVAL.min(left(until))).await;
             }
-            asked => return asked,
+            asked => return asked.map(Some),
         }
     }
 }
@@ -121,7 +136,9 @@ fn progress(found: &GetDeploymentStatusOutput) -> String {
         let more = if commands.len() > NAMED { ", …" } else { "" };
         line += &format!("; {}{more}", busy.join(", "));
     }
-    if let Some(event) = &deployment.waits_for {
+    if let Some(event) = &deployment.waits_for
+        && deployment.start_time.is_some()
+    {
         line += &format!("; waits for {}", words::plain(event));
     }
     line

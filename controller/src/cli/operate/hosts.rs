@@ -10,6 +10,9 @@ use super::{OperateError, words};
 use crate::cli::output;
 use crate::cli::table::{table, when};
 
+/// The drift of a host on which the group's last deployment failed.
+const FAILED: &str = "FAILED";
+
 /// The hosts to show.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Only {
@@ -63,10 +66,10 @@ pub(super) async fn show(
     }
     if hosts.is_empty() {
         let all = !only.silent && !only.behind && group.is_none();
-        output::complain(if all {
-            "No host is registered yet: codedeploy-controller host add NAME"
-        } else {
-            "There is no such host."
+        output::complain(match (all, session.is_local()) {
+            (true, true) => "No host is registered yet: codedeploy-controller host add NAME",
+            (true, false) => "There is no host that this access key is for.",
+            (false, _) => "There is no such host.",
         });
         return Ok(());
     }
@@ -156,7 +159,7 @@ fn state(state: Option<&HostState>) -> String {
 fn drift(revision: &HostRevision) -> String {
     match (&revision.revision_health, revision.healthy, revision.member) {
         (_, _, Some(false)) => "not a member".into(),
-        (_, Some(false), _) => "FAILED".into(),
+        (_, Some(false), _) => FAILED.into(),
         (Some(RevisionHealth::Current), ..) => "-".into(),
         (Some(RevisionHealth::Old), ..) => "behind".into(),
         (_, None, _) => "not deployed".into(),
@@ -247,14 +250,34 @@ fn page(host: &HostStatus) -> String {
             page += &format!("             given up {}\n", words::until(expires));
         }
     }
-    if host.state != Some(HostState::Polling) {
-        page += "\nWhat to do\n";
-        page +=
-            "  1. On the host: systemctl status codedeploy-agent, then codedeploy-agent doctor\n";
-        page += &format!(
-            "  2. If it is lost for good: codedeploy-controller host remove {}\n",
-            text(&host.instance_name)
-        );
-    }
+    page += &words::steps(&advice(host));
     page
+}
+
+/// The next steps for a host with a problem.
+fn advice(host: &HostStatus) -> Vec<String> {
+    let name = words::plain(host.instance_name.as_deref().unwrap_or("-"));
+    let mut advice = match host.state {
+        Some(HostState::Polling) => Vec::new(),
+        Some(HostState::NeverSeen) => vec![
+            "Put the files of `codedeploy-controller host add` on the host, and start its agent."
+                .to_owned(),
+            "If that does not help, on the host: codedeploy-agent doctor".to_owned(),
+        ],
+        _ => vec![
+            "On the host: systemctl status codedeploy-agent, then codedeploy-agent doctor"
+                .to_owned(),
+            format!("If it is lost for good: codedeploy-controller host remove {name}"),
+        ],
+    };
+    let failed = revisions(host)
+        .iter()
+        .filter(|revision| drift(revision) == FAILED);
+    advice.extend(failed.filter_map(|revision| {
+        let id = words::plain(revision.deployment_id.as_deref()?);
+        Some(format!(
+            "Find out why it failed: codedeploy-controller why {id}"
+        ))
+    }));
+    advice
 }

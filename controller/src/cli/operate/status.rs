@@ -38,7 +38,11 @@ pub(super) async fn show(
         return Ok(output::show(words::json(&groups))?);
     }
     if groups.is_empty() {
-        output::complain("There is no deployment group yet.");
+        output::complain(if session.is_local() {
+            "There is no deployment group yet."
+        } else {
+            "There is no deployment group that this access key is for."
+        });
         return Ok(());
     }
     let rows: Vec<_> = groups.iter().map(row).collect();

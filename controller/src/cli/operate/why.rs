@@ -157,13 +157,7 @@ fn page_with(found: &GetDeploymentStatusOutput, logs: &[GetScriptLogOutput]) -> 
     for command in commands {
         page += &format!("  {}\n", command_words(command));
     }
-    let advice = found.advice.as_deref().unwrap_or_default();
-    if !advice.is_empty() {
-        page += "\nWhat to do\n";
-    }
-    for (number, advice) in advice.iter().enumerate() {
-        page += &format!("  {}. {}\n", number + 1, words::plain(advice));
-    }
+    page += &words::steps(found.advice.as_deref().unwrap_or_default());
     page
 }
 

@@ -10,6 +10,8 @@ pub(super) struct Situation<'a> {
     pub(super) record: &'a Record,
     pub(super) failures: &'a [HostFailure],
     pub(super) commands: &'a [HostCommand],
+    /// The later deployment of the group that matters most, if there is one.
+    pub(super) later: Option<&'a Record>,
     /// Whether the group has a successful deployment.
     pub(super) can_go_back: bool,
 }
@@ -22,7 +24,7 @@ pub(super) fn advise(situation: &Situation<'_>) -> Vec<String> {
         DeploymentStatus::Failed | DeploymentStatus::Stopped => {
             advice.extend(about_first_failure(situation));
             advice.extend(about_error(record));
-            advice.extend(way_back(situation));
+            advice.extend(way_back(situation, advice.is_empty()));
         }
         DeploymentStatus::Ready => advice.push(format!(
             "The replacement instances are ready. Let it continue: codedeploy-controller continue {}",
@@ -123,7 +125,9 @@ fn about_error(record: &Record) -> Option<String> {
     })
 }
 
-fn way_back(situation: &Situation<'_>) -> Option<String> {
+/// Returns the way to a good revision: a rollback of the group would not undo this deployment, but
+/// the last one.
+fn way_back(situation: &Situation<'_>, is_only: bool) -> Option<String> {
     let record = situation.record;
     let rollback = record.relations.rollback.as_ref();
     if let Some(id) = rollback.and_then(|rollback| rollback.rollback_deployment_id.as_ref()) {
@@ -131,10 +135,24 @@ fn way_back(situation: &Situation<'_>) -> Option<String> {
             "It is rolled back by {id}: codedeploy-controller follow {id}"
         ));
     }
+    if let Some(later) = situation.later {
+        let id = &later.id;
+        return Some(match later.progress.status() {
+            DeploymentStatus::Succeeded => {
+                format!("The group has recovered: its deployment {id} succeeded later.")
+            }
+            DeploymentStatus::Failed | DeploymentStatus::Stopped => {
+                format!("A later deployment did not succeed either: codedeploy-controller why {id}")
+            }
+            _ => format!("A later deployment is running: codedeploy-controller follow {id}"),
+        });
+    }
     (situation.can_go_back && !record.is_rollback()).then(|| {
         format!(
-            "Or go back to the last successful revision: codedeploy-controller rollback {} {}",
-            record.application_name, record.group_name
+            "{} to the last successful revision: codedeploy-controller rollback {} {}",
+            if is_only { "Go back" } else { "Or go back" },
+            record.application_name,
+            record.group_name
         )
     })
 }

@@ -15,8 +15,8 @@ use crate::deployment::script_logs;
 use crate::error::ApiError;
 use crate::pagination::PAGE;
 use crate::records::listing::{Made, Wanted, newest};
-use crate::records::{Record, Target};
-use crate::registry::{applications, groups};
+use crate::records::{Record, Target, unfinished};
+use crate::registry::groups::{self, Group};
 use crate::request;
 use crate::transaction::Context;
 
@@ -28,20 +28,14 @@ pub fn list(
     context: &Context<'_>,
     request: request::ListDeploymentStatuses,
 ) -> Result<ListDeploymentStatusesOutput, ApiError> {
-    let group_id = match &request.group {
-        Some((application, group)) => {
-            let application = applications::find(context, application)?;
-            Some(groups::find(context, &application, group)?.id)
-        }
-        None => None,
-    };
+    let groups = groups::listed(context, request.group.as_ref())?;
     let statuses = request.include_only_statuses;
-    let name = format!("deployment statuses of {group_id:?} {statuses:?}");
+    let name = format!("deployment statuses of {:?} {statuses:?}", request.group);
     let listing = context
         .pages
         .listing::<Made>(name, request.next_token.as_deref())?;
     let wanted = Wanted {
-        group_id: group_id.as_deref(),
+        groups: groups.as_deref(),
         statuses: &statuses,
         start: i64::MIN,
         end: i64::MAX,
@@ -52,10 +46,7 @@ pub fn list(
     let (ids, next_token) = listing.page(found.into_iter().map(Ok::<_, ApiError>))?;
     let mut deployments = Vec::new();
     for id in ids {
-        let record = Record::load(context.tx, &id)?;
-        let seen =
-            |record: &Record| context.sees_group(&record.application_name, &record.group_name);
-        if let Some(record) = record.filter(seen) {
+        if let Some(record) = Record::load(context.tx, &id)? {
             deployments.push(counted(context, &record)?);
         }
     }
@@ -83,10 +74,12 @@ pub fn get(
         .filter_map(|(target, deadline)| command(target, *deadline))
         .collect();
     let group = groups::by_id(context, &record.group_id)?;
+    let later = later(context, &record, group.as_ref())?;
     let situation = Situation {
         record: &record,
         failures: &failures,
         commands: &commands,
+        later: later.as_ref(),
         can_go_back: group.is_some_and(|group| group.last_successful.is_some()),
     };
     let advice = advise(&situation);
@@ -96,6 +89,32 @@ pub fn get(
         commands: Some(commands),
         advice: Some(advice),
     })
+}
+
+/// Returns the later deployment of the group that matters most: one in progress, else the last that
+/// succeeded, else the last.
+fn later(
+    context: &Context<'_>,
+    record: &Record,
+    group: Option<&Group>,
+) -> Result<Option<Record>, ApiError> {
+    let Some(group) = group.filter(|group| group.last_attempted() != Some(&record.id)) else {
+        return Ok(None);
+    };
+    let running = unfinished::of_group(context.tx, &group.id)?;
+    let ids = [
+        running.as_deref(),
+        group.last_successful.as_deref(),
+        group.last_attempted(),
+    ];
+    for id in ids.into_iter().flatten() {
+        let found = Record::load(context.tx, id)?;
+        let found = found.filter(|found| found.id != record.id && found.created >= record.created);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the position of the lifecycle event with which a target failed.

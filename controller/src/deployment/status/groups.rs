@@ -36,18 +36,21 @@ pub fn list(
     let (last_application, last_group) = listing
         .after()
         .map_or(("", ""), |(application, group)| (application, group));
-    let wanted = groups::Wanted { application, group };
-    // One more than a page shows whether there is another page; some of them may be hidden.
-    let most = if context.is_limited() {
-        usize::MAX >> 1
+    let last = (last_application, last_group);
+    let found = if context.is_limited() {
+        let mut visible = groups::visible(context)?;
+        visible.retain(|(of, found)| {
+            application.is_none_or(|wanted| wanted == of)
+                && group.is_none_or(|wanted| wanted == found.name)
+                && (of.as_str(), found.name.as_str()) > last
+        });
+        visible
     } else {
-        PAGE + 1
+        // One more than a page shows whether there is another page.
+        let wanted = groups::Wanted { application, group };
+        groups::after(context.tx, wanted, last, PAGE + 1)?
     };
-    let found = groups::after(context.tx, wanted, (last_application, last_group), most)?;
-    let found = found
-        .into_iter()
-        .filter(|(application, group)| context.sees_group(application, &group.name));
-    let items = found.map(|(application, group)| {
+    let items = found.into_iter().map(|(application, group)| {
         let key = (application.clone(), group.name.clone());
         Ok::<_, ApiError>((key, (application, group)))
     });

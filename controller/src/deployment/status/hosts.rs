@@ -59,24 +59,16 @@ struct Known {
 }
 
 impl Known {
-    /// Returns all groups, by name.
+    /// Returns all groups that the caller may see, by name.
     fn all(context: &Context<'_>) -> Result<Vec<Known>, ApiError> {
-        let all = groups::after(
-            context.tx,
-            groups::Wanted::default(),
-            ("", ""),
-            usize::MAX >> 1,
-        )?;
         let known = |(application, group): (String, Group)| Known {
             application,
             membership: group.settings.membership(),
             group,
             current: OnceCell::new(),
         };
-        let all = all
-            .into_iter()
-            .filter(|(application, group)| context.sees_group(application, &group.name));
-        Ok(all.map(known).collect())
+        let visible = groups::visible(context)?;
+        Ok(visible.into_iter().map(known).collect())
     }
 
     /// The revision of its last successful deployment.
@@ -133,11 +125,13 @@ pub fn get(
     let name = request.instance_name;
     let sql = "SELECT * FROM instances WHERE deregistered IS NULL AND name = ?1";
     let host = context.tx.query_opt(sql, [&*name], Host::read)?;
-    let host = host.ok_or_else(|| instances::not_registered(&name))?;
     let known = Known::all(context)?;
-    if !sees(context, &known, &host) {
-        return Err(context.outside(&format!("the host {}", host.name)));
-    }
+    let host = host.filter(|host| sees(context, &known, host));
+    let host = host.ok_or_else(|| {
+        context.unseen(&format!("the host {}", &*name), || {
+            instances::not_registered(&name)
+        })
+    })?;
     Ok(GetHostStatusOutput {
         host: Some(status(context, &known, host)?),
     })

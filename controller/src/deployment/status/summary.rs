@@ -107,7 +107,7 @@ fn last_with(
     status: DeploymentStatus,
 ) -> Result<Option<Record>, ApiError> {
     let wanted = Wanted {
-        group_id: Some(group_id),
+        groups: Some(&[group_id.to_owned()]),
         statuses: &[status],
         start: i64::MIN,
         end: i64::MAX,

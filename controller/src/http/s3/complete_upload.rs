@@ -3,7 +3,7 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Result, s3_error};
 
-use super::folder::{Folder, checksums, etag};
+use super::folder::{Folder, Uploader, checksums, etag};
 use super::integrity::{DeclaredContent, may_replace};
 use crate::objects::{Checksums, Meter};
 
@@ -22,6 +22,7 @@ impl Folder {
             Checksums::default()
         };
         let declared = DeclaredContent::new(&req, None, checksums);
+        let uploader = Uploader::of(&req.extensions)?;
         let CompleteMultipartUploadInput {
             bucket,
             key,
@@ -59,12 +60,17 @@ impl Folder {
             .await?;
         declared.check(&staged)?;
         let version = self
-            .keep(bucket.clone(), key.clone(), move |objects, bucket, key| {
-                let may = may_replace(if_match, if_none_match);
-                let version = objects.add(bucket, key, staged, upload.labels, may)?;
-                objects.end_upload(&upload_id)?;
-                Ok(version)
-            })
+            .keep(
+                bucket.clone(),
+                key.clone(),
+                uploader,
+                move |objects, bucket, key| {
+                    let may = may_replace(if_match, if_none_match);
+                    let version = objects.add(bucket, key, staged, upload.labels, may)?;
+                    objects.end_upload(&upload_id)?;
+                    Ok(version)
+                },
+            )
             .await?;
         Ok(CompleteMultipartUploadOutput {
             location: Some(format!("/{bucket}/{key}")),

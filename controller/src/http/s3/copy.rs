@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
-use super::folder::{Folder, Wanted, etag, labels, timestamp};
+use super::folder::{Folder, Uploader, Wanted, etag, labels, timestamp};
 use crate::objects::{Algorithm, Labels, Meter, ObjectError, Objects, Staged, Version};
 
 impl Folder {
     /// Makes a version of one object the newest of another, or an earlier version the newest of its
     /// own object.
     pub(super) async fn copy(&self, req: S3Request<CopyObjectInput>) -> S3Result<CopyObjectOutput> {
+        let uploader = Uploader::of(&req.extensions)?;
         let input = req.input;
         let replaces = input
             .metadata_directive
@@ -57,7 +58,7 @@ impl Folder {
         let add = move |objects: &Objects, bucket: &str, key: &str| {
             objects.add(bucket, key, staged, labels, |_| true)
         };
-        let version = self.keep(bucket, key, add).await?;
+        let version = self.keep(bucket, key, uploader, add).await?;
         let sums = version.checksums.clone();
         Ok(CopyObjectOutput {
             copy_object_result: Some(CopyObjectResult {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, ops};
 
+use axum::http::Extensions;
 use s3s::dto::{self, ETag, ETagCondition};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use tokio::fs::File;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, Take};
 use tokio_util::io::ReaderStream;
 
 use super::integrity::DeclaredContent;
+use crate::credentials::Scopes;
 use crate::events::bucket_notification::Created;
 use crate::events::pending_deployments;
 use crate::objects::{Meter, ObjectError, Objects, Staged, Version};
@@ -84,6 +86,7 @@ impl Folder {
         &self,
         bucket: String,
         key: String,
+        uploader: Uploader,
         add: impl FnOnce(&Objects, &str, &str) -> Result<Version, ObjectError> + Send + 'static,
     ) -> S3Result<Version> {
         let folder = self.clone();
@@ -92,7 +95,7 @@ impl Folder {
             let version = folder
                 .on_disk(move |objects| add(objects, &named, &of))
                 .await?;
-            folder.tell(&bucket, &key, &version).await;
+            folder.tell(&bucket, &key, &version, uploader).await;
             pruning::replaced(&folder.service, &bucket, &key).await;
             Ok(version)
         });
@@ -101,7 +104,7 @@ impl Folder {
     }
 
     /// Has a new version deployed if it is watched. The version exists in any case.
-    async fn tell(&self, bucket: &str, key: &str, version: &Version) {
+    async fn tell(&self, bucket: &str, key: &str, version: &Version, Uploader(scopes): Uploader) {
         let created = Created {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
@@ -109,7 +112,8 @@ impl Folder {
             version: Some(version.id.clone()),
             sequencer: None,
         };
-        if let Err(error) = pending_deployments::accept(&self.service, vec![created]).await {
+        if let Err(error) = pending_deployments::accept(&self.service, vec![created], scopes).await
+        {
             tracing::error!(bucket, key, %error, "a new object may not be deployed automatically");
         }
     }
@@ -184,6 +188,18 @@ impl Folder {
             return Err(s3_error!(NotModified));
         }
         Ok(found)
+    }
+}
+
+/// The parts of the fleet that the access key of an upload is for.
+#[derive(Debug, Clone)]
+pub(super) struct Uploader(pub(super) Scopes);
+
+impl Uploader {
+    /// Returns the uploader of an admitted request.
+    pub(super) fn of(extensions: &Extensions) -> S3Result<Self> {
+        let found = extensions.get::<Uploader>().cloned();
+        found.ok_or_else(|| s3_error!(AccessDenied, "The request is not signed."))
     }
 }
 

@@ -3,7 +3,7 @@
 use s3s::dto::{self, *};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::folder::{Folder, Wanted, checksums, etag, labels, size, timestamp};
+use super::folder::{Folder, Uploader, Wanted, checksums, etag, labels, size, timestamp};
 use super::integrity::{DeclaredContent, may_replace};
 use super::listing;
 use crate::objects::{Checksums, Labels, Objects};
@@ -120,6 +120,7 @@ impl S3 for Folder {
         let declared =
             DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
         let labels = labels!(req.input);
+        let uploader = Uploader::of(&req.extensions)?;
         let PutObjectInput {
             bucket,
             key,
@@ -131,7 +132,7 @@ impl S3 for Folder {
         self.bucket(bucket.clone()).await?;
         let staged = self.received(body, &declared).await?;
         let version = self
-            .keep(bucket, key, move |objects, bucket, key| {
+            .keep(bucket, key, uploader, move |objects, bucket, key| {
                 objects.add(
                     bucket,
                     key,

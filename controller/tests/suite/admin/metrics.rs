@@ -51,6 +51,16 @@ async fn by_key(agent: &Agent) -> u16 {
         .0
 }
 
+/// Calls an operation of the controller's own API.
+async fn call_own(agent: &Agent, operation: &str) {
+    let forgery = Forgery {
+        service: "codedeploy",
+        target: format!("CodeDeployController_20261201.{operation}"),
+        ..Forgery::none("")
+    };
+    assert_eq!(agent.send(forgery, json!({})).await.0, 200);
+}
+
 /// The value of a sample, such as `hosts{state="online"}` without the prefix of all names.
 fn value(text: &str, sample: &str) -> Option<f64> {
     let line = format!("codedeploy_controller_{sample} ");
@@ -80,10 +90,16 @@ async fn keys_that_read_and_the_token_are_let_in_and_nobody_else() {
     let controller = Controller::start(&format!(
         "metrics: {{token: {TOKEN}, listen: '127.0.0.1:0'}}"
     ));
-    assert_eq!(scrape(controller.address, None).await.0, 403);
+    let unsigned = scrape(controller.address, None).await;
+    assert!(
+        unsigned.0 == 401 && unsigned.2.contains("metrics.token"),
+        "{unsigned:?}"
+    );
     let wrong = scrape(controller.address, Some("Bearer 0123456789abcdef0124")).await;
-    assert_eq!(wrong.0, 403);
-    assert!(!wrong.2.contains("codedeploy_controller_"), "{}", wrong.2);
+    assert!(
+        wrong.0 == 401 && wrong.2.contains("The token is not that of metrics.token"),
+        "{wrong:?}"
+    );
     assert!(
         by_token(&controller)
             .await
@@ -108,6 +124,10 @@ async fn keys_that_read_and_the_token_are_let_in_and_nobody_else() {
         (status, kind.as_str()),
         (200, "text/plain; version=0.0.4; charset=utf-8")
     );
+    call_own(&controller.operator(), "GetController").await;
+    let (_, _, again) = scrape(own_listener(&controller), None).await;
+    let counted = "requests_total{api=\"controller\",operation=\"GetController\",code=\"200\"}";
+    assert_eq!(value(&again, counted), Some(1.0), "{again}");
     let refused = value(&text, "refused_requests_total{reason=\"InvalidSignature\"}");
     assert_eq!(refused, Some(1.0), "{text}");
 }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::support::{Agent, Controller, QUICK, command, eventually, shop, text};
 
 /// A finished command.
-struct Done {
-    code: i32,
-    out: String,
-    err: String,
+pub(super) struct Done {
+    pub(super) code: i32,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
 impl Done {
@@ -25,18 +25,18 @@ impl Done {
     }
 
     /// The output of a command that succeeded.
-    fn ok(self) -> String {
+    pub(super) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.out, self.err);
         self.out
     }
 
-    fn json(self) -> Value {
+    pub(super) fn json(self) -> Value {
         serde_json::from_str(&self.ok()).unwrap()
     }
 }
 
 /// Runs the program in an environment of its own; agents go on meanwhile.
-async fn run(args: &[&str], environment: &[(&str, &str)]) -> Done {
+pub(super) async fn run(args: &[&str], environment: &[(&str, &str)]) -> Done {
     let mut command = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
     command.args(args).env_clear();
     command.envs(environment.iter().copied());
@@ -45,7 +45,7 @@ async fn run(args: &[&str], environment: &[(&str, &str)]) -> Done {
 }
 
 /// Runs a command on the controller's own host.
-async fn here(controller: &Controller, args: &[&str]) -> Done {
+pub(super) async fn here(controller: &Controller, args: &[&str]) -> Done {
     let data = controller.data();
     let data = [("CODEDEPLOY_CONTROLLER_DATA_DIR", data.to_str().unwrap())];
     run(args, &data).await
@@ -92,7 +92,7 @@ fn stable(text: &str) -> String {
 }
 
 /// Takes commands until one fails with the output of a script.
-async fn fail_at(agent: &Agent, last: &str) {
+pub(super) async fn fail_at(agent: &Agent, last: &str) {
     loop {
         let command = agent.poll().await.expect("a command");
         agent.acknowledge(&command).await;
@@ -111,7 +111,7 @@ async fn fail_at(agent: &Agent, last: &str) {
     }
 }
 
-fn revision_folder(controller: &Controller, content: &str) -> PathBuf {
+pub(super) fn revision_folder(controller: &Controller, content: &str) -> PathBuf {
     let folder = controller.folder.path().join("site");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("appspec.yml"), "version: 0.0\nos: linux\n").unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Controller, Forgery, QUICK, text};
+use crate::support::{Agent, Controller, Forgery, QUICK, eventually, text};
 
 async fn call(caller: &Agent, target: &str, input: Value) -> (u16, Value) {
     let prefix = match target {
@@ -233,6 +233,197 @@ async fn a_limited_key_has_the_objects_of_its_applications() {
     }
 }
 
+/// A request of a limited key, in which `@` stands for the name of an object outside of its scope.
+const OUTSIDE: [(&str, &str); 8] = [
+    ("GetHostStatus", r#"{"instanceName": "@"}"#),
+    ("GetDeployment", r#"{"deploymentId": "@"}"#),
+    ("BatchGetDeployments", r#"{"deploymentIds": ["@"]}"#),
+    ("GetDeploymentStatus", r#"{"deploymentId": "@"}"#),
+    ("ListDeploymentTargets", r#"{"deploymentId": "@"}"#),
+    (
+        "GetDeploymentInstance",
+        r#"{"deploymentId": "@", "instanceId": "blog-web"}"#,
+    ),
+    ("StopDeployment", r#"{"deploymentId": "@"}"#),
+    ("ContinueDeployment", r#"{"deploymentId": "@"}"#),
+];
+
+#[tokio::test]
+async fn refusals_do_not_tell_a_limited_key_what_exists() {
+    let controller = Controller::start(QUICK);
+    let admin = fleet(&controller).await;
+    let scoped = key(&controller, &["--application", "shop", "--group", "web"]);
+    let input =
+        json!({"applicationName": "blog", "deploymentGroupName": "web", "revision": revision()});
+    let foreign = text(&ok(&admin, "CreateDeployment", input).await, "deploymentId");
+    for (target, input) in OUTSIDE {
+        let (present, absent) = match target {
+            "GetHostStatus" => ("blog-web", "blog-xyz"),
+            _ => (foreign.as_str(), "d-ABSENT123"),
+        };
+        let ask = async |name: &str| {
+            let input = serde_json::from_str(&input.replace('@', name)).unwrap();
+            let (status, refusal) = call(&scoped, target, input).await;
+            (status, refusal.to_string().replace(name, "@"))
+        };
+        let (present, absent) = (ask(present).await, ask(absent).await);
+        assert_eq!(present, absent, "{target}");
+        assert!(present.1.contains("AccessDenied"), "{present:?}");
+        for secret in ["blog", "of web", "group web"] {
+            assert!(!present.1.contains(secret), "{target}: {present:?}");
+        }
+    }
+    // Others are told that it does not exist.
+    let (_, refusal) = call(&admin, "GetHostStatus", json!({"instanceName": "gone"})).await;
+    assert_eq!(text(&refusal, "__type"), "InstanceNotRegisteredException");
+}
+
+/// The readable parts of a token.
+fn readable(token: &str) -> String {
+    use base64::Engine as _;
+    let parts = token.split('.').filter_map(|part| {
+        base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(part)
+            .ok()
+    });
+    parts
+        .map(|part| String::from_utf8_lossy(&part).into_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn lists_and_their_tokens_tell_a_limited_key_nothing_about_others() {
+    let controller = Controller::start(QUICK);
+    let admin = fleet(&controller).await;
+    let scoped = key(&controller, &["--application", "shop", "--group", "web"]);
+    let deploy = |application: &str, group: &str| json!({"applicationName": application, "deploymentGroupName": group, "revision": revision()});
+    let own = ok(&scoped, "CreateDeployment", deploy("shop", "web")).await;
+    // Deployments to a group without hosts end at once.
+    let group = json!({
+        "applicationName": "blog", "deploymentGroupName": "none",
+        "serviceRoleArn": "arn:aws:iam::123456789012:role/cd",
+        "onPremisesInstanceTagFilters": [{"Key": "group", "Value": "none", "Type": "KEY_AND_VALUE"}],
+    });
+    ok(&admin, "CreateDeploymentGroup", group).await;
+    for _ in 0..101 {
+        eventually("the end of the deployment before", async || {
+            let (status, _) = call(&admin, "CreateDeployment", deploy("blog", "none")).await;
+            (status == 200).then_some(())
+        })
+        .await;
+    }
+    for (target, member) in [
+        ("ListDeployments", "deployments"),
+        ("ListDeploymentStatuses", "deployments"),
+    ] {
+        let page = ok(&scoped, target, json!({})).await;
+        assert_eq!(
+            page[member].as_array().unwrap().len(),
+            1,
+            "{target}: {page}"
+        );
+        assert!(page.get("nextToken").is_none(), "{target}: {page}");
+        let page = ok(&scoped, target, json!({"includeOnlyStatuses": ["Failed"]})).await;
+        assert_eq!(page, json!({member: []}), "{target}");
+        // The others see all of them, on more than one page.
+        let first = ok(&admin, target, json!({})).await;
+        let token = text(&first, "nextToken");
+        let next = ok(&admin, target, json!({"nextToken": token})).await;
+        assert_eq!(next[member].as_array().unwrap().len(), 2, "{target}");
+        assert_eq!(
+            next[member]
+                .to_string()
+                .matches(&text(&own, "deploymentId"))
+                .count(),
+            1
+        );
+    }
+    for number in 0..100 {
+        let input = json!({"applicationName": format!("hidden-{number:03}")});
+        ok(&admin, "CreateApplication", input).await;
+    }
+    let page = ok(&admin, "ListApplications", json!({})).await;
+    let token = text(&page, "nextToken");
+    assert!(
+        !readable(&token).contains("hidden-"),
+        "{}",
+        readable(&token)
+    );
+    let next = ok(&admin, "ListApplications", json!({"nextToken": token})).await;
+    assert_eq!(next["applications"], json!(["hidden-099", "shop"]));
+}
+
+#[tokio::test]
+async fn a_revision_that_only_a_hidden_group_has_does_not_count_as_deployed() {
+    let controller = Controller::start(QUICK);
+    let admin = fleet(&controller).await;
+    let scoped = key(&controller, &["--application", "shop", "--group", "web"]);
+    let deploy = |group: &str, name: &str| {
+        json!({"applicationName": "shop", "deploymentGroupName": group, "revision":
+        {"revisionType": "S3", "s3Location": {"bucket": "b", "key": name, "bundleType": "zip"}}})
+    };
+    ok(&admin, "CreateDeployment", deploy("api", "api.zip")).await;
+    ok(&admin, "CreateDeployment", deploy("web", "web.zip")).await;
+    let deployed = async |caller: &Agent, deployed: &str| {
+        let input = json!({"applicationName": "shop", "deployed": deployed});
+        let listed = ok(caller, "ListApplicationRevisions", input).await;
+        let revisions = listed["revisions"].as_array().unwrap();
+        let mut keys: Vec<String> = revisions
+            .iter()
+            .map(|revision| text(&revision["s3Location"], "key"))
+            .collect();
+        keys.sort();
+        keys.join(" ")
+    };
+    assert_eq!(deployed(&admin, "include").await, "api.zip web.zip");
+    assert_eq!(deployed(&scoped, "include").await, "web.zip");
+    assert_eq!(deployed(&scoped, "exclude").await, "api.zip");
+}
+
+#[tokio::test]
+async fn an_upload_by_a_limited_key_starts_deployments_in_its_scope_only() {
+    let watch = |group: &str| {
+        format!(
+            "{{bucket: revisions, key_prefix: shop/, application: shop, deployment_group: {group}}}"
+        )
+    };
+    let controller = Controller::start(&format!(
+        "{QUICK}\ns3: {{buckets: [revisions]}}\nevents: {{watches: [{}, {}]}}",
+        watch("api"),
+        watch("web")
+    ));
+    let admin = fleet(&controller).await;
+    let scoped = key(&controller, &["--application", "shop", "--group", "web"]);
+    let upload = async |caller: &Agent, request: &str| {
+        let forgery = Forgery {
+            service: "s3",
+            ..Forgery::none("")
+        };
+        let length = [("content-length", "1".to_owned())];
+        let uploaded = caller.raw(forgery, request, &length, b"x".to_vec()).await;
+        assert_eq!(uploaded.unwrap().0, 200);
+    };
+    let deployed = async |group: &str| {
+        eventually("the deployment", async || {
+            let input = json!({"applicationName": "shop", "deploymentGroupName": group});
+            let listed = ok(&admin, "ListDeployments", input).await;
+            listed["deployments"].get(0).cloned()
+        })
+        .await
+    };
+    upload(&scoped, "PUT /revisions/shop/1.zip").await;
+    deployed("web").await;
+    let all = ok(&admin, "ListDeployments", json!({})).await;
+    assert_eq!(all["deployments"].as_array().unwrap().len(), 1, "{all}");
+    let said = controller.logged(
+        "a new object is not deployed: the access key that uploaded it is not for the deployment group",
+    );
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0]["deployment_group"], json!("api"));
+    upload(&admin, "PUT /revisions/shop/2.zip").await;
+    deployed("api").await;
+}
+
 #[test]
 fn scopes_that_mean_nothing_are_refused() {
     let controller = Controller::start(QUICK);
@@ -277,6 +468,10 @@ fn scopes_that_mean_nothing_are_refused() {
         let (succeeded, said) = create(args);
         assert!(!succeeded && said.contains(expected), "{args:?}: {said}");
     }
+    // A name may be of an application to come, or a mistake.
     let (succeeded, said) = create(&["--role", "read-only", "--application", "shop"]);
-    assert!(succeeded, "{said}");
+    assert!(
+        succeeded && said.contains("there is no application shop yet"),
+        "{said}"
+    );
 }

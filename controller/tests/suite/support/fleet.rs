@@ -203,7 +203,7 @@ impl Fleet {
                 timers: &Timers::default(),
                 balancers: &balancers,
                 known: &KnownNames::default(),
-                pages: &Pages::new(b"fleet"),
+                pages: &Pages::new(VAULT.page_key().unwrap()),
                 vault: &VAULT,
                 caller: None,
             })
