@@ -15,7 +15,7 @@ use crate::control_socket::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::deployment_root::StoreError;
-use crate::exporter::{Exporter, ListenError};
+use crate::exporter::Exporter;
 use crate::history::History;
 use crate::identity::{Identity, IdentityError, METADATA_TIMEOUT, is_there};
 use crate::output::fail;
@@ -52,8 +52,6 @@ pub enum StartError {
     PidFile(#[from] PidFileError),
     #[error(transparent)]
     Socket(#[from] SocketError),
-    #[error(transparent)]
-    Metrics(#[from] ListenError),
 }
 
 /// Checks the files that a start reads: a restart must not stop an agent that cannot start again.
@@ -155,7 +153,7 @@ async fn start(
     let shutdown =
         Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
     let service = CommandService::new(&access, identity.host_identifier.clone());
-    let exporter = Exporter::open(&settings)?;
+    let exporter = Exporter::new(&settings);
     let metrics = exporter.as_ref().map(Exporter::metrics);
     let host = Host::new(settings, environment, Some(access)).measured(metrics.clone());
     let ledger = Ledger::open(host.store())?;

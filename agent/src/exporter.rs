@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use time::OffsetDateTime;
 
+use tokio::task::spawn_blocking;
+
 use crate::config::Settings;
 use crate::control_socket::status::Status;
 use crate::metrics::Metrics;
-pub use listen::ListenError;
+use crate::metrics::place::MetricsPlace;
 use listen::Listener;
 
 /// The ways in which the metrics are offered.
@@ -20,27 +22,27 @@ use listen::Listener;
 pub struct Exporter {
     metrics: Arc<Metrics>,
     root: PathBuf,
-    listener: Option<Listener>,
+    place: Option<MetricsPlace>,
     textfile: Option<PathBuf>,
     /// One reader at a time fills the gauges.
     filling: Mutex<()>,
 }
 
 impl Exporter {
-    /// Opens what the settings ask for; `None` if that is nothing.
-    pub fn open(settings: &Settings) -> Result<Option<Self>, ListenError> {
-        let listener = settings.metrics_listen.as_ref().map(Listener::bind);
-        let (listener, textfile) = (listener.transpose()?, settings.metrics_textfile.clone());
-        if listener.is_none() && textfile.is_none() {
-            return Ok(None);
+    /// Returns what the settings ask for; `None` if that is nothing.
+    pub fn new(settings: &Settings) -> Option<Self> {
+        let place = settings.metrics_listen.clone();
+        let textfile = settings.metrics_textfile.clone();
+        if place.is_none() && textfile.is_none() {
+            return None;
         }
-        Ok(Some(Exporter {
+        Some(Exporter {
             metrics: Arc::new(Metrics::new()),
             root: settings.root_dir.clone(),
-            listener,
+            place,
             textfile,
             filling: Mutex::new(()),
-        }))
+        })
     }
 
     pub fn metrics(&self) -> Arc<Metrics> {
@@ -50,8 +52,11 @@ impl Exporter {
     /// Offers the metrics for as long as it is polled.
     pub async fn serve(&self, status: &Status) {
         let listen = async {
-            match &self.listener {
-                Some(listener) => listener.serve(|| self.text(status)).await,
+            match &self.place {
+                Some(place) => {
+                    let listener = Listener::open(place).await;
+                    listener.serve(async || self.text(status).await).await
+                }
                 None => std::future::pending().await,
             }
         };
@@ -59,7 +64,7 @@ impl Exporter {
             match &self.textfile {
                 Some(path) => {
                     let changed = &self.metrics.changed;
-                    textfile::keep(path, changed, || self.text(status)).await
+                    textfile::keep(path, changed, async || self.text(status).await).await
                 }
                 None => std::future::pending().await,
             }
@@ -68,7 +73,10 @@ impl Exporter {
     }
 
     /// Returns the present values.
-    fn text(&self, status: &Status) -> String {
+    async fn text(&self, status: &Status) -> String {
+        if self.metrics.is_stale() {
+            self.measure_archives().await;
+        }
         let _filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
         let (metrics, report) = (&self.metrics, status.report());
         let seconds = |time: OffsetDateTime| time.unix_timestamp();
@@ -80,10 +88,6 @@ impl Exporter {
         metrics.outbox_oldest.clear();
         if let Some(oldest) = report.outbox.oldest {
             metrics.outbox_oldest.with([""; 0]).set(seconds(oldest));
-        }
-        if metrics.is_stale() {
-            let bytes = i64::try_from(textfile::size_of(&self.root)).unwrap_or(i64::MAX);
-            metrics.archive_bytes.with([""; 0]).set(bytes);
         }
         metrics.deployment_info.clear();
         metrics.deployment_time.clear();
@@ -106,5 +110,16 @@ impl Exporter {
                 .set(began);
         }
         metrics.text()
+    }
+
+    /// Measures the files of all revisions, which may be many, while the agent goes on.
+    async fn measure_archives(&self) {
+        let (root, metrics) = (self.root.clone(), Arc::clone(&self.metrics));
+        let measure = move || {
+            let bytes = i64::try_from(textfile::size_of(&root)).unwrap_or(i64::MAX);
+            metrics.archive_bytes.with([""; 0]).set(bytes);
+        };
+        // Without it, the last known value stays.
+        drop(spawn_blocking(measure).await);
     }
 }

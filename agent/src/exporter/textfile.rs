@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Writes the file at once, after each change and from time to time. Never ends.
-pub(super) async fn keep(path: &Path, changed: &Notify, text: impl Fn() -> String) {
+pub(super) async fn keep(path: &Path, changed: &Notify, text: impl AsyncFn() -> String) {
     let mut last = String::new();
     let mut fails = false;
     loop {
-        let new = text();
+        let new = text().await;
         if new != last {
             match write(path, &new) {
                 Ok(()) => (last, fails) = (new, false),
@@ -50,8 +50,14 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o644)
         .open(&staged)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&staged, path)
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| fs::rename(&staged, path));
+    if written.is_err() {
+        // A full disk has no room for a part of the text either.
+        let _ = fs::remove_file(&staged);
+    }
+    written
 }
 
 /// Returns the bytes of all files in a folder; what cannot be read does not count.

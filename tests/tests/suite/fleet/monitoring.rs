@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use codedeploy_tests::balancer::{free_port, get};
 use codedeploy_tests::bucket::tools;
@@ -359,6 +360,43 @@ async fn an_agent_can_offer_its_metrics_on_a_socket() {
     );
     fleet.stop().await;
     assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn bad_readers_do_not_keep_others_from_the_metrics() {
+    let agent: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+    let fleet = Fleet::start(1, &format!("metrics_listen: {agent}\n")).await;
+    wait::until("the metrics", async || get(agent, "/metrics").await).await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(tokio::net::TcpStream::connect(agent).await.unwrap());
+    }
+    let began = Instant::now();
+    get(agent, "/metrics").await.unwrap();
+    // A request with a body has an answer, too.
+    let mut stream = tokio::net::TcpStream::connect(agent).await.unwrap();
+    let post = b"POST /metrics HTTP/1.1\r\nHost: agent\r\nContent-Length: 1\r\n\r\nx";
+    stream.write_all(post).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    // One of the silent readers alone is waited for for five seconds.
+    assert!(began.elapsed() < Duration::from_secs(5));
+    drop(silent);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_does_not_keep_an_agent_from_its_work() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let agent = taken.local_addr().unwrap();
+    let fleet = Fleet::start(1, &format!("metrics_listen: {agent}\n")).await;
+    assert_eq!(deploy(&fleet, "exit 0").await, "Succeeded");
+    drop(taken);
+    let text = wait::until("the metrics", async || get(agent, "/metrics").await).await;
+    let done = "commands_total{event=\"Install\",outcome=\"succeeded\"}";
+    assert_eq!(value(&text, done), Some(1.0), "{text}");
+    fleet.stop().await;
 }
 
 #[test]
