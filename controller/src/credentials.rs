@@ -379,7 +379,8 @@ pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
     )
 }
 
-/// Returns the number of access keys that expire between two times, by role.
+/// Returns the number of access keys that expire between two times, by role. Those of assumed roles
+/// are made to expire.
 pub fn expiring(
     tx: &Tx<'_>,
     after: Timestamp,
@@ -387,7 +388,7 @@ pub fn expiring(
 ) -> Result<Vec<(Role, i64)>, SqlError> {
     let by_role = tx.query_all(
         "SELECT role, count(*) FROM credentials
-         WHERE revoked IS NULL AND expires > ?1 AND expires <= ?2 GROUP BY role",
+         WHERE revoked IS NULL AND subject IS NULL AND expires > ?1 AND expires <= ?2 GROUP BY role",
         (after, until),
         |row| {
             let role: String = row.get(0)?;

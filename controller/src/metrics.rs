@@ -254,7 +254,7 @@ impl Metrics {
             credentials_expiring: all.gauges(
                 "credentials_expiring",
                 ["role"],
-                "Access keys that expire within the next 7 days, by role",
+                "Access keys that expire within the next 7 days, by role, without those of assumed roles",
             ),
             object_bytes: all.gauges(
                 "object_bytes",

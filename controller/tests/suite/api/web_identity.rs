@@ -9,7 +9,7 @@ use crate::support::{Controller, QUICK, eventually};
 /// Settings with the roles `deploy`, `watch` and `shop`.
 fn settings(keys: &str) -> String {
     format!(
-        "{QUICK}\nidentity_providers:\n  ci:\n    issuer: {ISSUER}\n    {keys}\n    roles:\n      deploy:\n        role: operator\n        \
+        "{QUICK}\nmetrics: {{listen: '127.0.0.1:0'}}\nidentity_providers:\n  ci:\n    issuer: {ISSUER}\n    {keys}\n    roles:\n      deploy:\n        role: operator\n        \
          claims: {{sub: 'repo:acme/shop:ref:refs/heads/main'}}\n      watch:\n        role: read-only\n        claims: {{sub: \
          'repo:acme/*', repository_id: '17'}}\n      shop:\n        role: operator\n        claims: {{sub: ['x', 'repo:acme/shop:*']}}\n        \
          applications: [shop]\n        deployment_groups: [web]\n"
@@ -135,6 +135,20 @@ async fn a_token_of_a_trusted_issuer_gets_a_temporary_key_with_the_rights_of_its
         let failed = controller.client_with(&without).list_applications().send();
         let failed = failed.await.unwrap_err().into_service_error();
         assert_eq!(failed.meta().code(), Some("UnrecognizedClientException"));
+
+        // It expires soon by design, which is nothing to warn of.
+        let announced = std::fs::read_to_string(controller.data().join("service.json")).unwrap();
+        let announced: Value = serde_json::from_str(&announced).unwrap();
+        let url = format!("http://{}/metrics", announced["metrics"].as_str().unwrap());
+        let metrics = crate::support::command("curl")
+            .args(["-s", &url])
+            .output()
+            .unwrap();
+        let metrics = String::from_utf8(metrics.stdout).unwrap();
+        let expiring = "codedeploy_controller_credentials_expiring{role=\"operator\"} ";
+        let found = metrics.lines().find_map(|line| line.strip_prefix(expiring));
+        assert!(found.is_none_or(|number| number == "0"), "{metrics}");
+        assert!(metrics.contains("codedeploy_controller_requests_total"));
 
         let id = element(&document, "AccessKeyId");
         let listed = controller.admin_json(&["credentials", "list", "--json"]);
