@@ -26,6 +26,10 @@ enumerations! {
     /// not acknowledged it, or performs it.
     CommandState { Offered = "Offered", Fetched = "Fetched", Running = "Running", }
 
+    /// The traffic of a drained host: out of rotation, about to be taken out, or without any load
+    /// balancer that the controller manages.
+    DrainTraffic { Blocked = "Blocked", Blocking = "Blocking", None = "None", }
+
     /// The part of a command's script output that the controller has: all of it, the last lines
     /// that the host reported with the outcome, or none.
     ScriptLogState { Whole = "Whole", LastLines = "LastLines", None = "None", }
@@ -108,6 +112,8 @@ shapes! {
         behind: usize,
         /// Those whose agents do not poll.
         silent: usize,
+        /// Those that are drained.
+        drained: usize,
     }
 
     ListHostsInput {
@@ -133,8 +139,33 @@ shapes! {
         /// The time of its agent's last call, to the minute.
         last_seen: Timestamp,
         state: HostState,
+        /// Absent unless it is drained.
+        drain: HostDrain,
         revisions: Vec<HostRevision>,
         commands: Vec<HostCommand>,
+    }
+
+    /// A host out of traffic and of deployments, by the wish of an operator.
+    HostDrain {
+        since: Timestamp,
+        /// The user ARN of the access key.
+        by: String,
+        reason: String,
+        /// Whether its traffic is taken out of rotation at all load balancers of its groups.
+        traffic: DrainTraffic,
+        /// The first problem with that.
+        problem: String,
+    }
+
+    DrainHostInput { instance_name: String, reason: String, }
+    /// The host as it is after that.
+    DrainHostOutput { host: HostStatus, }
+
+    UndrainHostInput { instance_name: String, }
+    UndrainHostOutput {
+        host: HostStatus,
+        /// The steps that bring it up to date, for people.
+        advice: Vec<String>,
     }
 
     /// A host as a member of a deployment group.

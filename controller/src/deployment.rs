@@ -11,6 +11,7 @@
 //! * [`retention`] deletes old ones;
 //! * [`status`] answers the questions of operators with the controller's own API, whose rollback by
 //!   hand is [`reversal`];
+//! * [`drain`] takes a host out of deployments and of traffic, and back;
 //! * [`effects`] notifies the waiting tasks of the changes that a transaction made.
 
 pub mod alarm;
@@ -18,6 +19,7 @@ pub mod commands;
 pub mod create;
 pub mod decide;
 pub mod diagnostics;
+pub mod drain;
 pub mod effects;
 mod end;
 pub mod intervene;

@@ -186,10 +186,10 @@ pub struct Member {
     pub host: String,
 }
 
-/// Returns the registered instances of a membership, by name.
+/// Returns the registered instances of a membership that are not drained, by name.
 pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlError> {
-    let sql =
-        "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name";
+    let sql = "SELECT name, arn, principal, tags FROM instances
+        WHERE deregistered IS NULL AND drained IS NULL ORDER BY name";
     let mut members = Vec::new();
     tx.query_while(sql, (), |row| {
         let Json(tags) = row.get::<Json<Vec<Tag>>>("tags")?;
@@ -205,6 +205,24 @@ pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlE
     Ok(members)
 }
 
+/// Returns the drained instances of any of the memberships, by name.
+pub fn drained(tx: &Tx<'_>, memberships: &[Membership]) -> Result<Vec<String>, SqlError> {
+    let sql = "SELECT name, tags FROM instances
+        WHERE deregistered IS NULL AND drained IS NOT NULL ORDER BY name";
+    let mut names = Vec::new();
+    tx.query_while(sql, (), |row| {
+        let Json(tags) = row.get::<Json<Vec<Tag>>>("tags")?;
+        if memberships
+            .iter()
+            .any(|membership| membership.includes(&tags))
+        {
+            names.push(row.get("name")?);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(names)
+}
+
 /// The longest silence of an agent that works: it polls without a pause, and its polls are noted
 /// once a minute.
 pub const SILENCE: Duration = Duration::from_secs(180);
@@ -216,6 +234,7 @@ pub(crate) struct Counted {
     /// The number of its list of tags in [`Census::tags`].
     pub(crate) tags: usize,
     pub(crate) is_silent: bool,
+    pub(crate) is_drained: bool,
 }
 
 /// All registered instances by name. Most have the same tags as others, so that a group tests few
@@ -228,8 +247,7 @@ pub(crate) struct Census {
 
 impl Census {
     pub(crate) fn take(tx: &Tx<'_>, now: Timestamp) -> Result<Census, SqlError> {
-        let sql =
-            "SELECT name, tags, last_seen FROM instances WHERE deregistered IS NULL ORDER BY name";
+        let sql = "SELECT name, tags, last_seen, drained FROM instances WHERE deregistered IS NULL ORDER BY name";
         let (mut census, mut numbers) = (Census::default(), HashMap::new());
         tx.query_while(sql, (), |row| {
             let text: String = row.get("tags")?;
@@ -247,6 +265,7 @@ impl Census {
                 name: row.get("name")?,
                 tags,
                 is_silent: seen.is_none_or(|seen| seen + SILENCE < now),
+                is_drained: row.get::<Option<Timestamp>>("drained")?.is_some(),
             });
             Ok(ControlFlow::Continue(()))
         })?;

@@ -189,6 +189,14 @@ impl Record {
         Ok(())
     }
 
+    pub(crate) fn save_definition(&self, tx: &Tx<'_>) -> Result<(), SqlError> {
+        tx.execute(
+            "UPDATE deployments SET snapshot = ?2 WHERE id = ?1",
+            (&self.id, Json(Stored(self.definition.clone()))),
+        )?;
+        Ok(())
+    }
+
     /// Returns the definition, which every active deployment has.
     pub(crate) fn definition(&self) -> Result<&Definition, ApiError> {
         self.definition.as_ref().ok_or_else(|| {

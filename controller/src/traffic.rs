@@ -7,7 +7,7 @@
 mod haproxy;
 mod webhook;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use codedeploy_support::keyed_lock::KeyedLock;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::load_balancers::{Balancers, Provider as Settings};
-use crate::deployment::traffic::{self, Job, Taken};
+use crate::deployment::drain;
+use crate::deployment::traffic::{self, Direction, Job, Taken, Work};
 use crate::error::{ApiError, chain};
 use crate::outgoing::Outgoing;
 use crate::service::Service;
@@ -70,11 +71,11 @@ impl Connected {
     /// Performs a job at all its load balancers, and returns a remark if there is one.
     async fn perform(
         &self,
-        outgoing: &Outgoing,
+        service: &Arc<Service>,
         job: &Job,
         changes: &Changes,
-        timeout: Duration,
     ) -> Result<String, TrafficError> {
+        let timeout = service.settings.timers.traffic;
         let mut remarks = Vec::new();
         for name in &job.balancers {
             let provider = self
@@ -84,7 +85,12 @@ impl Connected {
             let left = timeout.saturating_sub(Timestamp::now().since(job.since));
             let done = async {
                 let _change = changes.lock((name.clone(), job.instance.clone())).await;
-                provider.perform(outgoing, name, job).await
+                // A drain takes precedence over whatever began before it.
+                if is_wanted(service, job).await {
+                    provider.perform(&service.outgoing, name, job).await
+                } else {
+                    Ok(Some(NOT_WANTED.to_owned()))
+                }
             };
             let remark = tokio::time::timeout(left, done).await;
             let remark = remark.map_err(|_| TrafficError::Late {
@@ -124,6 +130,16 @@ type Changes = KeyedLock<(String, String)>;
 
 /// The pause before a failed transaction is retried.
 const RETRY: Duration = Duration::from_secs(1);
+/// The remark of a change of traffic that was not made.
+const NOT_WANTED: &str = "The host is drained, so its traffic was left as it is.";
+
+/// Whether a change is still to be made. If that cannot be read, it is: its deployment waits.
+async fn is_wanted(service: &Arc<Service>, job: &Job) -> bool {
+    let job = job.clone();
+    let wanted = service.read(move |_, context| drain::is_wanted(context, &job));
+    wanted.await.unwrap_or(true)
+}
+
 /// The interval at which the service checks whether someone still waits for the current jobs.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -139,24 +155,57 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     };
     jobs.start(traffic::begun).await;
     jobs.start(traffic::take).await;
+    if let Err(error) = service.transact(|_, context| drain::resume(context)).await {
+        tracing::error!(%error, "the traffic of drained hosts could not be checked");
+    }
+    jobs.start_drains().await;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = service.signals.traffic.notified() => jobs.start(traffic::take).await,
-            _ = jobs.tasks.ended() => {}
-            _ = look.tick() => jobs.end_abandoned().await,
+            () = service.signals.traffic.notified() => {
+                jobs.start(traffic::take).await;
+                jobs.end_abandoned().await;
+                jobs.start_drains().await;
+            }
+            key = jobs.tasks.ended() => if key.is_drain() {
+                jobs.start_drains().await;
+            },
+            _ = look.tick() => {
+                jobs.end_abandoned().await;
+                jobs.start_drains().await;
+            }
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }
     }
 }
 
-/// The running jobs, by their commands.
+/// Identifies a running job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    work: Work,
+    direction: Direction,
+}
+
+impl Key {
+    fn of(job: &Job) -> Self {
+        Key {
+            work: job.work.clone(),
+            direction: job.direction,
+        }
+    }
+
+    fn is_drain(&self) -> bool {
+        matches!(self.work, Work::Drain { .. })
+    }
+}
+
+/// The running jobs.
 struct Jobs {
     service: Arc<Service>,
     balancers: Arc<Connected>,
     changes: Changes,
-    tasks: Tasks<String>,
+    tasks: Tasks<Key>,
 }
 
 impl Jobs {
@@ -174,14 +223,7 @@ impl Jobs {
                         .effects
                         .iter()
                         .for_each(|effects| self.service.signals.announce(effects));
-                    for job in taken.jobs {
-                        let (service, changes) = (Arc::clone(&self.service), self.changes.clone());
-                        let balancers = Arc::clone(&self.balancers);
-                        self.tasks.start(
-                            job.command.clone(),
-                            perform(service, balancers, changes, job),
-                        );
-                    }
+                    taken.jobs.into_iter().for_each(|job| self.begin(job));
                     next = taken.next;
                 }
                 Err(error) => {
@@ -192,24 +234,59 @@ impl Jobs {
         }
     }
 
+    fn begin(&mut self, job: Job) {
+        let (service, changes) = (Arc::clone(&self.service), self.changes.clone());
+        let balancers = Arc::clone(&self.balancers);
+        self.tasks
+            .start(Key::of(&job), perform(service, balancers, changes, job));
+    }
+
+    /// Starts the changes that drained hosts need now.
+    async fn start_drains(&mut self) {
+        let due = self.service.read(|_, context| drain::due(context)).await;
+        // Of an error, the log has the cause, and the next look comes.
+        for job in due.into_iter().flatten() {
+            self.begin(job);
+        }
+    }
+
     /// Aborts jobs that nobody waits for: they could undo a later decision.
     async fn end_abandoned(&mut self) {
-        let under_way: Vec<_> = self.tasks.keys().cloned().collect();
+        let under_way: Vec<Key> = self.tasks.keys().cloned().collect();
         if under_way.is_empty() {
             return;
         }
+        let abandoned = move |context: &Context<'_>| {
+            let (mut events, mut abandoned) = (HashMap::new(), Vec::new());
+            for key in under_way {
+                match &key.work {
+                    Work::Event { command, .. } => {
+                        events.insert(command.clone(), key);
+                    }
+                    Work::Drain { arn, group_id } => {
+                        if !drain::is_asked(context, (arn, group_id), key.direction)? {
+                            abandoned.push(key);
+                        }
+                    }
+                }
+            }
+            let commands = traffic::abandoned(context, events.keys().cloned().collect())?;
+            abandoned.extend(commands.iter().filter_map(|command| events.remove(command)));
+            Ok(abandoned)
+        };
         match self
             .service
-            .transact(move |_, context| traffic::abandoned(context, under_way))
+            .transact(move |_, context| abandoned(context))
             .await
         {
             Ok(abandoned) => {
-                for command in abandoned {
+                for key in abandoned {
                     tracing::warn!(
-                        command,
-                        "a change of traffic was cancelled: its deployment does not wait for it"
+                        work = ?key.work,
+                        direction = ?key.direction,
+                        "a change of traffic was cancelled: nobody waits for it"
                     );
-                    self.tasks.abort(&command);
+                    self.tasks.abort(&key);
                 }
             }
             Err(error) => {
@@ -220,7 +297,11 @@ impl Jobs {
 }
 
 async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Changes, job: Job) {
-    let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
+    let (instance, direction) = (&job.instance, job.direction);
+    let deployment_id = match &job.work {
+        Work::Event { deployment_id, .. } => Some(deployment_id.as_str()),
+        Work::Drain { .. } => None,
+    };
     let balancers = job.balancers.join(", ");
     tracing::info!(
         deployment_id,
@@ -229,10 +310,7 @@ async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Chan
         balancers,
         "changing traffic"
     );
-    let timeout = service.settings.timers.traffic;
-    let result = connected
-        .perform(&service.outgoing, &job, &changes, timeout)
-        .await;
+    let result = connected.perform(&service, &job, &changes).await;
     let outcome = if result.is_ok() {
         "succeeded"
     } else {
@@ -253,9 +331,16 @@ async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Chan
         reason
     });
     loop {
-        let (command, result) = (job.command.clone(), result.clone());
-        let noted = service.change(move |_, context| {
-            Ok(((), Some(traffic::complete(context, &command, result)?)))
+        let (work, result) = (job.work.clone(), result.clone());
+        let noted = service.change(move |_, context| match work {
+            Work::Event { command, .. } => {
+                Ok(((), Some(traffic::complete(context, &command, result)?)))
+            }
+            Work::Drain { arn, group_id } => {
+                let result = result.map(drop);
+                drain::ended(context, (&arn, &group_id), direction, result)?;
+                Ok(((), None))
+            }
         });
         match noted.await {
             Ok(()) => return,

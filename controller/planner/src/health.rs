@@ -90,6 +90,12 @@ pub enum Verdict {
 }
 
 impl Budget {
+    /// No target may begin.
+    pub const NONE: Budget = Budget {
+        unavailable: 0,
+        parallel: 0,
+    };
+
     pub fn judge(self, tally: Tally) -> Verdict {
         let room = self
             .unavailable
@@ -98,7 +104,11 @@ impl Budget {
             .min(tally.not_attempted);
         if tally.in_progress > 0 || room > 0 {
             Verdict::Continue { start: room }
-        } else if tally.not_attempted == 0 && tally.succeeded > 0 {
+        } else if tally.not_attempted == 0
+            && tally.succeeded > 0
+            // More may have failed than the hosts that were not drained allow.
+            && tally.failed <= self.unavailable
+        {
             Verdict::Succeeded
         } else {
             Verdict::Failed

@@ -8,7 +8,7 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::{ErrorCode, TargetLabel, Timestamp};
 
 use crate::deployment_state::{DeploymentState, Ending, Stage, Stop};
-use crate::health::{Tally, Verdict};
+use crate::health::{Budget, Tally, Verdict};
 use crate::rules::Rules;
 use crate::strategy::Strategy;
 use crate::target_state::{TargetProgress, TargetState, standing};
@@ -132,7 +132,8 @@ pub fn plan(
     let DeploymentState::InProgress { stage, .. } = *progress else {
         return Move::Wait;
     };
-    match judge(rules, stage, tally(rules, stage, counts)) {
+    let (tally, drained) = tally(rules, stage, counts);
+    match judge(rules, stage, tally, drained) {
         Verdict::Continue { start: 0 } => Move::Wait,
         Verdict::Continue { start } => Move::Begin(start),
         Verdict::Succeeded => proceed(rules, stage, now),
@@ -183,10 +184,13 @@ fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
     }
 }
 
-/// Counts the targets of a stage's fleet by their progress in that stage.
-fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
+/// Counts the targets of a stage's fleet by their progress in that stage, and those that were
+/// skipped: before a deployment is stopped, only targets on drained hosts are. These hosts do not
+/// serve, so the minimum of healthy hosts is one of the others.
+fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> (Tally, usize) {
     let fleet = rules.strategy.fleet(stage);
     let mut tally = Tally::default();
+    let mut drained = 0;
     for count in counts
         .iter()
         .filter(|count| fleet.is_none() || count.label == fleet)
@@ -196,22 +200,24 @@ fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
             Class::Waiting => &mut tally.not_attempted,
             Class::Offered | Class::Performing => &mut tally.in_progress,
             Class::Succeeded => &mut tally.succeeded,
-            Class::Failed | Class::Skipped => &mut tally.failed,
+            Class::Failed => &mut tally.failed,
+            Class::Skipped => &mut drained,
         };
         *field += count.targets;
     }
-    tally
+    (tally, drained)
 }
 
-fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
+fn judge(rules: &Rules, stage: Stage, tally: Tally, drained: usize) -> Verdict {
     let targets = tally.not_attempted + tally.in_progress + tally.succeeded + tally.failed;
     match stage {
         // No instance is outdated.
-        Stage::Deploy if targets == 0 => Verdict::Succeeded,
-        Stage::Deploy => match rules.minimum_healthy.budget(targets) {
-            Ok(budget) => budget.judge(tally),
-            Err(_) => Verdict::Failed,
-        },
+        Stage::Deploy if targets == 0 && drained == 0 => Verdict::Succeeded,
+        // Drained hosts can leave fewer than the minimum: then none may begin.
+        Stage::Deploy => {
+            let budget = rules.minimum_healthy.budget(targets);
+            budget.unwrap_or(Budget::NONE).judge(tally)
+        }
         // A load balancer accepts any number at a time: traffic is added before any is removed.
         Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
             Verdict::Continue {
@@ -237,11 +243,15 @@ fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Stop {
         counts.iter().filter(alike).map(|count| count.targets).sum()
     };
     let (failed, succeeded) = (number(Class::Failed), number(Class::Succeeded));
+    let drained = match number(Class::Skipped) {
+        0 => String::new(),
+        drained => format!(", {drained} were drained"),
+    };
     let message = match stage {
         Stage::Deploy | Stage::Allow => format!(
             "The deployment failed because too many individual instances failed deployment, too few healthy instances \
              are available for deployment, or some instances are experiencing problems: {failed} failed, {succeeded} \
-             succeeded, {} did not go on.",
+             succeeded, {} did not go on{drained}.",
             number(Class::Waiting)
         ),
         Stage::Block => format!(

@@ -22,6 +22,8 @@ pub struct TargetState {
     pub events: Vec<Event>,
     /// Its host is no longer registered: nobody performs its commands.
     pub departed: bool,
+    /// Its host is drained: a command that it performs is finished, and none begins.
+    pub drained: bool,
 }
 
 /// One lifecycle event of one target.
@@ -95,6 +97,7 @@ impl TargetState {
             label,
             events: events.into_iter().map(event).collect(),
             departed: false,
+            drained: false,
         }
     }
 
@@ -222,8 +225,8 @@ impl TargetState {
     /// command fails, a failure skips the rest, a success brings the next event of the same stage.
     /// Returns the event whose command was issued.
     ///
-    /// If the deployment is `closing`, nothing begins, and commands that their host has not
-    /// acknowledged are withdrawn.
+    /// If the deployment is `closing`, or the host is drained, nothing begins, and commands that
+    /// their host has not acknowledged are withdrawn.
     pub fn settle(
         &mut self,
         rules: &Rules,
@@ -246,6 +249,7 @@ impl TargetState {
                 now,
             )?;
         }
+        let closing = closing || self.drained;
         match standing(self, rules) {
             TargetProgress::Next(event) if !closing && self.has_begun_stage_of(event) => {
                 self.begin(rules, now)

@@ -155,6 +155,14 @@ pub(super) const STOP: &str = done!(
 
 pub(super) const CONTINUE: &str = done!("codedeploy-controller continue d-1A2B3C4D5");
 
+pub(super) const DRAIN: &str = outcome!(
+    "codedeploy-controller drain box1 --reason 'new memory' --wait";
+    "0  the host is drained; with --wait, it is idle",
+    "1  failed; the standard error has the reason",
+);
+
+pub(super) const UNDRAIN: &str = done!("codedeploy-controller undrain box1");
+
 pub(super) const ROLLBACK: &str = outcome!(
     "codedeploy-controller rollback shop web --wait";
     "0  the rollback began; with --wait, it succeeded",

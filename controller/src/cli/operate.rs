@@ -7,6 +7,7 @@ mod bundle;
 mod connect;
 mod deploy;
 mod deployments;
+mod drain;
 mod follow;
 mod hosts;
 mod next_step;
@@ -80,6 +81,9 @@ pub(super) enum Operate {
         /// Only hosts without the revision of a group that they belong to.
         #[arg(long)]
         behind: bool,
+        /// Only drained hosts.
+        #[arg(long)]
+        drained: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -162,6 +166,30 @@ pub(super) enum Operate {
     /// Deploy a folder, a bundle or an object in S3.
     #[command(after_help = help::DEPLOY)]
     Deploy(Deploy),
+    /// Take a host out of traffic and of deployments, until undrain.
+    #[command(after_help = help::DRAIN)]
+    Drain {
+        /// The host's name.
+        host: String,
+        /// The purpose, for everybody who sees the host.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Wait until the host gets no traffic and performs no command.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Return a drained host to traffic and deployments.
+    #[command(after_help = help::UNDRAIN)]
+    Undrain {
+        /// The host's name.
+        host: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Show who changed what, from where and when.
     #[command(after_help = help::AUDIT)]
     Audit {
@@ -261,7 +289,7 @@ pub(super) struct Waiting {
 
 #[derive(Debug, Args)]
 pub(super) struct Patience {
-    /// Wait no longer than this, such as 10m; the deployment continues.
+    /// Wait no longer than this, such as 10m; the work continues.
     #[arg(long, value_parser = admin::duration, value_name = "DURATION")]
     timeout: Option<Duration>,
 }
@@ -358,10 +386,15 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             group,
             silent,
             behind,
+            drained,
             connection,
         } => {
             let mut session = connection.open(Access::Reads)?;
-            let only = hosts::Only { silent, behind };
+            let only = hosts::Only {
+                silent,
+                behind,
+                drained,
+            };
             hosts::show(&mut session, application, group, only, connection.json).await?;
             Ok(done)
         }
@@ -465,6 +498,22 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             .await
         }
         Operate::Deploy(deploy) => deploy::deploy(deploy).await,
+        Operate::Drain {
+            host,
+            reason,
+            wait,
+            patience,
+            connection,
+        } => {
+            let mut session = connection.open(Access::Changes)?;
+            let waiting = wait.then_some(&patience);
+            drain::drain(&mut session, host, reason, waiting, connection.json).await
+        }
+        Operate::Undrain { host, connection } => {
+            let mut session = connection.open(Access::Changes)?;
+            drain::undrain(&mut session, host, connection.json).await?;
+            Ok(done)
+        }
         Operate::Audit { since, connection } => {
             let mut session = connection.open(Access::Reads)?;
             audit::show(&mut session, since, connection.json).await?;

@@ -70,7 +70,7 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
             continue;
         }
         // It is about to be withdrawn.
-        if is_over(context, &record, &target) {
+        if target.state.drained || is_over(context, &record, &target) {
             continue;
         }
         let until = context.now + context.timers.lease;
@@ -119,7 +119,8 @@ pub fn acknowledge(
     if event.state.ended().is_some() {
         return Ok((status(&event.state), Effects::none(&record.id)));
     }
-    if event.state.is_offered() && is_over(context, &record, &target) {
+    let is_withdrawn = target.state.drained || is_over(context, &record, &target);
+    if event.state.is_offered() && is_withdrawn {
         let mut effects = Effects::none(&record.id);
         effects.recheck_self();
         return Ok((CommandStatus::Failed, effects));

@@ -83,6 +83,12 @@ pub(super) fn advance(
     for mut target in overdue {
         effects.settle(context, record, &mut target)?;
     }
+    // Before anything is planned: nothing may begin on them.
+    let drained = Target::drained(context.tx, &record.id, room)?;
+    room -= drained.len().min(room);
+    for mut target in drained {
+        effects.settle(context, record, &mut target)?;
+    }
     loop {
         if room == 0 {
             effects.recheck_self();

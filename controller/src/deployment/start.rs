@@ -38,6 +38,7 @@ pub(super) fn start(
         Err(Decline::Stop(stop)) => (Vec::new(), Some(stop)),
         Err(Decline::Error(error)) => return Err(error),
     };
+    note_drained(context, record, &group)?;
     effects.note(
         context,
         Change::Started {
@@ -72,6 +73,43 @@ pub(super) fn start(
         Some(stop) => record.step(context, DeploymentInput::RequestStop(stop)),
         None => Ok(()),
     }
+}
+
+/// The number of drained hosts that a message names.
+const NAMED: usize = 10;
+
+/// Adds the drained hosts, which are no targets, to the messages of the deployment.
+fn note_drained(
+    context: &Context<'_>,
+    record: &mut Record,
+    group: &groups::Group,
+) -> Result<(), ApiError> {
+    let Some(definition) = record.definition.as_mut() else {
+        return Ok(());
+    };
+    let replacement = definition.replacement.as_ref();
+    let memberships = [
+        Some(group.settings.membership()),
+        replacement.map(|replacement| replacement.membership()),
+    ];
+    let names = fleet::drained(
+        context.tx,
+        &memberships.into_iter().flatten().collect::<Vec<_>>(),
+    )?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let others = names.len().saturating_sub(NAMED);
+    let more = if others > 0 {
+        format!(" and {others} more")
+    } else {
+        String::new()
+    };
+    let named = names.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+    definition
+        .messages
+        .push(format!("Drained hosts are left out: {named}{more}."));
+    Ok(record.save_definition(context.tx)?)
 }
 
 /// Returns a stop, if the revision was fetched with a GitHub token and the application no longer
@@ -186,8 +224,9 @@ pub(super) fn find_targets(
             let targets: Vec<_> = Target::load_all(context.tx, &failed)?
                 .into_iter()
                 .filter(|target| {
-                    target.state.label == Some(TargetLabel::Blue)
-                        || target.state.was_given_traffic()
+                    let is_wanted = target.state.label == Some(TargetLabel::Blue)
+                        || target.state.was_given_traffic();
+                    is_wanted && !target.state.drained
                 })
                 .map(|target| NewTarget::new(target.member, target.state.label))
                 .collect();
@@ -211,7 +250,7 @@ fn at_least_one(members: Vec<Member>) -> Result<Vec<Member>, Stop> {
 
 fn no_instances() -> Stop {
     let message = "The deployment failed because no instances were found for your deployment group. Check that its tag \
-                   filters match the tags of registered instances.";
+                   filters match the tags of registered instances, and that not all of these are drained.";
     Stop::failure(ErrorCode::NoInstances, message)
 }
 

@@ -1,4 +1,4 @@
-//! The lifecycle events that the service performs itself, at load balancers.
+//! The changes of traffic that the service makes at load balancers: its own lifecycle events.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::records::{Record, Target, set_aside};
 use crate::transaction::Context;
 
 /// The change of an instance's traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Direction {
     #[serde(rename = "BlockTraffic")]
     Block,
@@ -22,15 +22,26 @@ pub enum Direction {
     Allow,
 }
 
-/// A lifecycle event that the service performs.
+/// The origin of a change of traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// A lifecycle event of a deployment.
+    Event {
+        /// Identifies the event for [`complete`].
+        command: String,
+        deployment_id: String,
+    },
+    /// The wish of an operator ([`drain`](super::drain)).
+    Drain { arn: String, group_id: String },
+}
+
+/// A change of traffic that the service makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Identifies the job for [`complete`].
-    pub command: String,
-    pub deployment_id: String,
+    pub work: Work,
     pub application: String,
     pub group: String,
-    /// The target's id.
+    /// The instance's name, which is a target's id.
     pub instance: String,
     pub direction: Direction,
     /// The load balancers of the deployment group, by name.
@@ -123,8 +134,10 @@ fn each(
         };
         taken.effects.extend(effects);
         taken.jobs.push(Job {
-            command: command.id,
-            deployment_id: record.id.clone(),
+            work: Work::Event {
+                command: command.id,
+                deployment_id: record.id.clone(),
+            },
             application: record.application_name.clone(),
             group: record.group_name.clone(),
             instance: target.member.name,

@@ -8,6 +8,8 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use crate::config::Partition;
+use crate::error::ApiError;
+use crate::records::state_changes::{ChangedTarget, StateChange};
 
 /// The notification of a state change of a deployment, or of one of its targets.
 #[derive(Debug, Clone)]
@@ -91,6 +93,32 @@ impl State {
             State::Stop => "STOPPED",
         }
     }
+}
+
+/// Formats the change of a host that was drained or undrained, for webhooks. AWS has no such event,
+/// so its source is not AWS's.
+pub(super) fn of_host(
+    partition: &Partition,
+    change: &StateChange,
+    host: &ChangedTarget,
+) -> Result<String, ApiError> {
+    let Partition { region, account_id } = partition;
+    Ok(serde_json::json!({
+        "version": "0",
+        "id": crate::ids::new_id()?,
+        "detail-type": "CodeDeploy Host Drain-state-change Notification",
+        "source": "codedeploy-controller",
+        "account": account_id,
+        "time": iso(change.time),
+        "region": region,
+        "resources": [host.arn],
+        "detail": {
+            "region": region,
+            "instanceId": host.id,
+            "state": change.status.to_uppercase(),
+        },
+    })
+    .to_string())
 }
 
 impl Notification {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 
-use super::message::{Deployment, Notification, NotifiedTarget, State, Undoes};
+use super::message::{self, Deployment, Notification, NotifiedTarget, State, Undoes};
 use crate::config::events::{Events, Receiver};
 use crate::error::ApiError;
 use crate::records::state_changes::{self, StateChange};
@@ -69,6 +69,13 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
     let changes = state_changes::oldest(context.tx, BATCH)?;
     let mut known = HashMap::new();
     for change in &changes {
+        if let (true, Some(host)) = (change.deployment_id.is_empty(), &change.target) {
+            let body = message::of_host(context.partition, change, host)?;
+            for Receiver { url, .. } in &events.webhooks {
+                send(context, url, None, &body)?;
+            }
+            continue;
+        }
         match notification(context, &mut known, change) {
             Ok(Some(notification)) => address(context, events, &notification)?,
             Ok(None) => {}

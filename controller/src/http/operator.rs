@@ -13,7 +13,9 @@ use super::protocol::RequestBody;
 use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
 use crate::deployment::removal::{self, Step};
-use crate::deployment::{create, intervene, queries, reversal, script_logs, status, targets};
+use crate::deployment::{
+    create, drain, intervene, queries, reversal, script_logs, status, targets,
+};
 use crate::error::{ApiError, ErrorName};
 use crate::events;
 use crate::registry::{applications, audit, configs, groups, instances, revisions, tags, tokens};
@@ -498,6 +500,8 @@ operations! {
     read GetDeploymentStatus => status::deployments::get,
     read GetScriptLog => script_logs::get,
     read ListAuditEntries => audit::list,
+    decide DrainHost => drain::drain,
+    decide UndrainHost => drain::undrain,
     decide RollBackDeploymentGroup => reversal::roll_back,
 }
 

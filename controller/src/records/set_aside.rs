@@ -179,6 +179,7 @@ fn end_targets(
             label,
             events: ended(events, message, now),
             departed: false,
+            drained: false,
         };
         let status = state.status(rules);
         tx.execute(

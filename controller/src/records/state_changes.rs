@@ -9,6 +9,7 @@ use crate::store::{SqlError, Tx};
 #[derive(Debug)]
 pub(crate) struct StateChange {
     pub(crate) sequence: i64,
+    /// Empty for a change of a host.
     pub(crate) deployment_id: String,
     /// Without a target, it belongs to the deployment.
     pub(crate) target: Option<ChangedTarget>,
@@ -74,6 +75,29 @@ pub(crate) fn note_target(
         "INSERT INTO state_changes (deployment_id, target_id, target_arn, status, time)
          VALUES (?1, ?2, ?3, ?4, ?5)",
         (deployment_id, id, arn, status.as_str(), now),
+    )?;
+    Ok(())
+}
+
+/// The status of a host that was drained, in [`StateChange`].
+pub(crate) const DRAINED: &str = "Drained";
+/// The same of one that was undrained.
+pub(crate) const UNDRAINED: &str = "Undrained";
+
+/// Notes that a host was drained or undrained if receivers are to be notified.
+pub(crate) fn note_host(
+    tx: &Tx<'_>,
+    (name, arn): (&str, &str),
+    drained: bool,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    if !is_wanted(tx)? {
+        return Ok(());
+    }
+    tx.execute(
+        "INSERT INTO state_changes (deployment_id, target_id, target_arn, status, time)
+         VALUES ('', ?1, ?2, ?3, ?4)",
+        (name, arn, if drained { DRAINED } else { UNDRAINED }, now),
     )?;
     Ok(())
 }

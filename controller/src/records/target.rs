@@ -19,7 +19,8 @@ macro_rules! targets {
     ($condition:literal) => {
         concat!(
             "SELECT *, EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL) \
-             AS departed FROM targets ",
+             AS departed, EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.drained IS NOT NULL) \
+             AS drained FROM targets ",
             $condition
         )
     };
@@ -58,6 +59,21 @@ const BUSY_OF_HOST: &str = targets!(
        AND class IN (?2, ?3)"
 );
 
+const DEPLOYMENTS_ON: &str = "SELECT DISTINCT t.deployment_id
+     FROM deployments d JOIN targets t ON t.deployment_id = d.id
+     WHERE d.status IN ('Created', 'InProgress', 'Ready') AND t.host = ?1";
+/// By way of the drained instances, which are few.
+const DRAINED: &str = targets!(
+    "WHERE deployment_id = ?1 AND position IN (
+         SELECT t.position FROM instances i JOIN targets t ON t.host = i.principal
+         WHERE i.drained IS NOT NULL AND t.deployment_id = ?1 AND t.arn = i.arn)
+       AND class IN (?2, ?3) ORDER BY position LIMIT ?4"
+);
+const IS_MIDWAY: &str = "SELECT 1 FROM targets
+     WHERE deployment_id IN (
+         SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready'))
+       AND target_id = ?2 AND attempted = 1 AND class <> 'succeeded'";
+
 /// One target of a deployment.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -92,6 +108,7 @@ impl Target {
                 label,
                 events,
                 departed: row.get("departed")?,
+                drained: row.get("drained")?,
             },
             status: TargetStatus::from(row.get::<String>("status")?),
         })
@@ -198,6 +215,28 @@ impl Target {
             |row| row.get(0),
         )?;
         Ok(deployments.into_iter().collect())
+    }
+
+    /// Returns the unfinished deployments with a target on an instance.
+    pub(crate) fn deployments_on(tx: &Tx<'_>, host: &str) -> Result<Vec<String>, SqlError> {
+        tx.query_all(DEPLOYMENTS_ON, [host], |row| row.get(0))
+    }
+
+    /// Returns targets on drained hosts without a command that their host has acknowledged.
+    pub(crate) fn drained(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        most: usize,
+    ) -> Result<Vec<Target>, SqlError> {
+        let (waiting, offered) = (Column(Class::Waiting), Column(Class::Offered));
+        let wanted = (deployment_id, waiting, offered, most);
+        tx.query_all(DRAINED, wanted, Target::read)
+    }
+
+    /// Whether the instance of a name has begun an unfinished deployment of a group, and has not
+    /// completed it.
+    pub(crate) fn is_midway(tx: &Tx<'_>, group_id: &str, name: &str) -> Result<bool, SqlError> {
+        tx.exists(IS_MIDWAY, (group_id, name))
     }
 
     /// Returns targets whose hosts were silent too long.
@@ -442,6 +481,8 @@ mod tests {
             (FAILED, "targets_by_status (deployment_id=? AND status=?"),
             (BUSY, "targets_by_deadline (deployment_id=?"),
             (BUSY_OF_HOST, "targets_by_host (deployment_id=? AND host=?)"),
+            (DRAINED, "INDEX instances_drained"),
+            (DRAINED, "targets_by_host (deployment_id=? AND host=?)"),
         ] {
             let way = way_of(sql);
             assert!(

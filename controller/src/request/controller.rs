@@ -11,6 +11,8 @@ use crate::error::{ApiError, ErrorName};
 requests! {
     GetHostStatus(GetHostStatusInput) { instance_name: InstanceName, }
     GetDeploymentStatus(GetDeploymentStatusInput) { deployment_id: DeploymentId, }
+    DrainHost(DrainHostInput) { instance_name: InstanceName, reason: Option<Description>, }
+    UndrainHost(UndrainHostInput) { instance_name: InstanceName, }
     RollBackDeploymentGroup(RollBackDeploymentGroupInput) {
         application_name: ApplicationName,
         deployment_group_name: GroupName,

@@ -14,6 +14,7 @@ pub struct Subject {
     pub(super) resource: Option<String>,
     pub(super) new_name: Option<String>,
     pub(super) revision: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 impl Subject {
@@ -30,6 +31,7 @@ impl Subject {
             ("resource", self.resource.clone()),
             ("newName", self.new_name.clone()),
             ("revision", self.revision.clone()),
+            ("reason", self.reason.clone()),
         ];
         names
             .into_iter()
@@ -80,6 +82,9 @@ macro_rules! name {
     };
     ($subject:ident, resource_arn, $value:expr) => {
         $subject.resource = Some($value.text.clone());
+    };
+    ($subject:ident, reason, $value:expr) => {
+        $subject.reason = $value.as_ref().map(|reason| reason.0.clone());
     };
     ($subject:ident, new_application_name, $value:expr) => {
         $subject.new_name = Some($value.to_string());

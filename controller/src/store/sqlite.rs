@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{StoreError, backup};
 
 /// One script per version; a released script is never changed.
-const MIGRATIONS: [&str; 18] = [
+const MIGRATIONS: [&str; 19] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -31,6 +31,7 @@ const MIGRATIONS: [&str; 18] = [
     include_str!("sqlite/v16.sql"),
     include_str!("sqlite/v17.sql"),
     include_str!("sqlite/v18.sql"),
+    include_str!("sqlite/v19.sql"),
 ];
 
 /// The schema version of this program, kept in `user_version`.

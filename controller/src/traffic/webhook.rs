@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::deployment::traffic::Job;
+use crate::deployment::traffic::{Job, Work};
 use crate::outgoing::{self, Outgoing, OutgoingError};
 
 /// A load balancer's address, and the requests in progress to it.
@@ -51,14 +51,16 @@ impl Webhook {
         name: &str,
         job: &Job,
     ) -> Result<(), WebhookError> {
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "action": job.direction,
             "loadBalancer": name,
             "instance": job.instance,
-            "deploymentId": job.deployment_id,
             "applicationName": job.application,
             "deploymentGroupName": job.group,
         });
+        if let Work::Event { deployment_id, .. } = &job.work {
+            body["deploymentId"] = deployment_id.as_str().into();
+        }
         let mut failures = 0;
         loop {
             let answer = {

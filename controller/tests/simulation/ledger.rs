@@ -56,9 +56,9 @@ fn differs<T: std::fmt::Debug + PartialEq>(what: &str, found: T, expected: T) ->
     (found != expected).then(|| format!("{what}: {found:?}, and not {expected:?}"))
 }
 
-/// The registered instances with all of these tags.
+/// The registered instances with all of these tags that are not drained.
 fn members(tx: &Tx<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
-    let sql = "SELECT name, tags FROM instances WHERE deregistered IS NULL";
+    let sql = "SELECT name, tags FROM instances WHERE deregistered IS NULL AND drained IS NULL";
     let rows = tx
         .query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
@@ -121,9 +121,11 @@ impl Ledger {
         };
         let (blue, deployed) = (names(&|t| is_blue(t)), names(&|t| !is_blue(t)));
         if let Some(undone) = undone {
+            let drained = oracle::drained(tx);
             let of = |wanted: &dyn Fn(&&Target) -> bool| -> Vec<String> {
                 undone
                     .iter()
+                    .filter(|target| !drained.contains(&target.name))
                     .filter(wanted)
                     .map(|target| target.name.clone())
                     .collect()

@@ -18,6 +18,17 @@ pub(crate) struct Memory {
     over: HashMap<String, Arc<Value>>,
     /// Deployments that were asked to stop.
     stopping: HashSet<String>,
+    /// The ARNs of hosts that were drained at any time.
+    drained: HashSet<String>,
+    /// Targets that were skipped before their deployment was stopped, as those on drained hosts
+    /// are.
+    left_out: HashSet<(String, usize)>,
+    /// Deployments whose time was over.
+    late: HashSet<String>,
+    /// The number of events that had begun on a target when its host was first seen drained.
+    begun: HashMap<(String, usize), usize>,
+    /// The unavailable targets of each deployment at the last look.
+    out: HashMap<String, HashSet<usize>>,
     /// Deployments that wait only for hosts and the controller.
     pub(crate) running: usize,
     /// Whether all hosts are good and nobody interferes: then everything that can succeed must
@@ -116,6 +127,20 @@ impl Deployment {
         }
     }
 
+    /// Whether its time is over, or that of its wait.
+    fn is_late(&self, now: i64) -> bool {
+        let limit = match self.strategy() {
+            "BlueGreen" | "BlueGreenRollback" => 2_000_000,
+            _ => 1_000_000,
+        };
+        let time = |name: &str| {
+            let seconds = self.progress[name].as_f64();
+            seconds.map(|seconds| (seconds * 1000.0).round() as i64)
+        };
+        time("started").is_some_and(|started| started + limit <= now)
+            || time("until").is_some_and(|until| until <= now)
+    }
+
     /// Whether the event failed and its target still continues.
     fn forgives(&self, event: &Value) -> bool {
         let name = event["name"].as_str().unwrap();
@@ -144,7 +169,7 @@ fn is_out(event: &Value) -> bool {
 /// The largest number of unavailable targets, computed from CodeDeploy's documentation.
 fn budget(rules: &Value, targets: usize) -> usize {
     let minimum = match &rules["minimum_healthy"] {
-        Value::String(name) if name == "OneAtATime" => targets - 1,
+        Value::String(name) if name == "OneAtATime" => targets.saturating_sub(1),
         Value::String(_) if targets == 1 => 0,
         Value::String(_) => targets - targets / 2,
         numbered if numbered["HostCount"].is_u64() => {
@@ -155,8 +180,23 @@ fn budget(rules: &Value, targets: usize) -> usize {
     targets.saturating_sub(minimum)
 }
 
-/// Whether too few hosts are left for success.
-fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
+/// The drained hosts.
+pub(crate) fn drained(tx: &Tx<'_>) -> HashSet<String> {
+    let sql = "SELECT name FROM instances WHERE deregistered IS NULL AND drained IS NOT NULL";
+    let names = tx.query_all(sql, (), |row| row.get(0)).unwrap();
+    names.into_iter().collect()
+}
+
+/// The ARNs of drained hosts: a host that was registered anew has another one.
+fn drained_arns(tx: &Tx<'_>) -> HashSet<String> {
+    let sql = "SELECT arn FROM instances WHERE drained IS NOT NULL";
+    let arns = tx.query_all(sql, (), |row| row.get(0)).unwrap();
+    arns.into_iter().collect()
+}
+
+/// Whether too few hosts are left for success; the minimum is one of the hosts that were not
+/// drained, which are all of these or all but those that were skipped.
+fn has_lost_too_many(deployment: &Deployment, targets: &[Target], skipped: usize) -> bool {
     let count = |fleet: Option<&str>, status: &str| {
         targets
             .iter()
@@ -173,7 +213,10 @@ fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
         .filter(|target| target.label.as_deref() == fleet)
         .count();
     let failed = count(fleet, "Failed");
-    let too_many = failed > 0 && failed >= budget(&deployment.rules, size);
+    let too_many = (size.saturating_sub(skipped)..=size).any(|size| {
+        let budget = budget(&deployment.rules, size);
+        (failed > 0 && failed >= budget) || (skipped > 0 && budget == 0)
+    });
     too_many || count(fleet, "Succeeded") == 0 || count(other, "Failed") > 0
 }
 
@@ -214,6 +257,9 @@ impl Memory {
             return wrong.or_else(|| changed.then(|| format!("ended twice, first so: {before}")));
         }
         let targets = targets(tx, id);
+        if let Some(wrong) = self.look_at_drains(tx, deployment, &targets, now) {
+            return Some(wrong);
+        }
         let undone = match deployment.strategy() {
             "BlueGreenRollback" => {
                 deployment.relations["rollback"]["rollbackTriggeringDeploymentId"].as_str()
@@ -234,6 +280,48 @@ impl Memory {
         }
         self.over.insert(id.clone(), deployment.progress.clone());
         self.ledger.look_at_end(deployment, &targets)
+    }
+
+    /// Checks that nothing begins on a drained host, and that no other host is left out.
+    fn look_at_drains(
+        &mut self,
+        tx: &Tx<'_>,
+        deployment: &Deployment,
+        targets: &[Target],
+        now: i64,
+    ) -> Option<String> {
+        let drained = drained_arns(tx);
+        self.drained.extend(drained.iter().cloned());
+        // The clock can jump back.
+        if deployment.is_late(now) {
+            self.late.insert(deployment.id.clone());
+        }
+        let is_stopping = self.late.contains(&deployment.id)
+            || !deployment.progress["stop"].is_null()
+            || !ACTIVE.contains(&deployment.status.as_str());
+        for target in targets {
+            let key = (deployment.id.clone(), target.position);
+            let begun = target
+                .events()
+                .iter()
+                .filter(|event| !["Pending", "Skipped"].contains(&state(event)))
+                .count();
+            if drained.contains(&target.arn) {
+                let before = *self.begun.entry(key.clone()).or_insert(begun);
+                if begun > before {
+                    return Some(format!("{} is drained and begins an event", target.name));
+                }
+            } else {
+                self.begun.remove(&key);
+            }
+            if target.status == "Skipped" && !is_stopping {
+                if !self.drained.contains(&target.arn) {
+                    return Some(format!("{} is left out", target.name));
+                }
+                self.left_out.insert(key);
+            }
+        }
+        None
     }
 
     fn look_at(
@@ -262,14 +350,29 @@ impl Memory {
             deploys && begun && !done
         };
         let in_place = ["InPlace", "InPlaceBehindLoadBalancer"].contains(&deployment.strategy());
+        let serves = |target: &&Target| {
+            let key = (deployment.id.clone(), target.position);
+            !self.left_out.contains(&key)
+        };
         let green = targets
             .iter()
             .filter(|target| target.label.as_deref() != Some("Blue"))
+            .filter(serves)
             .count();
-        let out = targets.iter().filter(unavailable).count();
+        let out: HashSet<usize> = targets
+            .iter()
+            .filter(serves)
+            .filter(unavailable)
+            .map(|target| target.position)
+            .collect();
+        // A drain can leave fewer hosts than were expected when these began.
+        let before = self.out.insert(deployment.id.clone(), out.clone());
+        let begins = !out.is_subset(&before.unwrap_or_default());
+        let out = out.len();
         let deploying = deployment.progress["stage"] == "Deploy" || deployment.status == "Ready";
         if (in_place || deploying)
             && is_active
+            && begins
             && green > 0
             && out > budget(&deployment.rules, green)
         {
@@ -338,10 +441,18 @@ impl Memory {
                 target.position
             ));
         }
-        let deployed: Vec<_> = targets
+        let is_left_out =
+            |target: &&Target| target.status == "Skipped" && self.drained.contains(&target.arn);
+        let all: Vec<_> = targets
             .iter()
             .filter(|target| target.label.as_deref() != Some("Blue"))
             .collect();
+        let deployed: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|target| !is_left_out(target))
+            .collect();
+        let skipped = targets.iter().filter(is_left_out).count();
         let count = |status: &str| {
             deployed
                 .iter()
@@ -358,24 +469,25 @@ impl Memory {
             }
             if targets
                 .iter()
+                .filter(|target| !is_left_out(target))
                 .any(|t| t.label.as_deref() == Some("Blue") && t.status != "Succeeded")
             {
                 return Some("a success with original instances that may have traffic".into());
             }
         }
         let code = &deployment.progress["ending"]["Failed"]["code"];
-        if code == "HEALTH_CONSTRAINTS" && !has_lost_too_many(deployment, targets) {
+        if code == "HEALTH_CONSTRAINTS" && !has_lost_too_many(deployment, targets, skipped) {
             return Some("a failure of a fleet that is well enough".into());
         }
-        let nobody_could_begin =
-            !deployed.is_empty() && budget(&deployment.rules, deployed.len()) == 0;
+        let nobody_could_begin = !all.is_empty() && budget(&deployment.rules, all.len()) == 0;
         if !reroutes
             && (code == "HEALTH_CONSTRAINTS_INVALID") != nobody_could_begin
             && started(deployment)
         {
-            return Some(format!("{code} of {} hosts", deployed.len()));
+            return Some(format!("{code} of {} hosts", all.len()));
         }
         let excused = nobody_could_begin
+            || skipped > 0
             || code == "NO_INSTANCES" && targets.is_empty()
             || deployment.progress["ending"]["Stopped"]["code"] == "TIMEOUT";
         if self.calm && deployment.status != "Succeeded" && !excused {

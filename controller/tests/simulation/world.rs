@@ -15,7 +15,7 @@ use codedeploy_controller::deployment::alarm::{self, Sight};
 use codedeploy_controller::deployment::decide;
 use codedeploy_controller::deployment::effects::Effects;
 use codedeploy_controller::deployment::resume::resume;
-use codedeploy_controller::deployment::traffic::{self, Job};
+use codedeploy_controller::deployment::traffic::{self, Job, Work};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::pagination::Pages;
@@ -414,6 +414,9 @@ impl World {
             return;
         }
         let job = self.jobs.swap_remove(self.rng.usize(0..self.jobs.len()));
+        let Work::Event { command, .. } = job.work else {
+            panic!("a job of no deployment");
+        };
         let fails = !self.calm && self.rng.u32(0..30) == 0;
         self.say(format!(
             "{:?} of {} {}",
@@ -426,8 +429,8 @@ impl World {
         } else {
             Ok(String::new())
         };
-        if let Some(done) = self
-            .act(move |context| Ok(((), vec![traffic::complete(context, &job.command, result)?])))
+        if let Some(done) =
+            self.act(move |context| Ok(((), vec![traffic::complete(context, &command, result)?])))
         {
             done.unwrap();
         }

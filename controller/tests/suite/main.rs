@@ -45,6 +45,7 @@ mod rollout {
     mod automation;
     mod blue_green_history;
     mod blue_green_traffic;
+    mod drained_hosts;
     mod host_commands;
     mod interruptions;
     mod lost_hosts;

@@ -24,6 +24,7 @@ mod fleet {
     mod controller_s3;
     mod deployment;
     mod doctor;
+    mod drained_hosts;
     mod identity;
     mod logs;
     mod monitoring;

@@ -1,8 +1,8 @@
 //! `hosts`: the hosts, what is on them, and what they do.
 
 use codedeploy_api::controller::{
-    CommandState, GetHostStatusInput, GetHostStatusOutput, HostCommand, HostRevision, HostState,
-    HostStatus, ListHostsInput, ListHostsOutput, RevisionHealth,
+    CommandState, DrainTraffic, GetHostStatusInput, GetHostStatusOutput, HostCommand, HostDrain,
+    HostRevision, HostState, HostStatus, ListHostsInput, ListHostsOutput, RevisionHealth,
 };
 
 use super::connect::Session;
@@ -18,13 +18,16 @@ const FAILED: &str = "FAILED";
 pub(super) struct Only {
     pub(super) silent: bool,
     pub(super) behind: bool,
+    pub(super) drained: bool,
 }
 
 impl Only {
     fn includes(self, host: &HostStatus) -> bool {
         let polls = host.state == Some(HostState::Polling);
         let behind = revisions(host).iter().any(is_behind);
-        (!self.silent || !polls) && (!self.behind || behind)
+        (!self.silent || !polls)
+            && (!self.behind || behind)
+            && (!self.drained || host.drain.is_some())
     }
 }
 
@@ -65,7 +68,7 @@ pub(super) async fn show(
         return Ok(output::show(words::json(&hosts))?);
     }
     if hosts.is_empty() {
-        let all = !only.silent && !only.behind && group.is_none();
+        let all = !only.silent && !only.behind && !only.drained && group.is_none();
         output::complain(match (all, session.is_local()) {
             (true, true) => "No host is registered yet: codedeploy-controller host add NAME",
             (true, false) => "There is no host that this access key is for.",
@@ -85,9 +88,14 @@ pub(super) async fn show(
 /// Returns a row for each group of a host; only the first has the host's own columns.
 fn rows(host: &HostStatus) -> Vec<[String; 8]> {
     let now = commands(host).first().map_or("idle".into(), brief);
+    let drained = if host.drain.is_some() {
+        ", DRAINED"
+    } else {
+        ""
+    };
     let own = [
         host.instance_name.clone().unwrap_or_default(),
-        state(host.state.as_ref()),
+        state(host.state.as_ref()) + drained,
         words::ago(host.last_seen),
         words::plain(host.agent_version.as_deref().unwrap_or("-")),
     ];
@@ -167,7 +175,20 @@ fn drift(revision: &HostRevision) -> String {
     }
 }
 
-fn brief(command: &HostCommand) -> String {
+/// The traffic of a drained host.
+pub(super) fn traffic(drain: &HostDrain) -> String {
+    let problem = drain.problem.as_deref().map(words::plain);
+    match (&drain.traffic, problem) {
+        (Some(DrainTraffic::Blocked), _) => "it gets no traffic".into(),
+        (Some(DrainTraffic::Blocking), Some(problem)) => {
+            format!("its traffic cannot be blocked yet: {problem}")
+        }
+        (Some(DrainTraffic::Blocking), None) => "its traffic is being blocked".into(),
+        _ => "no load balancer of the controller sends it traffic".into(),
+    }
+}
+
+pub(super) fn brief(command: &HostCommand) -> String {
     let (verb, since) = match &command.state {
         Some(CommandState::Offered) => ("has not fetched", "offered"),
         Some(CommandState::Fetched) => ("has fetched", "fetched"),
@@ -225,6 +246,21 @@ fn page(host: &HostStatus) -> String {
         ("registered", when(host.register_time)),
     ] {
         page += &format!("  {name:<12}{value}\n");
+    }
+    if let Some(drain) = &host.drain {
+        let by = drain.by.as_deref().unwrap_or("-");
+        let reason = drain.reason.as_deref().map(|reason| format!(": {reason}"));
+        let drained = format!(
+            "{} by {by}{}",
+            words::ago(drain.since),
+            reason.unwrap_or_default()
+        );
+        page += &format!(
+            "  {:<12}{}; {}\n",
+            "drained",
+            words::plain(&drained),
+            traffic(drain)
+        );
     }
     for revision in revisions(host) {
         page += &format!("\n{}\n", names(revision));

@@ -169,6 +169,12 @@ fn advices(group: &GroupStatus) -> Vec<String> {
             words::number(silent, "host is silent", "hosts are silent")
         ));
     }
+    if let Some(drained) = some(hosts.drained) {
+        advices.push(format!(
+            "{application}/{name}: {}: codedeploy-controller hosts {of_group} --drained",
+            words::number(drained, "host is drained", "hosts are drained")
+        ));
+    }
     if let Some(behind) = some(hosts.behind).filter(|_| group.running_deployment.is_none()) {
         advices.push(format!(
             "{application}/{name}: {}: codedeploy-controller hosts {of_group} --behind",

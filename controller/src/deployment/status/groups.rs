@@ -122,6 +122,7 @@ fn count(
             up_to_date += usize::from(row.is_current);
         }
     }
+    let drained = members.iter().filter(|member| member.is_drained).count();
     let silent = members.iter().filter(|member| member.is_silent).count();
     // Without a revision of the group, no host can lack it.
     let behind = current.map_or(0, |_| members.len() - up_to_date);
@@ -130,5 +131,6 @@ fn count(
         healthy: Some(healthy),
         behind: Some(behind),
         silent: Some(silent),
+        drained: Some(drained),
     })
 }

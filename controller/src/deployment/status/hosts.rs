@@ -10,7 +10,7 @@ use codedeploy_api::controller::{
 };
 use codedeploy_planner::event_state::EventState;
 
-use crate::deployment::queries;
+use crate::deployment::{drain, queries};
 use crate::error::ApiError;
 use crate::fleet::Membership;
 use crate::records::health::{self, Left};
@@ -34,6 +34,8 @@ struct Host {
     registered: Timestamp,
     agent_version: Option<String>,
     last_seen: Option<Timestamp>,
+    /// Since when it is drained, by whom and why.
+    drain: Option<(Timestamp, Option<String>, Option<String>)>,
 }
 
 impl Host {
@@ -46,6 +48,10 @@ impl Host {
             registered: row.get("registered")?,
             agent_version: row.get("agent_version")?,
             last_seen: row.get("last_seen")?,
+            drain: match row.get("drained")? {
+                Some(since) => Some((since, row.get("drained_by")?, row.get("drain_reason")?)),
+                None => None,
+            },
         })
     }
 }
@@ -122,19 +128,23 @@ pub fn get(
     context: &Context<'_>,
     request: request::GetHostStatus,
 ) -> Result<GetHostStatusOutput, ApiError> {
-    let name = request.instance_name;
+    Ok(GetHostStatusOutput {
+        host: Some(by_name(context, &request.instance_name)?),
+    })
+}
+
+/// Returns the registered instance of a name.
+pub(crate) fn by_name(context: &Context<'_>, name: &str) -> Result<HostStatus, ApiError> {
     let sql = "SELECT * FROM instances WHERE deregistered IS NULL AND name = ?1";
-    let host = context.tx.query_opt(sql, [&*name], Host::read)?;
+    let host = context.tx.query_opt(sql, [name], Host::read)?;
     let known = Known::all(context)?;
     let host = host.filter(|host| sees(context, &known, host));
     let host = host.ok_or_else(|| {
-        context.unseen(&format!("the host {}", &*name), || {
-            instances::not_registered(&name)
+        context.unseen(&format!("the host {name}"), || {
+            instances::not_registered(name)
         })
     })?;
-    Ok(GetHostStatusOutput {
-        host: Some(status(context, &known, host)?),
-    })
+    status(context, &known, host)
 }
 
 /// Whether the caller may see a host: it belongs to one of the visible groups.
@@ -164,7 +174,12 @@ fn status(context: &Context<'_>, known: &[Known], host: Host) -> Result<HostStat
     let commands = commands
         .iter()
         .filter_map(|(target, deadline)| command(target, *deadline));
+    let drain = host
+        .drain
+        .clone()
+        .map(|drain| drain::view(context, &host.arn, drain));
     Ok(HostStatus {
+        drain: drain.transpose()?,
         revisions: Some(revisions.collect::<Result<_, _>>()?),
         commands: Some(commands.collect()),
         state: Some(state(host.last_seen, context.now)),

@@ -6,7 +6,7 @@ use codedeploy_controller::deployment::effects::Effects;
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::transaction::Context;
 
-use super::World;
+use super::{World, oracle};
 use crate::host::{Deed, Held};
 
 impl World {
@@ -118,6 +118,11 @@ impl World {
             .entry(command.host_command_identifier.clone())
             .or_insert_with(|| host.clone());
         assert_eq!(*first, host, "a command for two hosts");
+        let drained = self
+            .transact(|context| Ok(oracle::drained(context.tx)))
+            .unwrap();
+        let own_name = &self.hosts[index].name;
+        assert!(!drained.contains(own_name), "a command for a drained host");
         assert!(
             !self.memory.is_stopping(&deployment),
             "a command after the stop"

@@ -1,6 +1,6 @@
 //! The operator of a small fleet: sets up the group, and deploys, continues and stops.
 
-use codedeploy_controller::deployment::{create, intervene, removal};
+use codedeploy_controller::deployment::{create, drain, intervene, removal};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::identity::Identity;
 use codedeploy_controller::registry::{applications, configs, groups, instances};
@@ -131,6 +131,9 @@ impl World {
     }
 
     pub(super) fn operate(&mut self) {
+        if self.rng.u32(0..3) == 0 {
+            return self.drain_or_return();
+        }
         let group = GROUPS[self.rng.usize(0..self.groups)];
         let newest = self.transact(move |context| {
             let newest = oracle::deployments(context.tx)
@@ -149,6 +152,34 @@ impl World {
             _ if self.wanted > 0 && self.rng.u32(0..6) == 0 => self.replace_host(),
             _ if self.wanted > 0 => self.create(group),
             _ => {}
+        }
+    }
+
+    /// Drains a host, or returns it.
+    fn drain_or_return(&mut self) {
+        // The work on a host ends with its drain.
+        if self.calm && self.memory.running > 0 {
+            return;
+        }
+        let name = self.hosts[self.rng.usize(0..self.hosts.len())].name.clone();
+        let input = json!({"instanceName": name});
+        let drained = self
+            .transact(|context| Ok(oracle::drained(context.tx)))
+            .unwrap();
+        let returns = drained.contains(&name);
+        let verb = if returns { "undrains" } else { "drains" };
+        self.say(format!("the operator {verb} {name}"));
+        let done = self.act(move |context| {
+            let effects = if returns {
+                drain::undrain(context, request(input)?)?.1
+            } else {
+                drain::drain(context, request(input)?)?.1
+            };
+            Ok(((), vec![effects]))
+        });
+        // A host can be between two registrations.
+        if let Some(Err(refusal)) = done {
+            assert_eq!(refusal.name, ErrorName::InstanceNotRegistered);
         }
     }
 

@@ -60,7 +60,7 @@ async fn the_matrix_has_a_row_for_each_group_with_its_revision_and_its_hosts() {
     assert_eq!(new.get("currentDeployment"), None);
     assert_eq!(
         new["hosts"],
-        json!({"total": 2, "healthy": 0, "behind": 0, "silent": 2})
+        json!({"total": 2, "healthy": 0, "behind": 0, "drained": 0, "silent": 2})
     );
 
     // Everything at once: one success is enough, and the host without an agent fails when its time
@@ -91,7 +91,7 @@ async fn the_matrix_has_a_row_for_each_group_with_its_revision_and_its_hosts() {
     assert!(done["currentDeployment"]["completeTime"].is_number());
     assert_eq!(
         done["hosts"],
-        json!({"total": 2, "healthy": 1, "behind": 1, "silent": 1})
+        json!({"total": 2, "healthy": 1, "behind": 1, "drained": 0, "silent": 1})
     );
     assert!(
         controller
@@ -111,7 +111,7 @@ async fn the_matrix_has_a_row_for_each_group_with_its_revision_and_its_hosts() {
     );
     assert_eq!(
         failed["hosts"],
-        json!({"total": 1, "healthy": 0, "behind": 1, "silent": 0})
+        json!({"total": 1, "healthy": 0, "behind": 1, "drained": 0, "silent": 0})
     );
 
     let one = json!({"applicationName": "shop", "deploymentGroupName": "web"});
@@ -343,7 +343,7 @@ async fn answers_about_a_large_fleet_with_a_long_history_take_milliseconds() {
     let web = &fleet["groups"][50];
     assert_eq!(
         web["hosts"],
-        json!({"total": 10001, "healthy": 10001, "behind": 0, "silent": 10000})
+        json!({"total": 10001, "healthy": 10001, "behind": 0, "drained": 0, "silent": 10000})
     );
     assert_eq!(fleet["groups"][3]["hosts"]["total"], json!(200));
     for (operation, input) in [

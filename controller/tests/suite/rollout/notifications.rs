@@ -11,7 +11,7 @@ use axum::routing::post;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Controller, eventually, shop};
+use crate::support::{Agent, Controller, eventually, shop, text};
 
 const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:ops";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -503,4 +503,24 @@ async fn a_deployment_whose_group_is_deleted_ends_for_those_who_are_told() {
             .unwrap(),
         0
     );
+}
+
+#[tokio::test]
+async fn receivers_hear_of_hosts_that_are_drained() {
+    let (webhook, url) = Receiver::start(0).await;
+    let controller =
+        Controller::start(&json!({"events": {"webhooks": [{"url": url}]}}).to_string());
+    controller.host("box1", &["env=prod"]);
+    for command in ["drain", "drain", "undrain"] {
+        assert!(controller.admin(&[command, "box1"]).status.success());
+    }
+    let told = webhook.told(2).await;
+    let states: Vec<_> = told
+        .iter()
+        .map(|(_, message)| text(&message["detail"], "state"))
+        .collect();
+    assert_eq!(states, ["DRAINED", "UNDRAINED"]);
+    let (_, first) = &told[0];
+    assert_eq!(text(first, "source"), "codedeploy-controller");
+    assert_eq!(text(&first["detail"], "instanceId"), "box1");
 }

@@ -11,7 +11,7 @@ use codedeploy_controller::config::load_balancers::Balancers;
 use codedeploy_controller::config::{Partition, Quotas};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::{
-    create, decide, intervene, queries, removal, targets, traffic,
+    create, decide, drain, intervene, queries, removal, targets, traffic,
 };
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::identity::Identity;
@@ -171,6 +171,16 @@ impl Fleet {
         self.transact(move |context| removal::deregister(context, request(input)?));
     }
 
+    pub(crate) fn drain(&mut self, name: &str) {
+        let input = json!({"instanceName": name});
+        self.transact(move |context| drain::drain(context, request(input)?));
+    }
+
+    pub(crate) fn undrain(&mut self, name: &str) {
+        let input = json!({"instanceName": name});
+        self.transact(move |context| drain::undrain(context, request(input)?));
+    }
+
     pub(crate) fn is_registered(&mut self, name: &str) -> bool {
         let input = json!({"instanceName": name});
         let found = self.transact(move |context| instances::get(context, request(input)?));
@@ -279,9 +289,10 @@ impl Fleet {
         for job in self.transact(|context| traffic::take(context, 0)).jobs {
             self.performed
                 .push(format!("{} {:?}Traffic", job.instance, job.direction));
-            self.transact(move |context| {
-                traffic::complete(context, &job.command, Ok(String::new()))
-            });
+            let traffic::Work::Event { command, .. } = job.work else {
+                panic!("a job of no deployment");
+            };
+            self.transact(move |context| traffic::complete(context, &command, Ok(String::new())));
         }
     }
 
