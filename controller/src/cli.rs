@@ -600,7 +600,7 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         let mut stop = std::pin::pin!(async move {
             signals.next().await;
         });
-        let served = server::serve(settings, stop.as_mut(), hangups.map(|_| ())).await;
+        let served = Box::pin(server::serve(settings, stop.as_mut(), hangups.map(|_| ()))).await;
         if served.as_ref().is_err_and(ServeError::is_of_a_start) && systemd_waits() {
             tokio::select! {
                 () = stop => {}

@@ -1,6 +1,7 @@
 //! A client of a running controller: calls its API and its S3 endpoint with an access key, from any
 //! machine.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +23,11 @@ use crate::signature::{self, ALGORITHM};
 
 /// The timeout of a call.
 const CALL: Duration = Duration::from_secs(30);
-/// The timeout of an upload.
+/// The largest response of a call, in bytes: a script log can be one.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// The largest object that is fetched, in bytes.
+const MAX_OBJECT: u64 = 16 * 1024 * 1024 * 1024;
+/// The timeout of an upload or a download.
 const UPLOAD: Duration = Duration::from_secs(3600);
 
 /// An access key of the caller.
@@ -160,7 +165,8 @@ impl Client {
             hash,
         };
         let request = self.signed(signed, &url, headers, body.into())?;
-        let answer = self.outgoing.send_within(CALL, &url, request).await?;
+        let limits = (CALL, MAX_ANSWER);
+        let answer = self.outgoing.send_at_most(limits, &url, request).await?;
         if answer.status != 200 {
             return Err(self.refusal(operation, &answer));
         }
@@ -229,6 +235,35 @@ impl Client {
                 ),
             }),
             _ => Err(self.s3_refusal(&answer)),
+        }
+    }
+
+    /// Writes an object, or a version of it, into a file.
+    pub async fn get_object(
+        &self,
+        bucket: &str,
+        (key, version): (&str, Option<&str>),
+        file: File,
+    ) -> Result<(), ClientError> {
+        let signed = Signed {
+            service: "s3",
+            method: Method::GET,
+            hash: hex::encode(digest::digest(&digest::SHA256, b"")),
+        };
+        let version = version.map(|version| {
+            // Unlike in a path, a slash is not reserved for anything.
+            let version = signature::encoded_again(version).replace('/', "%2F");
+            format!("?versionId={version}")
+        });
+        let url = self.object_url(bucket, key) + &version.unwrap_or_default();
+        let request = self.signed(signed, &url, HeaderMap::new(), Body::empty())?;
+        let mut file = tokio::fs::File::from_std(file);
+        let limits = (UPLOAD, MAX_OBJECT);
+        let answer = self.outgoing.save(limits, &url, request, &mut file).await?;
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(self.s3_refusal(&answer))
         }
     }
 

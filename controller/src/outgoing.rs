@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{HeaderMap, Method, Request, Uri, header};
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use futures_util::StreamExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
@@ -17,6 +19,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt as _;
 
 /// The timeout of a request, including its response.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,6 +91,8 @@ pub enum OutgoingError {
         most: usize,
         source: axum::Error,
     },
+    #[error("the answer of {url} cannot be stored")]
+    Save { url: String, source: io::Error },
     #[error("{url} did not answer within {} s", timeout.as_secs())]
     Late { url: String, timeout: Duration },
 }
@@ -169,6 +174,54 @@ impl Outgoing {
         self.exchange(timeout, MAX_ANSWER, url, request).await
     }
 
+    /// [`send_within`](Self::send_within) with a limit of the response, in bytes.
+    pub async fn send_at_most(
+        &self,
+        (timeout, most): (Duration, usize),
+        url: &str,
+        request: Result<Request<Body>, axum::http::Error>,
+    ) -> Result<Answer, OutgoingError> {
+        self.exchange(timeout, most, url, request).await
+    }
+
+    /// Sends any request, and writes the body of a response with status 200 into a file; that of
+    /// another one is returned.
+    pub async fn save(
+        &self,
+        (timeout, most): (Duration, u64),
+        url: &str,
+        request: Result<Request<Body>, axum::http::Error>,
+        file: &mut tokio::fs::File,
+    ) -> Result<Answer, OutgoingError> {
+        let saving = async {
+            let response = self.respond(url, request).await?;
+            let (head, body) = response.into_parts();
+            if head.status != StatusCode::OK {
+                return answer(url, MAX_ANSWER, head, body).await;
+            }
+            let unsaved = |source| OutgoingError::Save {
+                url: place(url),
+                source,
+            };
+            let mut left = most;
+            let mut stream = body.into_data_stream();
+            while let Some(bytes) = stream.next().await {
+                let bytes = bytes.map_err(|source| unsaved(io::Error::other(source)))?;
+                left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                    unsaved(io::Error::other(format!("it has more than {most} bytes")))
+                })?;
+                file.write_all(&bytes).await.map_err(unsaved)?;
+            }
+            file.flush().await.map_err(unsaved)?;
+            Ok(Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body: Bytes::new(),
+            })
+        };
+        in_time(timeout, url, saving).await
+    }
+
     async fn exchange(
         &self,
         timeout: Duration,
@@ -176,42 +229,61 @@ impl Outgoing {
         url: &str,
         request: Result<Request<Body>, axum::http::Error>,
     ) -> Result<Answer, OutgoingError> {
+        let exchange = async {
+            let (head, body) = self.respond(url, request).await?.into_parts();
+            answer(url, most, head, body).await
+        };
+        in_time(timeout, url, exchange).await
+    }
+
+    /// Sends a request; returns the response with a body that is still to be read.
+    async fn respond(
+        &self,
+        url: &str,
+        request: Result<Request<Body>, axum::http::Error>,
+    ) -> Result<Response<Body>, OutgoingError> {
         let url = || place(url);
         let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
         let client = self.client.get_or_init(|| connect(&self.more));
         let client = client
             .as_ref()
             .map_err(|error| OutgoingError::Tls(error.clone()))?;
-        let exchange = async {
-            let response =
-                client
-                    .request(request)
-                    .await
-                    .map_err(|source| match is_untrusted(&source) {
-                        true => OutgoingError::Untrusted { url: url(), source },
-                        false => OutgoingError::Send { url: url(), source },
-                    })?;
-            let status = response.status().as_u16();
-            let (head, body) = response.into_parts();
-            let body = to_bytes(Body::new(body), most).await;
-            Ok(Answer {
-                status,
-                headers: head.headers,
-                body: body.map_err(|source| OutgoingError::Receive {
-                    url: url(),
-                    most,
-                    source,
-                })?,
-            })
-        };
-        let exchange = tokio::time::timeout(timeout, exchange).await;
-        exchange.unwrap_or_else(|_| {
-            Err(OutgoingError::Late {
-                url: url(),
-                timeout,
-            })
-        })
+        let response = client.request(request).await;
+        let response = response.map_err(|source| match is_untrusted(&source) {
+            true => OutgoingError::Untrusted { url: url(), source },
+            false => OutgoingError::Send { url: url(), source },
+        })?;
+        Ok(response.map(Body::new))
     }
+}
+
+/// Reads the body of a response.
+async fn answer(url: &str, most: usize, head: Parts, body: Body) -> Result<Answer, OutgoingError> {
+    let body = to_bytes(body, most).await;
+    Ok(Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: body.map_err(|source| OutgoingError::Receive {
+            url: place(url),
+            most,
+            source,
+        })?,
+    })
+}
+
+/// Ends an exchange that takes too long.
+async fn in_time<T>(
+    timeout: Duration,
+    url: &str,
+    exchange: impl Future<Output = Result<T, OutgoingError>>,
+) -> Result<T, OutgoingError> {
+    let exchange = tokio::time::timeout(timeout, exchange).await;
+    exchange.unwrap_or_else(|_| {
+        Err(OutgoingError::Late {
+            url: place(url),
+            timeout,
+        })
+    })
 }
 
 fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {

@@ -158,23 +158,19 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     if let Err(error) = service.transact(|_, context| drain::resume(context)).await {
         tracing::error!(%error, "the traffic of drained hosts could not be checked");
     }
-    jobs.start_drains().await;
+    Box::pin(jobs.start_drains()).await;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = service.signals.traffic.notified() => {
                 jobs.start(traffic::take).await;
-                jobs.end_abandoned().await;
-                jobs.start_drains().await;
+                Box::pin(jobs.look()).await;
             }
             key = jobs.tasks.ended() => if key.is_drain() {
-                jobs.start_drains().await;
+                Box::pin(jobs.look()).await;
             },
-            _ = look.tick() => {
-                jobs.end_abandoned().await;
-                jobs.start_drains().await;
-            }
+            _ = look.tick() => Box::pin(jobs.look()).await,
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }
     }
@@ -239,6 +235,12 @@ impl Jobs {
         let balancers = Arc::clone(&self.balancers);
         self.tasks
             .start(Key::of(&job), perform(service, balancers, changes, job));
+    }
+
+    /// Compares the running jobs with the wanted ones.
+    async fn look(&mut self) {
+        self.end_abandoned().await;
+        self.start_drains().await;
     }
 
     /// Starts the changes that drained hosts need now.

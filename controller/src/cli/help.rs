@@ -155,10 +155,18 @@ pub(super) const STOP: &str = done!(
 
 pub(super) const CONTINUE: &str = done!("codedeploy-controller continue d-1A2B3C4D5");
 
-pub(super) const DRAIN: &str = outcome!(
-    "codedeploy-controller drain box1 --reason 'new memory' --wait";
-    "0  the host is drained; with --wait, it is idle",
-    "1  failed; the standard error has the reason",
+pub(super) const DIFF: &str = done!(
+    "codedeploy-controller diff shop web ./shop",
+    "codedeploy-controller diff shop web s3://revisions/shop.zip --json",
+);
+
+pub(super) const DRAIN: &str = concat!(
+    end!(
+        "codedeploy-controller drain box1 --reason 'new memory' --wait";
+        "0  the host is drained; with --wait, it is idle",
+        "1  failed; the standard error has the reason"
+    ),
+    "\n  5  the host is not idle in time",
 );
 
 pub(super) const UNDRAIN: &str = done!("codedeploy-controller undrain box1");

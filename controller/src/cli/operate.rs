@@ -7,6 +7,7 @@ mod bundle;
 mod connect;
 mod deploy;
 mod deployments;
+mod diff;
 mod drain;
 mod follow;
 mod hosts;
@@ -21,8 +22,8 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use codedeploy_api::codedeploy::{
-    ContinueDeploymentInput, DeploymentStatus, DeploymentWaitType, FileExistsBehavior, Nothing,
-    StopDeploymentInput, StopDeploymentOutput,
+    ContinueDeploymentInput, DeploymentStatus, DeploymentWaitType, Nothing, StopDeploymentInput,
+    StopDeploymentOutput,
 };
 use codedeploy_api::controller::{
     GetDeploymentStatusInput, GetDeploymentStatusOutput, RollBackDeploymentGroupInput,
@@ -165,7 +166,10 @@ pub(super) enum Operate {
     },
     /// Deploy a folder, a bundle or an object in S3.
     #[command(after_help = help::DEPLOY)]
-    Deploy(Deploy),
+    Deploy(deploy::Deploy),
+    /// Compare a revision with the one that a deployment group runs: files, modes and hooks.
+    #[command(after_help = help::DIFF)]
+    Diff(diff::Diff),
     /// Take a host out of traffic and of deployments, until undrain.
     #[command(after_help = help::DRAIN)]
     Drain {
@@ -201,39 +205,6 @@ pub(super) enum Operate {
     },
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Deploy {
-    /// The application's name.
-    application: String,
-    /// The deployment group's name.
-    group: String,
-    /// A folder with an appspec.yml, a file (.zip, .tar, .tgz or .tar.gz), or
-    /// s3://bucket/key?versionId=…
-    revision: String,
-    /// Bucket of the controller for a folder or a file [default: its first one].
-    #[arg(long)]
-    bucket: Option<String>,
-    /// Leave out files and folders whose names begin with a dot.
-    #[arg(long)]
-    ignore_hidden_files: bool,
-    /// Description of the deployment.
-    #[arg(long)]
-    description: Option<String>,
-    /// Deployment configuration [default: the group's].
-    #[arg(long, value_name = "NAME")]
-    config: Option<String>,
-    /// Treatment of files that exist and that no deployment made.
-    #[arg(long, value_name = "BEHAVIOR", ignore_case = true)]
-    file_exists_behavior: Option<FileExists>,
-    /// Only hosts that do not have the revision.
-    #[arg(long)]
-    outdated_only: bool,
-    #[command(flatten)]
-    waiting: Waiting,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 /// The statuses that deployments can have here.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "verbatim")]
@@ -255,25 +226,6 @@ impl From<Status> for DeploymentStatus {
             Status::Succeeded => DeploymentStatus::Succeeded,
             Status::Failed => DeploymentStatus::Failed,
             Status::Stopped => DeploymentStatus::Stopped,
-        }
-    }
-}
-
-/// The treatment of files that no deployment made.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-#[value(rename_all = "UPPER")]
-pub(super) enum FileExists {
-    Disallow,
-    Overwrite,
-    Retain,
-}
-
-impl From<FileExists> for FileExistsBehavior {
-    fn from(behavior: FileExists) -> Self {
-        match behavior {
-            FileExists::Disallow => FileExistsBehavior::Disallow,
-            FileExists::Overwrite => FileExistsBehavior::Overwrite,
-            FileExists::Retain => FileExistsBehavior::Retain,
         }
     }
 }
@@ -333,6 +285,17 @@ pub(super) enum OperateError {
         "{host} did not fail in {id}; expected one of the failed hosts: codedeploy-controller why {id}"
     )]
     DidNotFail { host: String, id: String },
+    #[error("the group {group} has no revision yet: no deployment to it has succeeded")]
+    NothingRuns { group: String },
+    #[error(
+        "{revision} is not in a bucket of the controller, so it cannot be read here: download it; the running revision is named with --running PATH, the other one as a path in place of its URL"
+    )]
+    NotHeld { revision: String },
+    #[error("the bundle of {name} cannot be compared")]
+    Manifest {
+        name: String,
+        source: diff::manifest::ManifestError,
+    },
     #[error("no deployment has failed")]
     NothingFailed,
     #[error("the deployment {id} does not wait for anybody: its status is {status}")]
@@ -498,6 +461,10 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             .await
         }
         Operate::Deploy(deploy) => deploy::deploy(deploy).await,
+        Operate::Diff(diff) => {
+            diff::diff(diff).await?;
+            Ok(done)
+        }
         Operate::Drain {
             host,
             reason,

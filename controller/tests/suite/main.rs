@@ -28,6 +28,7 @@ mod admin {
     mod monitoring;
     mod operator_commands;
     mod operator_mistakes;
+    mod revision_diff;
     mod settings;
     mod trusted_authorities;
 }

@@ -89,27 +89,11 @@ impl Bundle {
         if !APPSPEC.iter().any(|name| folder.join(name).is_file()) {
             return Err(BundlingError::NoAppSpec(folder.to_owned()));
         }
-        let name = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 16)
-            .map_err(|_| BundlingError::Random)?;
-        let path = std::env::temp_dir().join(format!("codedeploy-{name}.tgz"));
+        let (mut bundle, file) = Self::temporary()?;
+        let path = bundle.path.clone();
         let unwritable = |source| BundlingError::Write {
             path: path.clone(),
             source,
-        };
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(unwritable)?;
-        // From here on, the file is deleted with the bundle.
-        let mut bundle = Bundle {
-            path: path.clone(),
-            is_temporary: true,
-            kind: BundleType::Tgz,
-            files: Some(0),
-            size: 0,
-            hash: String::new(),
         };
         let encoder = GzEncoder::new(BufWriter::new(file), Compression::default());
         let mut packing = Packing {
@@ -130,6 +114,32 @@ impl Bundle {
             .map_err(unwritable)?
             .len();
         bundle.hashed()
+    }
+
+    /// Makes an empty file that is deleted with the bundle.
+    pub(super) fn temporary() -> Result<(Self, File), BundlingError> {
+        let name = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 16)
+            .map_err(|_| BundlingError::Random)?;
+        let path = std::env::temp_dir().join(format!("codedeploy-{name}.tgz"));
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| BundlingError::Write {
+                path: path.clone(),
+                source,
+            })?;
+        let bundle = Bundle {
+            path,
+            is_temporary: true,
+            kind: BundleType::Tgz,
+            files: Some(0),
+            size: 0,
+            hash: String::new(),
+        };
+        Ok((bundle, file))
     }
 
     pub(super) fn file(&self) -> &Path {

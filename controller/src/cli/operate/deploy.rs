@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::{Args, ValueEnum};
 use codedeploy_api::codedeploy::{
     CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior, GetDeploymentConfigInput,
     GetDeploymentConfigOutput, RevisionLocation, RevisionLocationType, S3Location,
@@ -13,14 +14,66 @@ use codedeploy_api::controller::{
 use serde_json::json;
 
 use super::bundle::Bundle;
-use super::connect::{Access, Session};
-use super::{Deploy, OperateError, finish, words};
+use super::connect::{Access, Connection, Session};
+use super::{OperateError, Waiting, finish, words};
 use crate::cli::output;
 use crate::revision::address;
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Deploy {
+    /// The application's name.
+    application: String,
+    /// The deployment group's name.
+    group: String,
+    /// A folder with an appspec.yml, a file (.zip, .tar, .tgz or .tar.gz), or
+    /// s3://bucket/key?versionId=…
+    revision: String,
+    /// Bucket of the controller for a folder or a file [default: its first one].
+    #[arg(long)]
+    bucket: Option<String>,
+    /// Leave out files and folders whose names begin with a dot.
+    #[arg(long)]
+    ignore_hidden_files: bool,
+    /// Description of the deployment.
+    #[arg(long)]
+    description: Option<String>,
+    /// Deployment configuration [default: the group's].
+    #[arg(long, value_name = "NAME")]
+    config: Option<String>,
+    /// Treatment of files that exist and that no deployment made.
+    #[arg(long, value_name = "BEHAVIOR", ignore_case = true)]
+    file_exists_behavior: Option<FileExists>,
+    /// Only hosts that do not have the revision.
+    #[arg(long)]
+    outdated_only: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// The treatment of files that no deployment made.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(super) enum FileExists {
+    Disallow,
+    Overwrite,
+    Retain,
+}
+
+impl From<FileExists> for FileExistsBehavior {
+    fn from(behavior: FileExists) -> Self {
+        match behavior {
+            FileExists::Disallow => FileExistsBehavior::Disallow,
+            FileExists::Overwrite => FileExistsBehavior::Overwrite,
+            FileExists::Retain => FileExistsBehavior::Retain,
+        }
+    }
+}
+
 /// The source of a deployment.
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     Path(PathBuf),
     Object(S3Location),
 }
@@ -187,7 +240,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Reads `s3://bucket/key?versionId=…&etag=…`, or a path.
-fn source(text: &str) -> Result<Source, OperateError> {
+pub(super) fn source(text: &str) -> Result<Source, OperateError> {
     if !text.starts_with("s3://") {
         return Ok(Source::Path(PathBuf::from(text)));
     }

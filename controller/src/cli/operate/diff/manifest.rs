@@ -1,0 +1,379 @@
+//! The contents of a bundle: its files by path, and the hooks of its AppSpec file. Nothing is
+//! unpacked.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::path::Path;
+
+use aws_lc_rs::digest;
+use flate2::read::MultiGzDecoder;
+use serde::Serialize;
+use serde_yaml::Value;
+use tar::EntryType;
+use zip::ZipArchive;
+
+/// The largest numbers of files, and of bytes of all files, that are read.
+const MAX_FILES: usize = 200_000;
+const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// The longest path and the longest target of a link, in bytes.
+const MAX_PATH: usize = 4096;
+/// The largest AppSpec file, in bytes.
+const MAX_APPSPEC: usize = 1024 * 1024;
+
+/// The names of an AppSpec file.
+const APPSPEC: [&str; 2] = ["appspec.yml", "appspec.yaml"];
+
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum ManifestError {
+    #[error("it cannot be read")]
+    Read(#[from] io::Error),
+    #[error("it is not a zip that can be read")]
+    Zip(#[from] zip::result::ZipError),
+    #[error(
+        "it has more than {MAX_FILES} files, more than {MAX_BYTES} bytes, or a path of more than {MAX_PATH} bytes"
+    )]
+    TooLarge,
+}
+
+/// A file or a symbolic link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry {
+    /// Absent for a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sha256: Option<String>,
+    /// In octal digits; absent for a link, and if the bundle has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<String>,
+    /// The target of a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<String>,
+}
+
+/// A script of a lifecycle event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Hook {
+    pub(super) location: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) runas: Option<String>,
+}
+
+/// The scripts by their lifecycle events.
+pub(super) type Hooks = BTreeMap<String, Vec<Hook>>;
+
+/// The contents of a bundle.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    pub(super) files: BTreeMap<String, Entry>,
+    /// Or the reason why they cannot be read.
+    pub(super) hooks: Result<Hooks, String>,
+}
+
+impl Manifest {
+    /// Reads a bundle; its form is recognised by its first bytes, as agents do.
+    pub(super) fn read(bundle: &Path) -> Result<Self, ManifestError> {
+        let mut file = File::open(bundle)?;
+        let mut magic = Vec::new();
+        (&mut file).take(4).read_to_end(&mut magic)?;
+        file.seek(SeekFrom::Start(0))?;
+        let mut reading = Reading::default();
+        match magic.as_slice() {
+            [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6] => reading.zip(file)?,
+            [0x1f, 0x8b, ..] => reading.tar(MultiGzDecoder::new(BufReader::new(file)))?,
+            _ => reading.tar(BufReader::new(file))?,
+        }
+        Ok(reading.end())
+    }
+}
+
+/// A bundle that is being read.
+#[derive(Debug, Default)]
+struct Reading {
+    files: BTreeMap<String, Entry>,
+    bytes: u64,
+    /// The texts of files that may be the AppSpec file, by path.
+    appspecs: BTreeMap<String, Vec<u8>>,
+}
+
+impl Reading {
+    fn tar(&mut self, reader: impl Read) -> Result<(), ManifestError> {
+        let mut archive = tar::Archive::new(reader);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = plain(&entry.path_bytes())?;
+            let mode = entry.header().mode().ok();
+            let target = entry.link_name_bytes();
+            match (entry.header().entry_type(), target) {
+                (EntryType::Symlink, Some(target)) => {
+                    let target = String::from_utf8_lossy(&target).into_owned();
+                    self.link(path, target)?;
+                }
+                // It has the content of an earlier file.
+                (EntryType::Link, Some(target)) => {
+                    let target = plain(&target)?;
+                    if let Some(same) = self.files.get(&target).cloned() {
+                        self.insert(path, same)?;
+                    }
+                }
+                (EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse, _) => {
+                    self.file(path, mode, &mut entry)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn zip(&mut self, file: File) -> Result<(), ManifestError> {
+        let mut archive = ZipArchive::new(file)?;
+        if archive.len() > MAX_FILES {
+            return Err(ManifestError::TooLarge);
+        }
+        for index in 0..archive.len() {
+            let mut entry = archive.by_index(index)?;
+            let path = plain(entry.name_raw())?;
+            let mode = entry.unix_mode();
+            if entry.is_symlink() {
+                let mut target = String::new();
+                (&mut entry)
+                    .take(MAX_PATH as u64)
+                    .read_to_string(&mut target)?;
+                self.link(path, target)?;
+            } else if !entry.is_dir() {
+                self.file(path, mode, &mut entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: String, target: String) -> Result<(), ManifestError> {
+        if target.len() > MAX_PATH {
+            return Err(ManifestError::TooLarge);
+        }
+        let entry = Entry {
+            size: None,
+            sha256: None,
+            mode: None,
+            target: Some(target),
+        };
+        self.insert(path, entry)
+    }
+
+    fn file(
+        &mut self,
+        path: String,
+        mode: Option<u32>,
+        content: &mut impl Read,
+    ) -> Result<(), ManifestError> {
+        let is_appspec = APPSPEC.iter().any(|name| {
+            let rest = path.strip_suffix(name);
+            rest.is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
+        });
+        let mut text = is_appspec.then(Vec::new);
+        let (mut size, mut buffer) = (0, vec![0; 64 * 1024]);
+        let mut context = digest::Context::new(&digest::SHA256);
+        loop {
+            let read = content.read(&mut buffer)?;
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                break;
+            };
+            size += bytes.len() as u64;
+            self.bytes += bytes.len() as u64;
+            if self.bytes > MAX_BYTES {
+                return Err(ManifestError::TooLarge);
+            }
+            context.update(bytes);
+            if let Some(text) = text.as_mut().filter(|text| text.len() <= MAX_APPSPEC) {
+                text.extend_from_slice(bytes);
+            }
+        }
+        if let Some(text) = text.filter(|_| path.matches('/').count() <= 1) {
+            self.appspecs.insert(path.clone(), text);
+        }
+        let entry = Entry {
+            size: Some(size),
+            sha256: Some(hex::encode(context.finish())),
+            mode: mode.map(|mode| format!("{:o}", mode & 0o7777)),
+            target: None,
+        };
+        self.insert(path, entry)
+    }
+
+    fn insert(&mut self, path: String, entry: Entry) -> Result<(), ManifestError> {
+        self.files.insert(path, entry);
+        if self.files.len() > MAX_FILES {
+            return Err(ManifestError::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// Makes the only folder the root if it has the AppSpec file, as agents do.
+    fn end(self) -> Manifest {
+        let Self {
+            mut files,
+            mut appspecs,
+            ..
+        } = self;
+        let top = files.keys().next().and_then(|path| path.split_once('/'));
+        let top = top.map(|(top, _)| format!("{top}/"));
+        let only = top.filter(|top| files.keys().all(|path| path.starts_with(top.as_str())));
+        if let Some(only) = only.filter(|only| {
+            APPSPEC
+                .iter()
+                .any(|name| files.contains_key(&format!("{only}{name}")))
+        }) {
+            let cut = |path: String| path.get(only.len()..).unwrap_or_default().to_owned();
+            files = files
+                .into_iter()
+                .map(|(path, entry)| (cut(path), entry))
+                .collect();
+            appspecs = appspecs
+                .into_iter()
+                .map(|(path, text)| (cut(path), text))
+                .collect();
+        }
+        let appspec = APPSPEC.iter().find_map(|name| appspecs.get(*name));
+        let hooks = match appspec {
+            Some(text) if text.len() > MAX_APPSPEC => Err("it is too large".to_owned()),
+            Some(text) => hooks(text),
+            None => Err("the revision has none".to_owned()),
+        };
+        Manifest { files, hooks }
+    }
+}
+
+/// Returns a path without `./` and without a slash at its end.
+fn plain(path: &[u8]) -> Result<String, ManifestError> {
+    if path.len() > MAX_PATH {
+        return Err(ManifestError::TooLarge);
+    }
+    let path = String::from_utf8_lossy(path);
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    Ok(parts.collect::<Vec<_>>().join("/"))
+}
+
+/// Reads the hooks of an AppSpec file.
+fn hooks(text: &[u8]) -> Result<Hooks, String> {
+    let document: Value = serde_yaml::from_slice(text).map_err(|error| error.to_string())?;
+    let mut hooks = Hooks::new();
+    let Some(events) = document.get("hooks").and_then(Value::as_mapping) else {
+        return Ok(hooks);
+    };
+    for (event, scripts) in events {
+        let scripts = scripts.as_sequence().into_iter().flatten();
+        let scripts: Vec<Hook> = scripts
+            .map(|script| Hook {
+                location: member(script, "location").unwrap_or_default(),
+                timeout: member(script, "timeout"),
+                runas: member(script, "runas"),
+            })
+            .collect();
+        if let (Some(event), false) = (event.as_str(), scripts.is_empty()) {
+            hooks.insert(event.to_owned(), scripts);
+        }
+    }
+    Ok(hooks)
+}
+
+fn member(script: &Value, name: &str) -> Option<String> {
+    match script.get(name)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APPSPEC_TEXT: &str = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n  - {location: a.sh, timeout: 30, runas: app}\n";
+
+    fn tar(top: &str) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, text, mode) in [
+            ("appspec.yml", APPSPEC_TEXT, 0o644),
+            ("a.sh", "#!/bin/sh\n", 0o755),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(mode);
+            let path = format!("{top}{path}");
+            archive
+                .append_data(&mut header, path, text.as_bytes())
+                .unwrap();
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        archive
+            .append_link(&mut header, format!("{top}link"), "a.sh")
+            .unwrap();
+        archive.into_inner().unwrap()
+    }
+
+    fn read(bundle: &[u8]) -> Result<Manifest, ManifestError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bundle).unwrap();
+        Manifest::read(file.path())
+    }
+
+    #[test]
+    fn a_bundle_is_its_files_and_its_hooks_with_or_without_a_top_folder() {
+        for top in ["", "./", "site-12/"] {
+            let manifest = read(&tar(top)).unwrap();
+            let names: Vec<_> = manifest.files.keys().map(String::as_str).collect();
+            assert_eq!(names, ["a.sh", "appspec.yml", "link"], "{top}");
+            let script = &manifest.files["a.sh"];
+            assert_eq!(
+                (script.size, script.mode.as_deref()),
+                (Some(10), Some("755"))
+            );
+            assert_eq!(manifest.files["link"].target.as_deref(), Some("a.sh"));
+            let hooks = manifest.hooks.unwrap();
+            let hook = &hooks["AfterInstall"][0];
+            assert_eq!(
+                (
+                    hook.location.as_str(),
+                    hook.timeout.as_deref(),
+                    hook.runas.as_deref()
+                ),
+                ("a.sh", Some("30"), Some("app"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_zip_has_the_same_files() {
+        let mut archive = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default();
+        archive
+            .start_file("a.sh", options.unix_permissions(0o755))
+            .unwrap();
+        io::Write::write_all(&mut archive, b"#!/bin/sh\n").unwrap();
+        archive
+            .start_file("appspec.yml", options.unix_permissions(0o644))
+            .unwrap();
+        io::Write::write_all(&mut archive, APPSPEC_TEXT.as_bytes()).unwrap();
+        archive.add_symlink("link", "a.sh", options).unwrap();
+        let zipped = read(&archive.finish().unwrap().into_inner()).unwrap();
+        assert_eq!(zipped.files, read(&tar("")).unwrap().files);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_a_missing_appspec_a_remark() {
+        for wrong in [
+            &b"PK\x03\x04 and no more"[..],
+            b"\x1f\x8b\x08 broken",
+            b"no archive at all",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(read(b"").unwrap().hooks.is_err());
+    }
+}
