@@ -24,6 +24,7 @@ use crate::control_socket::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::{DeploymentNames, Ledger, Outgoing};
 use crate::deployment::rollback::journal::Journal;
+use crate::memory;
 use crate::path_component::PathComponent;
 use crate::report::script_log::ScriptLogs;
 use crate::report::{self, Delivered, DeliveryPolicy};
@@ -194,6 +195,7 @@ impl Agent {
                 () = tokio::time::sleep(REFUSAL) => if self.service.is_connected() {
                     systemd::ready();
                     self.status.reached();
+                    memory::give_back();
                 },
             }
         }

@@ -1,5 +1,6 @@
 //! The trusted certificates: the system's store, and the files and folders that an operator names.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use aws_smithy_http_client::tls::TrustStore;
@@ -27,17 +28,20 @@ const LIMIT: u64 = 16 << 20;
 /// Builds the store from the system's certificates and those of `named`, files or folders. A file
 /// without any is an error, except in a folder.
 pub(super) fn store(named: &[PathBuf]) -> Result<TrustStore, AccessError> {
-    let mut store = TrustStore::empty();
+    // A named file is often the system's.
+    let mut trusted = HashSet::new();
     match SYSTEM.map(Path::new).into_iter().find(|path| path.exists()) {
         Some(path) => match certificates(path) {
-            Ok(certificates) => add(&mut store, &certificates),
+            Ok(certificates) => trusted.extend(certificates),
             Err(error) => tracing::warn!(%error, "the system's certificates cannot be read"),
         },
         None => tracing::warn!("this host has no system certificates; install ca-certificates"),
     }
     for path in named {
-        add(&mut store, &of(path)?);
+        trusted.extend(of(path)?);
     }
+    let mut store = TrustStore::empty();
+    store.add_pem_certificate(pem(&trusted));
     Ok(store)
 }
 
@@ -104,13 +108,18 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError
     }
 }
 
-fn add(store: &mut TrustStore, certificates: &[CertificateDer<'_>]) {
+/// Writes certificates into one text of exactly its size, which stays in memory.
+fn pem(certificates: &HashSet<CertificateDer<'_>>) -> String {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----\n";
+    const END: &str = "\n-----END CERTIFICATE-----\n";
+    let length = |der: &CertificateDer<'_>| BEGIN.len() + der.len().div_ceil(3) * 4 + END.len();
+    let mut text = String::with_capacity(certificates.iter().map(length).sum());
     for certificate in certificates {
-        let text = STANDARD.encode(certificate);
-        store.add_pem_certificate(format!(
-            "-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
-        ));
+        text.push_str(BEGIN);
+        STANDARD.encode_string(certificate, &mut text);
+        text.push_str(END);
     }
+    text
 }
 
 #[cfg(test)]
