@@ -503,7 +503,7 @@ fn administer(command: Command) -> Result<(), CliError> {
             groups,
         } => {
             let scopes = admin::scopes(role, applications, groups)?;
-            Ok(console::offer(data.enter()?, role, user_arn, scopes)?)
+            Ok(console::offer(&data, role, user_arn, scopes)?)
         }
         Command::Host(HostCommand::Add {
             data,

@@ -1,8 +1,7 @@
 //! The login link of the web console.
 
-use std::path::Path;
-
 use super::admin::{AdminError, transact};
+use super::data_dir::DataDir;
 use super::output;
 use crate::console::session::{self, Rights};
 use crate::credentials::{LOCAL, Role, Scope};
@@ -11,7 +10,7 @@ use crate::server::Announcement;
 
 /// Prints a link that logs in once.
 pub(super) fn offer(
-    data_dir: &Path,
+    data: &DataDir,
     role: Role,
     user_arn: Option<String>,
     scopes: Vec<Scope>,
@@ -19,10 +18,12 @@ pub(super) fn offer(
     if role == Role::Host {
         return Err(AdminError::HostInConsole);
     }
+    // Root acts as the owner of the directory after this.
+    let name = super::operate::login_name();
+    let data_dir = data.enter()?;
     let service = Announcement::read(data_dir).filter(|service| service.has_console);
     let service = service.ok_or(AdminError::NoConsole)?;
     let url = service.url();
-    let name = super::operate::login_name();
     transact(data_dir, move |work| {
         let arn = match user_arn {
             None => format!(

@@ -148,6 +148,7 @@ impl Backup {
             path: self.path.clone(),
             source,
         };
+        end_sessions(&connection).map_err(foreign)?;
         let carried = carry_over(&connection, database);
         let revocations = match carried {
             Ok(kept) => kept,
@@ -254,6 +255,26 @@ fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(Some(kept));
     }
     Ok(None)
+}
+
+/// Ends the sessions of the web console, and withdraws its login links: users may have logged out
+/// since the backup, and used the links.
+fn end_sessions(restored: &Connection) -> rusqlite::Result<()> {
+    let has_console: bool = restored.query_row(
+        "SELECT count(*) > 0 FROM sqlite_master WHERE name = 'console_sessions'",
+        [],
+        |row| row.get(0),
+    )?;
+    // A backup of an earlier version has none.
+    if !has_console {
+        return Ok(());
+    }
+    restored.execute_batch(
+        "DELETE FROM credentials WHERE access_key_id IN
+             (SELECT access_key_id FROM console_sessions WHERE own_key = 1);
+         DELETE FROM console_sessions;
+         DELETE FROM console_links;",
+    )
 }
 
 /// Applies the replaced database's revocations and removals to the restored one, even for unknown

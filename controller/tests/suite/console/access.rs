@@ -338,3 +338,28 @@ async fn with_tls_the_cookie_is_for_this_host_alone() {
     );
     browser.page("/console/").await;
 }
+
+#[tokio::test]
+async fn a_restored_backup_has_no_sessions() {
+    let mut controller = Controller::start(ON);
+    let mut browser = Browser::at(&controller, &[]).await;
+    let unused = link(&controller, &[]);
+    let backup = controller.folder.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    assert!(controller.admin(&["backup", backup]).status.success());
+    let cookie = browser.cookie.clone();
+    let page = browser.page("/console/").await;
+    browser.submit(&page, "/console/logout", &[]).await;
+    controller.terminate();
+    assert!(controller.admin(&["restore", backup]).status.success());
+    controller.start_again();
+    let mut again = Browser::new(&controller);
+    again.cookie = cookie;
+    assert_eq!(again.get("/console/").await.status, 303);
+    let shown = again.post("/console/login", &[("link", &unused)]).await;
+    assert_eq!(shown.status, 403);
+    assert_eq!(
+        controller.admin_json(&["credentials", "list", "--json"]),
+        json!([])
+    );
+}
