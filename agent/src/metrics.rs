@@ -93,7 +93,7 @@ impl Metrics {
             install_files: all.counters(
                 "install_files",
                 ["action"],
-                "Files and folders that Install handled, by action (`created`, `replaced`, `removed`, `kept`)",
+                "Files and folders that Install handled, by action (`created`, `replaced`, `removed`, `kept`, `unchanged`)",
             ),
             outbox_commands: all.gauge(
                 "outbox_commands",
@@ -184,6 +184,7 @@ impl Metrics {
             ("replaced", summary.replaced),
             ("removed", summary.removed),
             ("kept", summary.kept),
+            ("unchanged", summary.unchanged),
         ] {
             let number = u64::try_from(number).unwrap_or(u64::MAX);
             self.install_files.with([action]).inc_by(number);

@@ -126,6 +126,21 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?.into())
     }
 
+    /// Opens the file `name` for reading without changing its time of access, where that is
+    /// allowed.
+    pub(crate) fn file_unnoticed(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDONLY
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOATIME
+            | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.0, name, flags, Mode::empty()) {
+            // Only its owner and root may ask for that.
+            Err(Errno::PERM) => self.file(name),
+            result => Ok(result?.into()),
+        }
+    }
+
     /// Makes the file `name`, which must not exist; at first only its owner may use it.
     pub(crate) fn create_file(&self, name: &OsStr) -> io::Result<File> {
         let flags =

@@ -3,7 +3,8 @@
 //!
 //! [`Turn::wait`] keeps every other process from installing; [`recover`] finishes what a crash
 //! interrupted. [`plan`] examines the revision and the host, decides everything, and reports all
-//! conflicts at once, before anything changes. [`install`] builds the new files under temporary
+//! conflicts at once, before anything changes. Files that are already as planned stay in place.
+//! [`install`] builds the new files under temporary
 //! names, makes them durable, records in the journal how every name will change, and only then
 //! changes the names; the records for the next clean-up change with them. Displaced files are kept,
 //! so that the Install can be taken back. An error on the way restores everything.
@@ -31,8 +32,10 @@ mod removal;
 mod reserved;
 mod restore;
 mod room;
+mod same;
 mod schedule;
 mod snapshot;
+mod stayed;
 mod step;
 mod touched;
 mod transaction;
@@ -62,6 +65,7 @@ pub use self::recover::{RecoverError, Recovery, Turn, TurnError, recover};
 use self::reserved::Reserved;
 pub use self::restore::{RestoreError, Restored, can_restore, restore};
 use self::room::Room;
+use self::same::Same;
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
 use self::step::Known;
@@ -137,6 +141,8 @@ pub enum PathChange {
     Removed(PathBuf),
     /// Existed before, and stays because of RETAIN.
     Kept(PathBuf),
+    /// Is already as this Install would make it, and stays in place.
+    Unchanged(PathBuf),
 }
 
 /// The result of an Install, in numbers of files, links and folders.
@@ -146,6 +152,7 @@ pub struct Summary {
     pub replaced: usize,
     pub removed: usize,
     pub kept: usize,
+    pub unchanged: usize,
     /// Facts that an operator may want to know although the Install succeeded.
     pub warnings: Vec<String>,
 }
@@ -157,6 +164,8 @@ struct Counts {
     replaced: usize,
     removed: usize,
     kept: usize,
+    #[serde(default)]
+    unchanged: usize,
 }
 
 impl Counts {
@@ -166,12 +175,14 @@ impl Counts {
             replaced,
             removed,
             kept,
+            unchanged,
         } = self;
         Summary {
             created,
             replaced,
             removed,
             kept,
+            unchanged,
             warnings,
         }
     }
@@ -310,7 +321,11 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
         reserved: &Reserved::new(&revision.root, request.reserved, &mut paths),
         stop: request.stop,
     };
-    let decision = plan::decide(facts, wanted, &mut paths, &mut conflicts);
+    let mut decision = plan::decide(facts, wanted, &mut paths, &mut conflicts);
+    if !conflicts.is_full() {
+        let same = Same::look(&decision, &revision, &host, &paths, request.stop);
+        plan::stay(&mut decision, same, &revision, &paths);
+    }
     conflicts.name_groups(&records);
     let superseded = undo::superseded(&records.pointer, request.deployment);
     let room = room::look(
@@ -370,8 +385,8 @@ impl InstallPlan {
 
 impl Decision {
     fn counts(&self) -> Counts {
-        let replaces =
-            |planned: &&decision::Planned| planned.overwrites || self.goes.contains(planned.path);
+        let unchanged = self.planned.iter().filter(|planned| planned.stays).count();
+        let replaces = |planned: &&decision::Planned| self.replaces(planned);
         let replaced = self.planned.iter().filter(replaces).count();
         let removed = self
             .removed
@@ -379,10 +394,11 @@ impl Decision {
             .filter(|path| !self.places.contains(**path))
             .count();
         Counts {
-            created: self.planned.len() - replaced,
+            created: self.planned.len() - unchanged - replaced,
             replaced,
             removed,
             kept: self.kept.len(),
+            unchanged,
         }
     }
 }
@@ -401,7 +417,8 @@ impl Work for InstallPlan {
     }
 
     fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>> {
-        self.schedule.steps(&self.decision, &self.paths)
+        self.schedule
+            .steps(&self.decision, &self.revision, &self.paths)
     }
 
     fn known(&self, folder: PathId, name: &OsStr) -> Option<Known> {

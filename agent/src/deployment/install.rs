@@ -76,6 +76,7 @@ pub(super) async fn install(
         replaced,
         removed,
         kept,
+        unchanged,
         ..
     } = summary;
     let duration_ms = milliseconds_since(began);
@@ -85,6 +86,7 @@ pub(super) async fn install(
         replaced,
         removed,
         kept,
+        unchanged,
         "files installed"
     );
     Ok(succeeded(note.as_deref()))

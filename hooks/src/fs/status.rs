@@ -17,6 +17,9 @@ pub(crate) struct Status {
     pub(crate) size: u64,
     /// In nanoseconds.
     pub(crate) modified: i64,
+    /// The time of the last change of content, access, names or times, in nanoseconds. No program
+    /// can set it.
+    pub(crate) changed: i64,
     /// The creation time in nanoseconds; `None` if the file system has none, and before Linux 4.11.
     pub(crate) born: Option<i64>,
     /// Whether it is marked as immutable or append-only; before Linux 4.11 never.
@@ -67,6 +70,7 @@ impl From<Statx> for Status {
             uid: stat.stx_uid,
             size: stat.stx_size,
             modified: time(stat.stx_mtime),
+            changed: time(stat.stx_ctime),
             born: given
                 .contains(StatxFlags::BTIME)
                 .then(|| time(stat.stx_btime)),
@@ -81,7 +85,8 @@ impl From<Statx> for Status {
 
 impl From<Stat> for Status {
     fn from(stat: Stat) -> Self {
-        let nanosecond = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        let time =
+            |seconds, part: u64| nanoseconds(seconds, i64::try_from(part).unwrap_or_default());
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -89,7 +94,8 @@ impl From<Stat> for Status {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             size: stat.st_size.cast_unsigned(),
-            modified: nanoseconds(stat.st_mtime, nanosecond),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec),
             born: None,
             immutable: false,
             mount_point: false,

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::{Folder, Readers};
 
-const ACCESS_ACL: &str = "system.posix_acl_access";
-const DEFAULT_ACL: &str = "system.posix_acl_default";
+pub(super) const ACCESS_ACL: &str = "system.posix_acl_access";
+pub(super) const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// The attributes that an object gets; `None` leaves an attribute alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,6 +127,25 @@ impl AclAttributes {
     }
 }
 
+/// Returns the mode of an object with this mode and this access list, in the kernel's form, and
+/// whether the list says more than the mode. If it does not, the kernel does not store it.
+fn combine(list: &[u8], mode: u32) -> (u32, bool) {
+    let (mut class, mut masked, mut more) = ([0; 3], None, false);
+    for entry in list.get(4..).unwrap_or_default().chunks_exact(8) {
+        let perms = u32::from(entry[2]);
+        match entry[0] {
+            0x01 => class[0] = perms,
+            0x04 => class[1] = perms,
+            0x10 => (masked, more) = (Some(perms), true),
+            0x20 => class[2] = perms,
+            _ => more = true,
+        }
+    }
+    let [owner, group, others] = class;
+    let group = masked.unwrap_or(group);
+    (mode & 0o7000 | owner << 6 | group << 3 | others, more)
+}
+
 fn encode(list: &[(Tag, u8)]) -> Vec<u8> {
     const VERSION: u32 = 2;
     const NOBODY: u32 = u32::MAX;
@@ -170,6 +189,23 @@ impl Access {
                 default: attribute(&file, DEFAULT_ACL)?,
             }),
         })
+    }
+
+    /// The exact access of an object that has no default list and was given this access; `mode`
+    /// is its mode if this access has none.
+    pub(super) fn exactly(&self, mode: u32, owner: (u32, u32)) -> Self {
+        let mode = self.mode.map_or(mode, |mode| mode.value);
+        let list = self.acl.as_ref().and_then(|acl| acl.access.as_deref());
+        let (mode, more) = list.map_or((mode, false), |list| combine(list, mode));
+        Self {
+            owner: Some(Wish::asked(self.owner.map_or(owner.0, |wish| wish.value))),
+            group: Some(Wish::asked(self.group.map_or(owner.1, |wish| wish.value))),
+            mode: Some(Wish::asked(mode)),
+            acl: Some(AclAttributes {
+                access: list.filter(|_| more).map(<[u8]>::to_vec),
+                default: None,
+            }),
+        }
     }
 
     /// Applies the access to an open file or folder. Owner and group come first, because changing
@@ -251,7 +287,7 @@ impl Wish {
     }
 }
 
-fn attribute(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn attribute(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 64 * 1024];
     match rustix::fs::fgetxattr(file, name, &mut value[..]) {
         Ok(length) => {

@@ -29,7 +29,8 @@ struct Builder<'a> {
     staged: HashMap<u32, PathBuf>,
 }
 
-/// Builds everything; returns the folders that got new names.
+/// Builds everything; returns the folders that got new names, and those of files that stay: what
+/// somebody else wrote to them may not be on the disk yet.
 pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> {
     let InstallPlan {
         decision,
@@ -77,6 +78,11 @@ pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> 
             .and_then(|(parent, name)| access.apply(parent.folder(name)?));
         granted.map_err(StepError::at("set access of", &path))?;
     }
+    let staying = decision.stays.iter();
+    let staying: BTreeSet<_> = staying
+        .filter_map(|(number, _)| paths.parent(decision.planned[*number as usize].path))
+        .collect();
+    touched.extend(staying.into_iter().map(|folder| paths.path(folder)));
     for record in &schedule.records {
         builder
             .record(record, &mut handles)

@@ -33,6 +33,11 @@ impl Step {
                     after,
                 }))
             }
+            Self::Stay(stay) => Ok(Some(Change::Stay(stay.look_up(handles)?))),
+            Self::StayFolder { path, access } => {
+                let (path, access) = (path.clone(), access.clone());
+                Ok(Some(Change::StayFolder { path, access }))
+            }
             Self::Context {
                 path,
                 before,
@@ -52,7 +57,10 @@ impl Step {
     pub(super) fn takes(&self) -> &Takes {
         match self {
             Self::Swap(Swap { takes, .. }) => takes,
-            Self::Adjust { .. } | Self::Context { .. } => &Takes::Nothing,
+            Self::Adjust { .. }
+            | Self::Stay(_)
+            | Self::StayFolder { .. }
+            | Self::Context { .. } => &Takes::Nothing,
         }
     }
 
@@ -66,6 +74,7 @@ impl Step {
             }) => "create",
             Self::Swap(_) => "replace",
             Self::Adjust { .. } => "change owner, mode or ACL of",
+            Self::Stay(_) | Self::StayFolder { .. } => "leave in place what is in",
             Self::Context { .. } => "change the SELinux context of",
         }
     }
@@ -132,6 +141,8 @@ impl Change {
                     Err(changed_meanwhile())
                 }
             }
+            Self::Stay(stayed) => stayed.make(handles),
+            Self::StayFolder { .. } => Ok(()),
             Self::Context {
                 path,
                 before,
@@ -163,6 +174,8 @@ impl Change {
                     format!("{path} was replaced or removed meanwhile; it does not get its owner, mode and ACL of before back")
                 }))
             }
+            Self::Stay(stayed) => stayed.take_back(handles),
+            Self::StayFolder { .. } => Ok(None),
             Self::Context {
                 path,
                 before: Some(context),
@@ -192,6 +205,8 @@ impl Change {
             }
             Self::Swap(_) => format!("remove {path}"),
             Self::Adjust { .. } => format!("give {path} its owner, mode and ACL back"),
+            Self::Stay(_) => format!("give the files in {path} their times back"),
+            Self::StayFolder { .. } => format!("leave {path} as it is"),
             Self::Context {
                 before: Some(context),
                 ..
@@ -433,7 +448,7 @@ fn only_known(folder: Folder, path: PathId, work: &impl Work) -> io::Result<bool
     Ok(true)
 }
 
-fn changed_meanwhile() -> io::Error {
+pub(super) fn changed_meanwhile() -> io::Error {
     io::Error::other("it changed since it was looked at; stop what writes there, and deploy again")
 }
 

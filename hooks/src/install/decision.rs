@@ -11,6 +11,7 @@ use super::granted::Granted;
 use super::layout::WantedKind;
 use super::paths::{ByPath, PathId, Paths};
 use super::reserved::Reserved;
+use super::same::Verified;
 use super::snapshot::{Host, ObjectId, Revision};
 use super::{PathChange, Stop};
 use crate::appspec::AppSpec;
@@ -28,6 +29,8 @@ pub(super) struct Planned {
     pub(super) overwrites: bool,
     /// The number of its access.
     pub(super) access: u32,
+    /// Whether it is on the host already, as planned, and stays in place.
+    pub(super) stays: bool,
 }
 
 /// The actions of an Install, by path.
@@ -36,13 +39,15 @@ pub(super) struct Decision {
     /// In the order in which the official agents create: a folder before its contents.
     pub(super) planned: Vec<Planned>,
     pub(super) accesses: Accesses,
-    /// Objects of the last Install that this one removes, whether or not something new takes their
-    /// place; the newest stands first.
+    /// Objects of the last Install that do not stay in place, whether or not something new takes
+    /// their place; the newest stands first.
     pub(super) removed: Vec<PathId>,
     /// The same objects, each with whether it is a folder.
     pub(super) goes: ByPath<bool>,
     /// The paths of new objects.
     pub(super) places: ByPath<u32>,
+    /// The numbers of the planned files that stay in place, in order, as they were verified.
+    pub(super) stays: Vec<(u32, Verified)>,
     /// Existing files that RETAIN keeps.
     pub(super) kept: Vec<PathId>,
     /// Files that exist already and get the access that the AppSpec asks for by their exact path.
@@ -70,9 +75,8 @@ impl Decision {
     /// ones.
     pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = PathChange> + 'a {
         let brought = self.planned.iter().map(|planned| match planned.path {
-            path if planned.overwrites || self.goes.contains(path) => {
-                PathChange::Replaced(paths.path(path))
-            }
+            path if planned.stays => PathChange::Unchanged(paths.path(path)),
+            path if self.replaces(planned) => PathChange::Replaced(paths.path(path)),
             path => PathChange::Created(paths.path(path)),
         });
         let removed = self
@@ -85,6 +89,11 @@ impl Decision {
                 .iter()
                 .map(|path| PathChange::Kept(paths.path(*path))),
         )
+    }
+
+    /// Whether a planned object takes the place of another one.
+    pub(super) fn replaces(&self, planned: &Planned) -> bool {
+        !planned.stays && (planned.overwrites || self.goes.contains(planned.path))
     }
 
     pub(super) fn access(&self, planned: &Planned) -> &Access {

@@ -95,7 +95,15 @@ impl Identity {
         })
     }
 
-    fn of(status: &Status) -> Self {
+    /// Returns the same without the part that a write changes.
+    pub(super) fn without_state(self) -> Self {
+        Self {
+            state: None,
+            ..self
+        }
+    }
+
+    pub(super) fn of(status: &Status) -> Self {
         let file = State::File {
             size: status.size,
             modified: status.modified,

@@ -27,8 +27,8 @@ use super::{Counts, StepError};
 use crate::fs::{Folder, incoming, replace_in_turn, split};
 
 /// The version that is written. Version 1 had no checksums, and identified its objects by inode
-/// alone.
-const VERSION: u32 = 2;
+/// alone. Version 2 had no objects that stay in place.
+const VERSION: u32 = 3;
 
 /// Bytes reserved on the disk for the last record, so that a full disk cannot prevent the commit.
 const RESERVED: u64 = 4096;

@@ -58,6 +58,12 @@ impl<T> ByPath<T> {
         }
         self.0[path.index()] = Some(value);
     }
+
+    pub(super) fn remove(&mut self, path: PathId) {
+        if let Some(value) = self.0.get_mut(path.index()) {
+            *value = None;
+        }
+    }
 }
 
 impl PathId {

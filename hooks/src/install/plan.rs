@@ -1,12 +1,14 @@
 //! Decides the actions of an Install from values alone: this module does not touch the file system.
 
 mod clean_up;
+mod stay;
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 
 use codedeploy_api::specification::FileExistsBehavior;
 
+pub(super) use self::stay::stay;
 use super::access::{Access, Wish};
 use super::conflict::{Conflict, Conflicts};
 use super::decision::{Decision, Facts, Planned};
@@ -134,6 +136,7 @@ impl<'a> Planner<'a> {
             kind,
             overwrites,
             access,
+            stays: false,
         });
     }
 
@@ -207,6 +210,7 @@ impl<'a> Planner<'a> {
             kind,
             overwrites: false,
             access,
+            stays: false,
         });
         Some(path)
     }

@@ -107,9 +107,11 @@ impl PathChange {
     /// The path that changes, or stays.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Created(path) | Self::Replaced(path) | Self::Removed(path) | Self::Kept(path) => {
-                path
-            }
+            Self::Created(path)
+            | Self::Replaced(path)
+            | Self::Removed(path)
+            | Self::Kept(path)
+            | Self::Unchanged(path) => path,
         }
     }
 }

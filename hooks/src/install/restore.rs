@@ -2,6 +2,8 @@
 //! transaction of its own. Nothing that somebody changed or added since is lost: it stays, or is
 //! set aside and reported.
 
+mod stayed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
@@ -10,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
+use self::stayed::Restoration;
 use super::access::Access;
 use super::journal::{self, Action, Begun, Contents, JournalError};
 use super::paths::Paths;
 use super::records::Records;
 use super::recover::Turn;
 use super::step::{Change, Keep, Step, Swap, Swapped, Takes};
-use super::transaction::{self, Steps};
+use super::transaction;
 use super::{Counts, InstallError, Summary, undo};
 use crate::fs::{Handles, temporary_name};
 
@@ -101,21 +104,21 @@ pub fn restore(
         return Err(RestoreError::Lost(restorer.lost));
     }
     let Restorer {
-        steps,
+        restoration,
         counts,
         warnings,
         token,
         roots,
         ..
     } = restorer;
-    let mut restoration = Begun::new(Action::Restore, begun.deployment, begun.pointer, token);
-    restoration.counts = counts;
-    restoration.displaced = roots;
-    restoration.kept = begun.kept;
-    let left = transaction::run(&records.journal, &restoration, &Steps(steps))?;
+    let mut restored = Begun::new(Action::Restore, begun.deployment, begun.pointer, token);
+    restored.counts = counts;
+    restored.displaced = roots;
+    restored.kept = begun.kept;
+    let left = transaction::run(&records.journal, &restored, &restoration)?;
     let mut warnings: Vec<String> = warnings
         .into_iter()
-        .map(|warning| warning.in_words(&restoration.deployment))
+        .map(|warning| warning.in_words(&restored.deployment))
         .collect();
     warnings.extend(left);
     Ok(Restored {
@@ -178,7 +181,7 @@ struct Restorer<'a> {
     token: String,
     used: usize,
     handles: Handles,
-    steps: Vec<Step>,
+    restoration: Restoration,
     counts: Counts,
     warnings: Vec<Warning>,
     lost: Vec<String>,
@@ -199,7 +202,7 @@ impl<'a> Restorer<'a> {
             token: crate::fs::token(),
             used: 0,
             handles: Handles::default(),
-            steps: Vec::new(),
+            restoration: Restoration::default(),
             counts: Counts::default(),
             warnings: Vec::new(),
             lost: Vec::new(),
@@ -220,13 +223,15 @@ impl<'a> Restorer<'a> {
                 }
                 Ok(())
             }
+            Change::Stay(stayed) => self.stayed(stayed),
+            Change::StayFolder { path, access } => self.stayed_folder(path, access),
             Change::Context {
                 path,
                 before,
                 after,
             } => {
                 let (before, after) = (after.clone(), before.clone());
-                self.steps.push(Step::Context {
+                self.restoration.steps.push(Step::Context {
                     path: path.clone(),
                     before,
                     after,
@@ -329,7 +334,7 @@ impl<'a> Restorer<'a> {
             Takes::Nothing
         };
         let (path, brings) = (path.to_path_buf(), old.is_some());
-        self.steps.push(Step::Swap(Swap {
+        self.restoration.steps.push(Step::Swap(Swap {
             path,
             spare,
             brings,
@@ -385,7 +390,7 @@ impl<'a> Restorer<'a> {
     }
 
     fn adjust(&mut self, path: &Path, access: Access) {
-        self.steps.push(Step::Adjust {
+        self.restoration.steps.push(Step::Adjust {
             path: path.to_path_buf(),
             access,
         });

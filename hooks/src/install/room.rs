@@ -90,6 +90,13 @@ pub(super) fn look(
             file_systems.of(parent, paths);
         }
     }
+    // A new time is written, too.
+    for (number, verified) in &decision.stays {
+        let folder = paths.parent(decision.planned[*number as usize].path);
+        if let Some(folder) = folder.filter(|_| verified.modified().is_some()) {
+            file_systems.of(folder, paths);
+        }
+    }
     let changes = (decision.planned.len() + decision.removed.len()) as u64;
     if let Some(file_system) = records
         .journal

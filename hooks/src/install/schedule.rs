@@ -14,8 +14,12 @@ use super::layout::WantedKind;
 use super::paths::{PathId, Paths};
 use super::records::{self, Instruction, Records, State};
 use super::snapshot::{Host, Revision};
+use super::stayed;
 use super::step::{Keep, Known, Step, Swap, Takes};
 use crate::fs::{Known as KnownFolders, temporary_name};
+
+/// Stands for no unit.
+const STAYS: u32 = u32::MAX;
 
 /// The steps of an Install: first the objects that are built and then take their places, then pure
 /// changes.
@@ -29,9 +33,13 @@ pub(super) struct Schedule {
     contexts: Vec<Step>,
     /// The records of this Install; they come last.
     pub(super) records: [Record; 3],
+    /// The mode and the owner of a new folder.
+    folder_mode: u32,
+    user: (u32, u32),
 }
 
-/// The planned objects, grouped into units: a new folder and everything in it is one unit.
+/// The planned objects that do not stay in place, grouped into units: a new folder and everything
+/// in it is one unit.
 #[derive(Debug)]
 pub(super) struct Units {
     /// Numbers of planned objects, unit by unit; a folder stands before its contents.
@@ -98,6 +106,8 @@ pub(super) fn schedule(
         contexts: contexts(decision, paths, host),
         records,
         token,
+        folder_mode: host.folder_mode,
+        user: host.user,
     }
 }
 
@@ -128,9 +138,14 @@ impl Units {
         let mut unit_of: Vec<u32> = Vec::with_capacity(planned.len());
         let mut sizes: Vec<u32> = Vec::new();
         for object in planned {
+            if object.stays {
+                unit_of.push(STAYS);
+                continue;
+            }
             let around = paths
                 .parent(object.path)
-                .and_then(|parent| decision.places.get(parent));
+                .and_then(|parent| decision.places.get(parent))
+                .filter(|folder| !planned[**folder as usize].stays);
             let unit = match around {
                 Some(folder) => unit_of[*folder as usize],
                 None => {
@@ -148,8 +163,9 @@ impl Units {
             sum += size;
         }
         let mut free = starts.clone();
-        let mut members = vec![0; planned.len()];
-        for (number, unit) in (0_u32..).zip(unit_of) {
+        let mut members = vec![0; sum as usize];
+        let units = (0_u32..).zip(unit_of).filter(|(_, unit)| *unit != STAYS);
+        for (number, unit) in units {
             let place = &mut free[unit as usize];
             members[*place as usize] = number;
             *place += 1;
@@ -187,6 +203,8 @@ impl Schedule {
         let tops = (0..self.units.len()).map(|unit| self.top(unit, decision).path);
         let changed = tops.chain(self.removals.iter().copied());
         let changed = changed.chain(decision.adjusted.iter().map(|(path, _)| *path));
+        let stays = decision.planned.iter().filter(|planned| planned.stays);
+        let changed = changed.chain(stays.map(|planned| planned.path));
         let folders: BTreeSet<PathId> = changed.filter_map(|path| paths.parent(path)).collect();
         folders
             .into_iter()
@@ -213,12 +231,21 @@ impl Schedule {
     pub(super) fn steps<'a>(
         &'a self,
         decision: &'a Decision,
+        revision: &'a Revision,
         paths: &'a Paths,
     ) -> impl Iterator<Item = Cow<'a, Step>> {
+        let stays = decision.planned.iter().filter(|planned| planned.stays);
+        let folders = stays.filter(|planned| planned.kind == WantedKind::Folder);
+        let folders = folders.map(move |planned| Step::StayFolder {
+            path: paths.path(planned.path),
+            access: decision
+                .access(planned)
+                .exactly(self.folder_mode, self.user),
+        });
+        let files = stayed::stays(decision, revision, paths).map(Step::Stay);
         let units = (0..self.units.len()).map(move |unit| {
             let top = self.top(unit, decision);
-            let is_there = decision.goes.contains(top.path) || top.overwrites;
-            let takes = if is_there {
+            let takes = if decision.replaces(top) {
                 takes(top.path, decision)
             } else {
                 Takes::Nothing
@@ -252,7 +279,8 @@ impl Schedule {
             }
         });
         let records = self.records.iter().map(Record::step);
-        let own = units.chain(removals).chain(adjusted).map(Cow::Owned);
+        let own = folders.chain(files).chain(units);
+        let own = own.chain(removals).chain(adjusted).map(Cow::Owned);
         own.chain(self.contexts.iter().map(Cow::Borrowed))
             .chain(records.map(Cow::Owned))
     }

@@ -39,6 +39,8 @@ pub(super) struct Host {
     pub(super) has_selinux_tools: bool,
     /// The mode of a new folder.
     pub(super) folder_mode: u32,
+    /// The user and group of a new folder.
+    pub(super) user: (u32, u32),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +97,10 @@ impl Host {
         (host.users, host.groups) = known_names(appspec);
         host.has_selinux_tools = access::has_selinux_tools();
         host.folder_mode = access::folder_mode();
+        host.user = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         Ok(host)
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{Access, Context};
 use super::identity::Identity;
 use super::paths::PathId;
+use super::stayed::{Stay, Stayed};
 
 /// One change that others see, as planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,13 @@ pub(super) enum Step {
     Swap(Swap),
     /// Changes the access to a file that is not part of this Install.
     Adjust {
+        path: PathBuf,
+        access: Access,
+    },
+    /// Leaves files in place that are as planned.
+    Stay(Stay),
+    /// Leaves a folder in place that is as planned.
+    StayFolder {
         path: PathBuf,
         access: Access,
     },
@@ -76,6 +84,14 @@ pub(super) enum Change {
         before: Access,
         after: Access,
     },
+    /// Only times change.
+    Stay(Stayed),
+    /// Nothing changes; a way back makes the folder again if it is gone.
+    StayFolder {
+        #[serde(with = "path")]
+        path: PathBuf,
+        access: Access,
+    },
     Context {
         #[serde(with = "path")]
         path: PathBuf,
@@ -104,6 +120,8 @@ impl Step {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Swap(Swap { path, .. })
+            | Self::Stay(Stay { folder: path, .. })
+            | Self::StayFolder { path, .. }
             | Self::Adjust { path, .. }
             | Self::Context { path, .. } => path,
         }
@@ -115,7 +133,10 @@ impl Change {
     pub(super) fn swap(&self) -> Option<&Swapped> {
         match self {
             Self::Swap(swap) => Some(swap),
-            Self::Adjust { .. } | Self::Context { .. } => None,
+            Self::Adjust { .. }
+            | Self::Stay(_)
+            | Self::StayFolder { .. }
+            | Self::Context { .. } => None,
         }
     }
 
@@ -123,6 +144,8 @@ impl Change {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Swap(Swapped { path, .. })
+            | Self::Stay(Stayed { folder: path, .. })
+            | Self::StayFolder { path, .. }
             | Self::Adjust { path, .. }
             | Self::Context { path, .. } => path,
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{Begun, Changes};
 use super::step::{Change, Keep, Swapped};
 use super::undo::is_beside;
+use crate::fs::{NotDurable, sync_file_systems, sync_names};
 
 /// Few folders, for many changes.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Touched {
     pub(super) spares: BTreeSet<PathBuf>,
     /// Those in which something displaced stands that is to be put away.
     pub(super) displaced: BTreeSet<PathBuf>,
+    /// Whether the access or times of existing files change, beside names.
+    in_place: bool,
 }
 
 impl Touched {
@@ -32,7 +35,15 @@ impl Touched {
     }
 
     pub(super) fn add(&mut self, begun: &Begun, change: &Change) {
-        add(&mut self.paths, change.path());
+        match change {
+            Change::StayFolder { .. } => return,
+            Change::Stay(stayed) if !stayed.changes_times() => return,
+            Change::Stay(stayed) => drop(self.paths.insert(stayed.folder.clone())),
+            Change::Swap(_) | Change::Adjust { .. } | Change::Context { .. } => {
+                add(&mut self.paths, change.path());
+            }
+        }
+        self.in_place |= matches!(change, Change::Stay(_) | Change::Adjust { .. });
         if let Some(swap) = change.swap() {
             add(&mut self.spares, &swap.spare);
             if is_put_away(begun, swap) {
@@ -41,9 +52,14 @@ impl Touched {
         }
     }
 
-    /// Every folder in which names change, or files.
-    pub(super) fn all(&self) -> BTreeSet<PathBuf> {
-        self.paths.union(&self.spares).cloned().collect()
+    /// Makes everything survive a power cut that changes in these folders.
+    pub(super) fn sync(&self) -> Result<(), NotDurable> {
+        let all = self.paths.union(&self.spares).cloned().collect();
+        if self.in_place {
+            sync_file_systems(&all)
+        } else {
+            sync_names(&all)
+        }
     }
 }
 

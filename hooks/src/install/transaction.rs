@@ -13,12 +13,12 @@ use super::paths::PathId;
 use super::step::{Change, Known, Step, Swapped};
 use super::touched::Touched;
 use super::{InstallError, StepError, undo};
-use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_names};
+use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems};
 
 /// The work of a transaction.
 pub(super) trait Work {
-    /// Builds everything new under temporary names, which nobody uses; returns the folders that got
-    /// names.
+    /// Builds everything new under temporary names, which nobody uses; returns the folders whose
+    /// file systems must be on the disk before anything changes.
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
 
     /// Returns handles that open only the folders that the plan found at their paths.
@@ -32,32 +32,6 @@ pub(super) trait Work {
 
     /// The plan's knowledge of `name` in a folder that is taken away.
     fn known(&self, folder: PathId, name: &OsStr) -> Option<Known>;
-}
-
-/// Steps that need no building, and take away no folder by its contents.
-#[derive(Debug)]
-pub(super) struct Steps(pub(super) Vec<Step>);
-
-impl Work for Steps {
-    fn build(&self) -> Result<BTreeSet<PathBuf>, StepError> {
-        Ok(BTreeSet::new())
-    }
-
-    fn handles(&self) -> Handles {
-        Handles::default()
-    }
-
-    fn staged(&self) -> impl Iterator<Item = PathBuf> {
-        std::iter::empty()
-    }
-
-    fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>> {
-        self.0.iter().map(Cow::Borrowed)
-    }
-
-    fn known(&self, _: PathId, _: &OsStr) -> Option<Known> {
-        None
-    }
 }
 
 /// Runs `work`; returns warnings for an operator. After an error everything is as before, unless
@@ -97,7 +71,10 @@ pub(super) fn run(
         (Err(source), changes) => {
             tracing::debug!(phase = "rolling back", error = %source, "the transaction failed");
             let Undone { left, kept } = match changes {
-                Some(changes) => take_back(begun, changes, attempt.made, &attempt.touched),
+                Some(changes) => {
+                    let built = built(begun, work.staged());
+                    take_back(begun, changes, attempt.made, &attempt.touched, &built)
+                }
                 None => remove_staged(begun, work.staged(), std::iter::empty()),
             };
             kept.iter().for_each(|kept| tracing::warn!("{kept}"));
@@ -158,7 +135,7 @@ impl Attempt<'_> {
             let made = change.make(step.takes(), work, &mut handles);
             made.map_err(StepError::at(step.action(), step.path()))?;
         }
-        sync_names(&self.touched.all()).map_err(not_durable)?;
+        self.touched.sync().map_err(not_durable)?;
         journal.commit().map_err(journal.failed())?;
         tracing::debug!(phase = "finishing", "transaction committed");
         Ok(())
@@ -186,7 +163,10 @@ pub(super) fn roll_back(contents: Contents) -> Undone {
         return remove_staged(&begun, staged.into_iter(), changes.iter());
     }
     match Touched::of(&begun, &changes) {
-        Ok(touched) => take_back(&begun, &changes, changes.len(), &touched),
+        Ok(touched) => {
+            let built = built(&begun, staged.into_iter());
+            take_back(&begun, &changes, changes.len(), &touched, &built)
+        }
         Err(error) => Undone {
             left: vec![unreadable(&error)],
             ..Undone::default()
@@ -252,8 +232,38 @@ fn remove_staged(
     undone
 }
 
+/// The new objects that are disposable.
+enum Built {
+    All,
+    These(BTreeSet<PathBuf>),
+}
+
+/// An Install builds all that it brings; most objects that a restoration brings back are the only
+/// copy.
+fn built(begun: &Begun, staged: impl Iterator<Item = PathBuf>) -> Built {
+    match begun.action {
+        Action::Install => Built::All,
+        Action::Restore => Built::These(staged.collect()),
+    }
+}
+
+impl Built {
+    fn contains(&self, spare: &Path) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(spares) => spares.contains(spare),
+        }
+    }
+}
+
 /// Takes back the first `made` of `changes`, and removes the new objects.
-fn take_back(begun: &Begun, changes: &Changes, made: usize, touched: &Touched) -> Undone {
+fn take_back(
+    begun: &Begun,
+    changes: &Changes,
+    made: usize,
+    touched: &Touched,
+    built: &Built,
+) -> Undone {
     let mut handles = Handles::default();
     let mut undone = Undone::default();
     for change in changes.iter().take(made).rev() {
@@ -266,33 +276,28 @@ fn take_back(begun: &Begun, changes: &Changes, made: usize, touched: &Touched) -
         }
     }
     // After a power cut, no name may still refer to an object that is removed now.
-    undone
-        .left
-        .extend(sync_names(&touched.all()).err().map(not_written));
+    undone.left.extend(touched.sync().err().map(not_written));
     if !undone.left.is_empty() {
         return undone;
     }
-    // Only these are disposable: an object that a restoration brings back is the only copy.
-    if begun.action == Action::Install {
-        for change in changes.iter() {
-            undone.discard(change, &mut handles);
-        }
+    for change in changes.iter() {
+        undone.discard(change, built, &mut handles);
     }
     undone.make_durable(begun, &touched.spares);
     undone
 }
 
 impl Undone {
-    /// Removes the new object of a change.
-    fn discard(&mut self, change: io::Result<Change>, handles: &mut Handles) {
+    /// Removes the new object of a change, if it was built.
+    fn discard(&mut self, change: io::Result<Change>, built: &Built, handles: &mut Handles) {
         match change {
-            Ok(Change::Swap(swap)) => match swap.discard(handles) {
+            Ok(Change::Swap(swap)) if built.contains(&swap.spare) => match swap.discard(handles) {
                 Ok(kept) => self.kept.extend(kept),
                 Err(error) => self
                     .left
                     .push(format!("remove {}: {error}", swap.spare.display())),
             },
-            Ok(Change::Adjust { .. } | Change::Context { .. }) => {}
+            Ok(_) => {}
             Err(error) => self.left.push(unreadable(&error)),
         }
     }

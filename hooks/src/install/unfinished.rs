@@ -40,6 +40,8 @@ pub enum Kind {
     Remove,
     /// Owner, mode or access control list.
     Adjust,
+    /// Times of files that stay in place.
+    Retime,
     /// SELinux context.
     Label,
 }
@@ -63,6 +65,7 @@ pub fn unfinished(journal: &Path) -> Result<Option<Unfinished>, JournalError> {
         .changes
         .iter()
         .filter(|_| contents.phase != Phase::Building);
+    let begun = begun.filter(|change| change.as_ref().map_or(true, Change::is_visible));
     let changes: Result<_, _> = begun.map(|change| change.map(&mut progress)).collect();
     let changes = changes.map_err(unreadable)?;
     let mut handles = Handles::default();
@@ -90,6 +93,7 @@ impl Change {
             Self::Swap(Swapped { takes: true, .. }) => Kind::Replace,
             Self::Swap(_) => Kind::Create,
             Self::Adjust { .. } => Kind::Adjust,
+            Self::Stay(_) | Self::StayFolder { .. } => Kind::Retime,
             Self::Context { .. } => Kind::Label,
         }
     }
@@ -97,7 +101,19 @@ impl Change {
     fn is_made(&self, handles: &mut Handles) -> io::Result<Option<bool>> {
         match self {
             Self::Swap(swap) => swap.is_made(handles).map(Some),
-            Self::Adjust { .. } | Self::Context { .. } => Ok(None),
+            Self::Adjust { .. }
+            | Self::Stay(_)
+            | Self::StayFolder { .. }
+            | Self::Context { .. } => Ok(None),
+        }
+    }
+
+    /// Whether anybody can see the change.
+    fn is_visible(&self) -> bool {
+        match self {
+            Self::Stay(stayed) => stayed.changes_times(),
+            Self::StayFolder { .. } => false,
+            Self::Swap(_) | Self::Adjust { .. } | Self::Context { .. } => true,
         }
     }
 }
@@ -110,6 +126,7 @@ impl Kind {
             Self::Replace => "replaced",
             Self::Remove => "removed",
             Self::Adjust => "given another owner, mode or ACL",
+            Self::Retime => "given other times for its files",
             Self::Label => "given another SELinux context",
         }
     }

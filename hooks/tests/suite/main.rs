@@ -35,6 +35,7 @@ mod install {
     mod refused;
     mod restore;
     mod scene;
+    mod unchanged;
 }
 
 /// Hook scripts. Every script is real, and so is every process and user.

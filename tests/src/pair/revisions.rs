@@ -31,6 +31,10 @@ impl Pair {
             ("app/locked/file", "old"),
             ("site/site.conf", "old"),
             ("shared/app.list", "old"),
+            ("app/steady/same", "same"),
+            ("app/steady/deep/same", "same"),
+            ("app/steady/changed", "old"),
+            ("app/steady/gone", "old"),
             ("fresh/file", "old"),
         ];
         bundle::write(&folder, &files);
@@ -76,6 +80,10 @@ impl Pair {
             ("site/site.conf", "new"),
             ("shared/app.list", "new"),
             ("shared/second.list", "new"),
+            ("app/steady/same", "same"),
+            ("app/steady/deep/same", "same"),
+            ("app/steady/changed", "new"),
+            ("app/steady/added", "new"),
             ("fresh/file", "new"),
         ];
         bundle::write(&folder, &files);

@@ -71,7 +71,7 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
         PathChange::Removed(path) => {
             format!("-{}", path.strip_prefix(bed.host("")).unwrap().display())
         }
-        PathChange::Kept(path) => {
+        PathChange::Kept(path) | PathChange::Unchanged(path) => {
             format!("={}", path.strip_prefix(bed.host("")).unwrap().display())
         }
     };

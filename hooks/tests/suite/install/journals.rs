@@ -75,7 +75,7 @@ fn sealed(line: &str) -> String {
 pub(crate) fn of_version_1(journal: &[u8]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in journal.split_inclusive(|byte| *byte == b'\n') {
-        let mut line = unsealed(line).replacen("\"version\":2", "\"version\":1", 1);
+        let mut line = unsealed(line).replacen("\"version\":3", "\"version\":1", 1);
         if let Some((before, (_, after))) = line
             .split_once("\"kept\":[")
             .map(|(a, b)| (a, b.split_once("],").unwrap()))
@@ -283,14 +283,14 @@ fn the_journal_of_a_newer_agent_stays_and_says_so() {
             .next()
             .unwrap(),
     );
-    let newer = first.replacen("\"version\":2", "\"version\":3,\"more\":[]", 1);
+    let newer = first.replacen("\"version\":3", "\"version\":4,\"more\":[]", 1);
     let newer = sealed(&newer);
     std::fs::write(&bed.records.journal, &newer).unwrap();
     let error = recover(&bed).unwrap_err();
     assert!(
         matches!(
             &error,
-            RecoverError::Journal(JournalError::Newer { version: 3, .. })
+            RecoverError::Journal(JournalError::Newer { version: 4, .. })
         ),
         "{error:?}"
     );

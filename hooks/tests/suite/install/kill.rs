@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::bed::Bed;
-use super::scene::{Scene, second_version};
+use super::scene::{self, Scene, second_version};
 
 /// The variables that name the stage and the part of the killed process.
 const STAGE: &str = "CODEDEPLOY_TEST_STAGE";
@@ -41,6 +41,7 @@ pub(crate) fn play() {
     let mut bed = Bed::at(Path::new(&stage));
     bed.behavior = FileExistsBehavior::Overwrite;
     bed.deployment = "d-2".into();
+    scene::settle(&bed);
     // System calls count from here on.
     raise(Signal::SIGSTOP).unwrap();
     match part.as_str() {

@@ -227,7 +227,14 @@ fn a_read_only_mount_is_found_before_anything_changes() {
             &bed.host("app"),
             c"",
         );
+        let same = bed.install(&bed.appspec(&[("a", "app"), ("b", "other")]));
+        assert_eq!(
+            same.unwrap().unchanged,
+            3,
+            "nothing has to be written there"
+        );
         let before = bed.tree();
+        write(&bed.archive("a"), "2");
         let found = conflicts(bed.install(&bed.appspec(&[("a", "app"), ("b", "other")])));
         assert_eq!(
             found,

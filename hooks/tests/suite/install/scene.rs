@@ -1,6 +1,7 @@
 //! A host with an earlier version, and a second version that creates, replaces, removes and links
 //! files, and changes modes, owners and access control lists. The scene can be reset.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::specification::FileExistsBehavior;
@@ -16,6 +17,9 @@ pub(crate) struct Scene {
     /// A copy of the initial state.
     template: PathBuf,
 }
+
+/// In nanoseconds.
+const SECOND: i128 = 1_000_000_000;
 
 /// The folders that an Install changes; it only reads the revision.
 const CHANGED: [&str; 3] = ["host", "records", "deployments"];
@@ -111,6 +115,26 @@ fn copy(from: &Path, to: &Path) {
     );
 }
 
+/// Waits until the files are older than the steps of the kernel's clock: an Install waits for the
+/// next step if they are not, so that its system calls would differ from run to run.
+pub(crate) fn settle(bed: &Bed) {
+    let files = ["app/same", "app/steady/same"].map(|name| bed.host(name));
+    let changed = files.iter().filter_map(|file| std::fs::metadata(file).ok());
+    let changed =
+        changed.map(|file| i128::from(file.ctime()) * SECOND + i128::from(file.ctime_nsec()));
+    let newest = changed.max().unwrap_or_default();
+    let now = || {
+        std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .as_nanos()
+            .cast_signed()
+    };
+    while now() <= newest + SECOND / 50 {
+        std::thread::yield_now();
+    }
+}
+
 fn first_version(bed: &mut Bed) {
     bed.behavior = FileExistsBehavior::Overwrite;
     bed.deployment = "d-1".into();
@@ -120,6 +144,10 @@ fn first_version(bed: &mut Bed) {
         ("remade/x", "1"),
         ("kind", "1"),
         ("mode", "1"),
+        ("same", "as before"),
+        ("steady/same", "as before"),
+        ("steady/changes", "1"),
+        ("steady/goes", "1"),
     ];
     bed.revision(&files);
     link("a", &bed.archive("link"));
@@ -136,6 +164,9 @@ fn first_version(bed: &mut Bed) {
         ("remade/x", "2"),
         ("kind/x", "2"),
         ("mode", "2"),
+        ("same", "as before"),
+        ("steady/same", "as before"),
+        ("steady/changes", "2"),
     ]);
     chmod(&bed.archive("mode"), 0o750);
     link("config", &bed.archive("link"));

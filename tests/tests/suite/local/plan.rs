@@ -138,6 +138,7 @@ async fn what_the_plan_says_is_what_the_deployment_does() {
         "replaced": [app, format!("{app}/stays")],
         "removed": [format!("{app}/goes")],
         "kept": [],
+        "unchanged": [],
     });
     let mut found = plan["files"].clone();
     for list in found.as_object_mut().unwrap().values_mut() {
@@ -171,6 +172,32 @@ async fn what_the_plan_says_is_what_the_deployment_does() {
 }
 
 #[tokio::test]
+async fn files_that_are_on_the_host_already_are_shown_as_the_same() {
+    let machine = Machine::new();
+    let files = |changes| {
+        [
+            ("site/a", "one"),
+            ("site/b", "one"),
+            ("site/c", "one"),
+            ("site/changes", changes),
+        ]
+    };
+    let revision = machine.revision(SITE, &files("one"));
+    assert!(machine.run(&[], &revision).await.status.success());
+    let revision = machine.revision(SITE, &files("two"));
+    let (code, text) = machine.plan(&["plan"], &revision).await;
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(text.matches("\n  same     ").count(), 4, "{text}");
+    let end = "0 created, 1 replaced, 0 removed, 0 kept, 4 unchanged; 0 conflicts\n";
+    assert!(text.ends_with(end), "{text}");
+    let plan = machine.document(&revision).await;
+    assert_eq!(plan["files"]["unchanged"].as_array().unwrap().len(), 4);
+    assert!(machine.run(&[], &revision).await.status.success());
+    let changed = fs::read_to_string(machine.path("app/changes")).unwrap();
+    assert_eq!(changed, "two");
+}
+
+#[tokio::test]
 async fn every_conflict_and_every_change_is_told_together() {
     let machine = Machine::new();
     bundle::write(
@@ -189,13 +216,13 @@ async fn every_conflict_and_every_change_is_told_together() {
     let (code, text) = machine.plan(&["plan", "-b", "RETAIN"], &revision).await;
     assert_eq!(code, 0, "{text}");
     assert!(
-        text.ends_with("1 created, 0 replaced, 0 removed, 2 kept; 0 conflicts\n"),
+        text.ends_with("1 created, 0 replaced, 0 removed, 2 kept, 0 unchanged; 0 conflicts\n"),
         "{text}"
     );
     let (code, text) = machine.plan(&["plan", "-b", "OVERWRITE"], &revision).await;
     assert_eq!(code, 0, "{text}");
     assert!(
-        text.ends_with("1 created, 2 replaced, 0 removed, 0 kept; 0 conflicts\n"),
+        text.ends_with("1 created, 2 replaced, 0 removed, 0 kept, 0 unchanged; 0 conflicts\n"),
         "{text}"
     );
 }

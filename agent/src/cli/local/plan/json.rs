@@ -16,6 +16,7 @@ pub(super) fn plan(preview: &Preview) -> Value {
             PathChange::Replaced(_) => &mut files.replaced,
             PathChange::Removed(_) => &mut files.removed,
             PathChange::Kept(_) => &mut files.kept,
+            PathChange::Unchanged(_) => &mut files.unchanged,
         };
         list.push(change.path().display().to_string());
     }
@@ -28,6 +29,7 @@ pub(super) fn plan(preview: &Preview) -> Value {
             "replaced": files.replaced,
             "removed": files.removed,
             "kept": files.kept,
+            "unchanged": files.unchanged,
         },
         "permissions": preview.install.permissions().iter().map(permissions).collect::<Vec<_>>(),
         "conflicts": preview.conflicts,
@@ -46,6 +48,7 @@ struct Files {
     replaced: Vec<String>,
     removed: Vec<String>,
     kept: Vec<String>,
+    unchanged: Vec<String>,
 }
 
 fn event(event: &EventPreview) -> Value {

@@ -136,6 +136,7 @@ impl Text<'_> {
                 PathChange::Replaced(_) => writeln!(f, "  {}  {path}", self.paint.odd("replace"))?,
                 PathChange::Removed(_) => writeln!(f, "  {}  {path}", self.paint.bad("remove "))?,
                 PathChange::Kept(_) => writeln!(f, "  keep     {path}")?,
+                PathChange::Unchanged(_) => writeln!(f, "  same     {path}")?,
             }
         }
         Ok(())
@@ -184,21 +185,23 @@ impl Text<'_> {
     }
 
     fn summary(&self) -> String {
-        let (mut created, mut replaced, mut removed, mut kept) = (0, 0, 0, 0);
+        let (mut created, mut replaced, mut removed, mut kept, mut unchanged) = (0, 0, 0, 0, 0);
         for change in self.preview.install.changes() {
             *match change {
                 PathChange::Created(_) => &mut created,
                 PathChange::Replaced(_) => &mut replaced,
                 PathChange::Removed(_) => &mut removed,
                 PathChange::Kept(_) => &mut kept,
+                PathChange::Unchanged(_) => &mut unchanged,
             } += 1;
         }
         let counted = |number: usize, word: &str| match number {
             1 => format!("1 {word}"),
             number => format!("{number} {word}s"),
         };
-        let mut line =
-            format!("{created} created, {replaced} replaced, {removed} removed, {kept} kept; ");
+        let mut line = format!(
+            "{created} created, {replaced} replaced, {removed} removed, {kept} kept, {unchanged} unchanged; "
+        );
         line += &counted(self.preview.conflicts.len(), "conflict");
         match self.preview.problems() {
             0 => {}
