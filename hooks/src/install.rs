@@ -41,6 +41,7 @@ mod touched;
 mod transaction;
 mod undo;
 mod unfinished;
+mod verified;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

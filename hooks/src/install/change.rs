@@ -448,7 +448,7 @@ fn only_known(folder: Folder, path: PathId, work: &impl Work) -> io::Result<bool
     Ok(true)
 }
 
-pub(super) fn changed_meanwhile() -> io::Error {
+fn changed_meanwhile() -> io::Error {
     io::Error::other("it changed since it was looked at; stop what writes there, and deploy again")
 }
 

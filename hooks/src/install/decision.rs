@@ -11,8 +11,8 @@ use super::granted::Granted;
 use super::layout::WantedKind;
 use super::paths::{ByPath, PathId, Paths};
 use super::reserved::Reserved;
-use super::same::Verified;
 use super::snapshot::{Host, ObjectId, Revision};
+use super::verified::Verified;
 use super::{PathChange, Stop};
 use crate::appspec::AppSpec;
 

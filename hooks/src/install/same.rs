@@ -17,6 +17,7 @@ use super::decision::{Decision, Planned};
 use super::layout::WantedKind;
 use super::paths::{ByPath, PathId, Paths};
 use super::snapshot::{Host, NodeKind, Revision};
+use super::verified::Verified;
 use super::{Stop, parallel};
 use crate::fs::{Handles, Known as KnownFolders, Status};
 
@@ -39,42 +40,6 @@ pub(super) struct Same {
     pub(super) files: Vec<(u32, Verified)>,
     /// The numbers of the planned folders, in order; their contents may differ.
     pub(super) folders: Vec<u32>,
-}
-
-/// A file whose content and access are as planned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verified {
-    inode: u64,
-    /// The time of its last change of any kind. Another time means that somebody changed it.
-    changed: i64,
-    /// The checksum of its content.
-    pub(super) sum: u32,
-    modified: i64,
-}
-
-impl Verified {
-    /// Stands for no time; a million files are verified at once.
-    const AS_PLANNED: i64 = i64::MIN;
-
-    /// Describes a file that is to get another time of modification, if any.
-    pub(super) fn of(status: &Status, sum: u32, modified: Option<i64>) -> Self {
-        Self {
-            inode: status.inode,
-            changed: status.changed,
-            sum,
-            modified: modified.unwrap_or(Self::AS_PLANNED),
-        }
-    }
-
-    /// Whether nobody has changed the file since.
-    pub(super) fn is(&self, there: &Status) -> bool {
-        (self.inode, self.changed) == (there.inode, there.changed)
-    }
-
-    /// The planned time of modification, if the file has another one.
-    pub(super) fn modified(&self) -> Option<i64> {
-        (self.modified != Self::AS_PLANNED).then_some(self.modified)
-    }
 }
 
 impl Same {

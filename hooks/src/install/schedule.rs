@@ -14,9 +14,13 @@ use super::layout::WantedKind;
 use super::paths::{PathId, Paths};
 use super::records::{self, Instruction, Records, State};
 use super::snapshot::{Host, Revision};
-use super::stayed;
+use super::stayed::Stay;
 use super::step::{Keep, Known, Step, Swap, Takes};
+use super::verified::Verified;
 use crate::fs::{Known as KnownFolders, temporary_name};
+
+/// The most files of one record.
+const TOGETHER: usize = 256;
 
 /// Stands for no unit.
 const STAYS: u32 = u32::MAX;
@@ -242,7 +246,7 @@ impl Schedule {
                 .access(planned)
                 .exactly(self.folder_mode, self.user),
         });
-        let files = stayed::stays(decision, revision, paths).map(Step::Stay);
+        let files = groups(decision, revision, paths).map(Step::Stay);
         let units = (0..self.units.len()).map(move |unit| {
             let top = self.top(unit, decision);
             let takes = if decision.replaces(top) {
@@ -284,6 +288,38 @@ impl Schedule {
         own.chain(self.contexts.iter().map(Cow::Borrowed))
             .chain(records.map(Cow::Owned))
     }
+}
+
+/// The files of an Install that stay, in groups.
+fn groups<'a>(
+    decision: &'a Decision,
+    revision: &'a Revision,
+    paths: &'a Paths,
+) -> impl Iterator<Item = Stay> + 'a {
+    let planned = |number: &u32| &decision.planned[*number as usize];
+    let together = move |(one, _): &(u32, Verified), (other, _): &(u32, Verified)| {
+        let (one, other) = (planned(one), planned(other));
+        paths.parent(one.path) == paths.parent(other.path)
+            && revision.parent(one.source) == revision.parent(other.source)
+            && one.access == other.access
+    };
+    let runs = decision
+        .stays
+        .chunk_by(together)
+        .flat_map(|group| group.chunks(TOGETHER));
+    runs.filter_map(move |group| {
+        let first = planned(&group.first()?.0);
+        let files = group.iter().map(|(number, verified)| {
+            let name = paths.name(planned(number).path);
+            (PathBuf::from(name), *verified)
+        });
+        Some(Stay {
+            folder: paths.path(paths.parent(first.path)?),
+            source: revision.absolute(revision.parent(first.source)?),
+            access: decision.access(first).exactly(0, (0, 0)),
+            files: files.collect(),
+        })
+    })
 }
 
 /// The object at a path that is to be taken away, as the plan knows it.

@@ -9,17 +9,10 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
-use super::change::changed_meanwhile;
-use super::decision::Decision;
 use super::identity::Identity;
-use super::paths::Paths;
-use super::same::Verified;
-use super::snapshot::Revision;
 use super::step::path;
+use super::verified::Verified;
 use crate::fs::{Handles, Status, is_nowhere};
-
-/// The most files of one record.
-const TOGETHER: usize = 256;
 
 /// Files of one folder that stay in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,38 +53,6 @@ pub(super) struct Retimed {
     after: i64,
 }
 
-/// The files of an Install that stay, in groups.
-pub(super) fn stays<'a>(
-    decision: &'a Decision,
-    revision: &'a Revision,
-    paths: &'a Paths,
-) -> impl Iterator<Item = Stay> + 'a {
-    let planned = |number: &u32| &decision.planned[*number as usize];
-    let together = move |(one, _): &(u32, Verified), (other, _): &(u32, Verified)| {
-        let (one, other) = (planned(one), planned(other));
-        paths.parent(one.path) == paths.parent(other.path)
-            && revision.parent(one.source) == revision.parent(other.source)
-            && one.access == other.access
-    };
-    let groups = decision
-        .stays
-        .chunk_by(together)
-        .flat_map(|group| group.chunks(TOGETHER));
-    groups.filter_map(move |group| {
-        let first = planned(&group.first()?.0);
-        let files = group.iter().map(|(number, verified)| {
-            let name = paths.name(planned(number).path);
-            (PathBuf::from(name), *verified)
-        });
-        Some(Stay {
-            folder: paths.path(paths.parent(first.path)?),
-            source: revision.absolute(revision.parent(first.source)?),
-            access: decision.access(first).exactly(0, (0, 0)),
-            files: files.collect(),
-        })
-    })
-}
-
 impl Stay {
     /// Checks that nobody changed the files since they were verified.
     pub(super) fn look_up(&self, handles: &mut Handles) -> io::Result<Stayed> {
@@ -101,10 +62,7 @@ impl Stay {
             let status = match Status::at(&folder, name) {
                 Ok(status) if verified.is(&status) => status,
                 Ok(_) | Err(Errno::NOENT) => {
-                    return Err(io::Error::other(format!(
-                        "{} changed since it was compared; stop what writes there, and deploy again",
-                        path.display()
-                    )));
+                    return Err(changed(&path));
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -142,7 +100,7 @@ impl Stayed {
             handles,
         )? {
             true => Ok(()),
-            false => Err(changed_meanwhile()),
+            false => Err(changed(path)),
         };
         self.each_retimed(retime)
     }
@@ -216,4 +174,11 @@ pub(super) fn modified_at(nanoseconds: i64) -> Timestamps {
             tv_nsec: nanoseconds.rem_euclid(SECOND) as _,
         },
     }
+}
+
+fn changed(path: &Path) -> io::Error {
+    let path = path.display();
+    io::Error::other(format!(
+        "{path} changed since it was compared; stop what writes there, and deploy again"
+    ))
 }

@@ -2,8 +2,9 @@
 
 use crate::install::decision::Decision;
 use crate::install::paths::Paths;
-use crate::install::same::{Same, Verified};
+use crate::install::same::Same;
 use crate::install::snapshot::Revision;
+use crate::install::verified::Verified;
 
 /// The cost of a change of one name, in bytes that could be copied meanwhile.
 const ONE_CHANGE: u64 = 16 * 1024;

@@ -15,10 +15,11 @@ use super::{Restorer, Warning};
 use crate::fs::{Handles, Status, is_nowhere};
 use crate::install::access::Access;
 use crate::install::paths::PathId;
-use crate::install::same::{Verified, checksum};
+use crate::install::same::checksum;
 use crate::install::stayed::{Stay, Stayed, StayedFile, modified_at};
 use crate::install::step::{Keep, Known, Step, Swap, Takes};
 use crate::install::transaction::Work;
+use crate::install::verified::Verified;
 use crate::install::{StepError, parallel};
 
 /// The work of a restoration.
