@@ -120,12 +120,26 @@ shapes! {
         /// Only the hosts of a deployment group; given together with its name.
         application_name: String,
         deployment_group_name: String,
+        /// Whether the silent hosts come first, then those that were never seen, then the others.
+        silent_first: bool,
         next_token: String,
     }
     ListHostsOutput { hosts: Vec<HostStatus>, next_token: String, }
 
     GetHostStatusInput { instance_name: String, }
-    GetHostStatusOutput { host: HostStatus, }
+    GetHostStatusOutput {
+        host: HostStatus,
+        /// The last deployments of its groups that had it as a target, the newest first; at most
+        /// 20.
+        deployments: Vec<HostDeployment>,
+    }
+
+    /// A deployment as it went on one host.
+    HostDeployment {
+        deployment: DeploymentSummary,
+        status: TargetStatus,
+        update_time: Timestamp,
+    }
 
     /// A registered on-premises instance, what is on it, and what it does.
     HostStatus {
@@ -252,6 +266,11 @@ shapes! {
     ListAuditEntriesInput {
         /// Only changes at this time or later.
         since: Timestamp,
+        /// Only changes whose `who`, whose operation, or whose names with their kinds contain this
+        /// text, in letters of either case.
+        who: String,
+        operation: String,
+        name: String,
         next_token: String,
     }
     /// The newest first.

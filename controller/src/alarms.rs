@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures_util::stream::FuturesUnordered;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::alarms::{Prometheus, Source};
 use crate::deployment::alarm::{self, Monitored, Sight};
@@ -226,6 +226,44 @@ fn read_result(body: &[u8]) -> Option<bool> {
         }
         _ => None,
     }
+}
+
+/// The state of an alarm for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shown {
+    pub(crate) name: String,
+    /// Unknown if it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) is_active: Option<bool>,
+    /// The reason why it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// The longest time that a page waits for the states of its alarms.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Reads the states of alarms at present, all at once.
+pub(crate) async fn look_at(service: &Service, names: &[String]) -> Vec<Shown> {
+    let shown = names.iter().map(async |name| {
+        let found = match service.settings.alarms.source(name) {
+            Some(source) => {
+                let asked = source.ask(&service.outgoing, name);
+                match tokio::time::timeout(PATIENCE, asked).await {
+                    Ok(found) => found.map_err(|error| chain(&error)),
+                    Err(_) => Err("its source does not respond".to_owned()),
+                }
+            }
+            None => Err("the controller's configuration has no such alarm".to_owned()),
+        };
+        Shown {
+            name: name.clone(),
+            is_active: found.as_ref().ok().copied(),
+            reason: found.err(),
+        }
+    });
+    futures_util::future::join_all(shown).await
 }
 
 /// The delay before a failed transaction is retried.

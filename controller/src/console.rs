@@ -52,12 +52,17 @@
 //! characters and marks that reorder text from every page and document.
 
 mod assets;
+mod audit;
 mod board;
 mod deploy;
 mod deployment;
 mod deployments;
 mod failure;
 mod frame;
+mod group;
+mod host;
+mod hosts;
+mod inbox;
 mod live;
 mod login;
 mod matrix;
@@ -65,6 +70,7 @@ mod page;
 mod response;
 mod rollback;
 pub(crate) mod session;
+mod settings;
 mod target;
 mod throttle;
 mod view;
@@ -146,6 +152,14 @@ pub(crate) fn router(service: &Arc<Service>) -> Option<Router> {
         .route(
             "/console/groups/{application}/{group}/deploy",
             page::<deploy::Deploy>().post(deploy::deploy),
+        )
+        .route("/console/inbox", page::<inbox::Inbox>())
+        .route("/console/hosts", page::<hosts::Hosts>())
+        .route("/console/hosts/{name}", page::<host::HostPage>())
+        .route("/console/audit", page::<audit::Audit>())
+        .route(
+            "/console/groups/{application}/{group}",
+            page::<group::GroupPage>(),
         )
         .route(
             "/console/groups/{application}/{group}/rollback",

@@ -399,6 +399,41 @@ pub fn expiring(
     Ok(by_role.into_iter().filter_map(known).collect())
 }
 
+/// An access key that expires soon.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Expiring {
+    pub(crate) access_key_id: String,
+    pub(crate) role: String,
+    pub(crate) arn: String,
+    pub(crate) expires: Timestamp,
+}
+
+/// Returns the access keys that expire within a time, the first ones first. Keys that were made for
+/// less than that time are sessions, which nobody has to renew.
+pub(crate) fn expiring_soon(
+    tx: &Tx<'_>,
+    now: Timestamp,
+    within: Duration,
+    most: usize,
+) -> Result<Vec<Expiring>, SqlError> {
+    let millis = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+    tx.query_all(
+        "SELECT access_key_id, role, arn, expires FROM credentials
+         WHERE revoked IS NULL AND expires > ?1 AND expires <= ?2 AND expires - created > ?3
+         ORDER BY expires LIMIT ?4",
+        (now, now + within, millis, most),
+        |row| {
+            Ok(Expiring {
+                access_key_id: row.get(0)?,
+                role: row.get(1)?,
+                arn: row.get(2)?,
+                expires: row.get(3)?,
+            })
+        },
+    )
+}
+
 /// Revokes every access key of role host for an ARN.
 pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
     tx.execute(

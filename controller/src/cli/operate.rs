@@ -201,6 +201,8 @@ pub(super) enum Operate {
         #[arg(long, value_parser = admin::duration, value_name = "DURATION", default_value = "1d")]
         since: Duration,
         #[command(flatten)]
+        only: audit::Only,
+        #[command(flatten)]
         connection: Connection,
     },
 }
@@ -481,9 +483,13 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             drain::undrain(&mut session, host, connection.json).await?;
             Ok(done)
         }
-        Operate::Audit { since, connection } => {
+        Operate::Audit {
+            since,
+            only,
+            connection,
+        } => {
             let mut session = connection.open(Access::Reads)?;
-            audit::show(&mut session, since, connection.json).await?;
+            audit::show(&mut session, since, only, connection.json).await?;
             Ok(done)
         }
     }

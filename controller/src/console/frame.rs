@@ -7,8 +7,14 @@ use super::assets;
 /// The pages of the navigation.
 pub(super) const PAGES: &[(&str, &str)] = &[
     ("/console/", "Fleet"),
+    ("/console/inbox", "Inbox"),
     ("/console/deployments", "Deployments"),
+    ("/console/hosts", "Hosts"),
+    (AUDIT, "Audit"),
 ];
+
+/// The page that only users of the whole fleet see.
+const AUDIT: &str = "/console/audit";
 
 /// The data of the layout.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +73,11 @@ impl Frame {
             .map(|(href, _)| *href)
             .filter(|href| self.path.starts_with(href))
             .max_by_key(|href| href.len());
-        let links = PAGES.iter().map(|(href, label)| Link {
+        let is_limited = self.user.as_ref().is_some_and(|user| user.is_limited);
+        let shown = PAGES
+            .iter()
+            .filter(|(href, _)| !is_limited || *href != AUDIT);
+        let links = shown.map(|(href, label)| Link {
             href,
             label,
             is_current: current == Some(href),

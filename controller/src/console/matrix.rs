@@ -42,48 +42,49 @@ struct Row {
 }
 
 /// A deployment group.
-struct Tile {
-    group: String,
-    state: Chip,
-    revision: Option<String>,
+pub(super) struct Tile {
+    pub(super) group: String,
+    pub(super) group_href: String,
+    pub(super) state: Chip,
+    pub(super) revision: Option<String>,
     /// The address of the deployment that brought it.
-    href: String,
-    since: Option<When>,
-    by: String,
-    total: usize,
-    healthy: usize,
-    behind: usize,
-    silent: usize,
-    bar: Bar,
-    running: Option<Running>,
-    waiting: Option<String>,
-    failure: Option<Failure>,
+    pub(super) href: String,
+    pub(super) since: Option<When>,
+    pub(super) by: String,
+    pub(super) total: usize,
+    pub(super) healthy: usize,
+    pub(super) behind: usize,
+    pub(super) silent: usize,
+    pub(super) bar: Bar,
+    pub(super) running: Option<Running>,
+    pub(super) waiting: Option<String>,
+    pub(super) failure: Option<Failure>,
     /// The address of the form, for those who may deploy.
-    deploy: Option<String>,
+    pub(super) deploy: Option<String>,
     /// The address of the way back, for those who may take it.
-    back: Option<String>,
+    pub(super) back: Option<String>,
 }
 
 /// A running deployment.
-struct Running {
-    id: String,
-    href: String,
-    revision: String,
-    done: i64,
-    failed: i64,
-    total: i64,
-    waits_for: Option<String>,
-    until: Option<When>,
+pub(super) struct Running {
+    pub(super) id: String,
+    pub(super) href: String,
+    pub(super) revision: String,
+    pub(super) done: i64,
+    pub(super) failed: i64,
+    pub(super) total: i64,
+    pub(super) waits_for: Option<String>,
+    pub(super) until: Option<When>,
 }
 
 /// The last deployment that failed.
-struct Failure {
-    id: String,
-    href: String,
-    when: Option<When>,
-    state: Chip,
+pub(super) struct Failure {
+    pub(super) id: String,
+    pub(super) href: String,
+    pub(super) when: Option<When>,
+    pub(super) state: Chip,
     /// Whether no later one succeeded.
-    is_fresh: bool,
+    pub(super) is_fresh: bool,
 }
 
 impl Page for Matrix {
@@ -100,10 +101,7 @@ impl Page for Matrix {
         };
         let found = groups::list(context, request::GetFleetStatus::check(input)?)?;
         let groups = found.groups.as_deref().unwrap_or_default();
-        let may = May {
-            deploy: asked.may("CreateDeployment"),
-            go_back: asked.may("RollBackDeploymentGroup"),
-        };
+        let may = May::of(asked);
         let mut rows = BTreeMap::<&str, Vec<Tile>>::new();
         for group in groups {
             let name = group.application_name.as_deref().unwrap_or_default();
@@ -152,12 +150,21 @@ impl Page for Matrix {
 }
 
 /// What the user may do.
-struct May {
+pub(super) struct May {
     deploy: bool,
     go_back: bool,
 }
 
-fn tile(group: &GroupStatus, now: Timestamp, may: &May) -> Tile {
+impl May {
+    pub(super) fn of(asked: &Asked) -> Self {
+        May {
+            deploy: asked.may("CreateDeployment"),
+            go_back: asked.may("RollBackDeploymentGroup"),
+        }
+    }
+}
+
+pub(super) fn tile(group: &GroupStatus, now: Timestamp, may: &May) -> Tile {
     let hosts = group.hosts.clone().unwrap_or_default();
     let count = |count: Option<usize>| count.unwrap_or_default();
     let (total, healthy, behind) = (
@@ -179,6 +186,7 @@ fn tile(group: &GroupStatus, now: Timestamp, may: &May) -> Tile {
         deploy: (may.deploy && group.running_deployment.is_none())
             .then(|| format!("{path}/deploy")),
         back: (may.go_back && can_go_back).then(|| format!("{path}/rollback")),
+        group_href: path,
         group: group_name,
         state: state(group, fresh, behind),
         revision: current.map(|current| words::short_revision(current.revision.as_ref())),

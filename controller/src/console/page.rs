@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get};
 use serde::Serialize;
 
 use super::response::{HTML, JSON, text, with_kind, written};
-use super::visit::{Asked, Format, Visit};
+use super::visit::{Asked, Format, Outside, Visit};
 use super::{Console, live};
 use crate::error::ApiError;
 use crate::transaction::Context;
@@ -30,6 +30,11 @@ pub(super) trait Page: Template + Sized + Send + 'static {
     fn read(context: &Context<'_>, asked: &Asked) -> Result<Self, ApiError>;
 
     fn document(&self) -> &Self::Document;
+
+    /// Asks others than the database, before the page is read.
+    fn ask(_: &Visit) -> impl Future<Output = Outside> + Send {
+        std::future::ready(Outside::default())
+    }
 }
 
 /// The route of a page.
@@ -41,7 +46,10 @@ pub(super) fn page<P: Page>() -> MethodRouter<Arc<Console>> {
     })
 }
 
-async fn answer<P: Page>(visit: Visit) -> Response<Body> {
+async fn answer<P: Page>(mut visit: Visit) -> Response<Body> {
+    if visit.format != Format::Live {
+        visit.asked.outside = P::ask(&visit).await;
+    }
     let read = match visit.format {
         Format::Live => return live::stream::<P>(visit),
         // A page is rendered where it is read, beside other requests.

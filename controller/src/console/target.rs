@@ -152,7 +152,7 @@ fn event_chip(status: Option<&LifecycleEventStatus>) -> Chip {
     }
 }
 
-fn target_chip(status: Option<&TargetStatus>) -> Chip {
+pub(super) fn target_chip(status: Option<&TargetStatus>) -> Chip {
     match status {
         Some(TargetStatus::Succeeded) => Chip::new(Tone::Good, "Succeeded"),
         Some(TargetStatus::Failed) => Chip::new(Tone::Bad, "Failed"),

@@ -211,6 +211,11 @@ pub(super) fn in_stage(square: &Square, stage: Stage) -> Class {
     }
 }
 
+/// The path of a host.
+pub(super) fn host_path(name: &str) -> String {
+    format!("/console/hosts/{}", segment(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use codedeploy_api::codedeploy::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +20,7 @@ use super::response::{Refused, explain, html, json, refuse_nobody, see_other, st
 use super::session;
 use super::view::segment;
 use super::{Console, LOGIN};
+use crate::alarms;
 use crate::credentials::Principal;
 use crate::error::{ApiError, ErrorName};
 use crate::http::unauthenticated::Slot;
@@ -49,6 +51,16 @@ pub(super) struct Asked {
     principal: Principal,
     csrf: String,
     objects: Option<Arc<Objects>>,
+    /// The answers of others than the database, for pages that ask them.
+    pub(super) outside: Outside,
+}
+
+/// The state of things that are not in the database.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outside {
+    pub(super) alarms: Vec<alarms::Shown>,
+    /// The end of the service's certificate.
+    pub(super) certificate_expires: Option<Timestamp>,
 }
 
 impl Asked {
@@ -66,6 +78,18 @@ impl Asked {
     /// Whether the user sees only a part of the fleet.
     pub(super) fn is_limited(&self) -> bool {
         self.principal.scopes.are_limited()
+    }
+
+    /// The page at another place of its list, with the same other parameters.
+    pub(super) fn next(&self, token: Option<&str>) -> Option<String> {
+        let token = token?;
+        let query = self.query_without("next");
+        let mark = if query.is_empty() { "" } else { "&" };
+        Some(format!(
+            "{}?{query}{mark}next={}",
+            self.path,
+            segment(token)
+        ))
     }
 
     /// Whether the user may call an operation.
@@ -238,6 +262,7 @@ impl FromRequestParts<Arc<Console>> for Visit {
             principal,
             csrf: csrf(&token),
             objects: console.service.objects.clone(),
+            outside: Outside::default(),
         };
         Ok(Visit {
             console: Arc::clone(console),

@@ -94,6 +94,9 @@ pub fn record(
 
 const NEWEST: &str =
     "SELECT * FROM audit WHERE time >= ?1 AND time <= ?2 AND (time, sequence) < (?2, ?3)
+    AND (?5 IS NULL OR instr(lower(who), lower(?5)))
+    AND (?6 IS NULL OR instr(lower(operation), lower(?6)))
+    AND (?7 IS NULL OR instr(lower(names), lower(?7)))
     ORDER BY time DESC, sequence DESC LIMIT ?4";
 
 /// The newest first.
@@ -102,15 +105,31 @@ pub fn list(
     request: request::ListAuditEntries,
 ) -> Result<ListAuditEntriesOutput, ApiError> {
     let since = request.since.map_or(i64::MIN, Timestamp::millis);
-    let name = format!("audit since {since}");
+    let request::ListAuditEntries {
+        who,
+        operation,
+        name,
+        ..
+    } = &request;
+    let params = (who, operation, name);
+    let name = format!("audit since {since} of {params:?}");
     let listing = context
         .pages
         .listing::<(i64, i64)>(name, request.next_token.as_deref())?;
     let (time, sequence) = listing.after().copied().unwrap_or((i64::MAX, i64::MAX));
     // One more than a page shows whether there is another page.
-    let found = context
-        .tx
-        .query_all(NEWEST, (since, time, sequence, PAGE + 1), |row| {
+    let found = context.tx.query_all(
+        NEWEST,
+        (
+            since,
+            time,
+            sequence,
+            PAGE + 1,
+            params.0,
+            params.1,
+            params.2,
+        ),
+        |row| {
             let time: Timestamp = row.get("time")?;
             let Json(names) = row.get("names")?;
             let entry = controller::AuditEntry {
@@ -124,7 +143,8 @@ pub fn list(
                 source: row.get("source")?,
             };
             Ok(((time.millis(), row.get("sequence")?), entry))
-        })?;
+        },
+    )?;
     let (entries, next_token) = listing.page(found.into_iter().map(Ok::<_, ApiError>))?;
     Ok(ListAuditEntriesOutput {
         entries: Some(entries),

@@ -68,6 +68,7 @@ impl Request for GetFleetStatus {
 #[derive(Debug, Clone)]
 pub struct ListHosts {
     pub group: Option<(ApplicationName, GroupName)>,
+    pub silent_first: bool,
     pub next_token: Option<String>,
 }
 
@@ -77,6 +78,7 @@ impl Request for ListHosts {
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         Ok(ListHosts {
             group: both_or_none(input.application_name, input.deployment_group_name)?,
+            silent_first: input.silent_first.unwrap_or_default(),
             next_token: input.next_token,
         })
     }
@@ -86,6 +88,9 @@ impl Request for ListHosts {
 #[derive(Debug, Clone)]
 pub struct ListAuditEntries {
     pub since: Option<Timestamp>,
+    pub who: Option<String>,
+    pub operation: Option<String>,
+    pub name: Option<String>,
     pub next_token: Option<String>,
 }
 
@@ -95,6 +100,9 @@ impl Request for ListAuditEntries {
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         Ok(ListAuditEntries {
             since: input.since,
+            who: input.who,
+            operation: input.operation,
+            name: input.name,
             next_token: input.next_token,
         })
     }

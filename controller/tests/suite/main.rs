@@ -39,6 +39,7 @@ mod console {
     mod deploy;
     mod deployment;
     mod fleet;
+    mod pages;
 }
 
 /// Deployments from their creation to their end.

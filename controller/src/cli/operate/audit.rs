@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::controller::{AuditEntry, ListAuditEntriesInput, ListAuditEntriesOutput};
 
@@ -10,9 +11,24 @@ use super::{OperateError, words};
 use crate::cli::output;
 use crate::cli::table::{table, when};
 
+/// The changes to show.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Only {
+    /// Only changes by users whose ARN contains this text.
+    #[arg(long, value_name = "TEXT")]
+    who: Option<String>,
+    /// Only operations whose name contains this text, such as Deployment.
+    #[arg(long, value_name = "TEXT")]
+    operation: Option<String>,
+    /// Only changes of objects whose name contains this text, such as an application or a host.
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+}
+
 pub(super) async fn show(
     session: &mut Session,
     since: Duration,
+    only: Only,
     json: bool,
 ) -> Result<(), OperateError> {
     let age = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
@@ -22,6 +38,9 @@ pub(super) async fn show(
     loop {
         let input = ListAuditEntriesInput {
             since: Some(since),
+            who: only.who.clone(),
+            operation: only.operation.clone(),
+            name: only.name.clone(),
             next_token,
         };
         let client = session.client()?;

@@ -53,6 +53,7 @@ pub(super) async fn show(
         let input = ListHostsInput {
             application_name: application.clone(),
             deployment_group_name: group.clone(),
+            silent_first: None,
             next_token,
         };
         let client = session.client()?;

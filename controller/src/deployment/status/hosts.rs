@@ -2,18 +2,22 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use codedeploy_api::controller::{
-    CommandState, GetHostStatusOutput, HostCommand, HostRevision, HostState, HostStatus,
-    ListHostsOutput, RevisionHealth,
+    CommandState, GetHostStatusOutput, HostCommand, HostDeployment, HostRevision, HostState,
+    HostStatus, ListHostsOutput, RevisionHealth,
 };
 use codedeploy_planner::event_state::EventState;
 
+use super::summary::brief;
 use crate::deployment::{drain, queries};
 use crate::error::ApiError;
 use crate::fleet::Membership;
+use crate::pagination::PAGE;
 use crate::records::health::{self, Left};
+use crate::records::listing::{Wanted, newest};
 use crate::records::{Record, Target};
 use crate::registry::groups::{self, Group};
 use crate::registry::{applications, instances};
@@ -24,6 +28,11 @@ use crate::transaction::Context;
 
 const AFTER: &str =
     "SELECT * FROM instances WHERE deregistered IS NULL AND name > ?1 ORDER BY name";
+
+/// The number of deployments in the history of a host, and the number of its groups' in which they
+/// are looked for.
+const HISTORY: usize = 20;
+const LOOKED_AT: usize = 100;
 
 /// A registered instance.
 struct Host {
@@ -91,7 +100,7 @@ impl Known {
     }
 }
 
-/// By name.
+/// By name, or the silent ones first.
 pub fn list(
     context: &Context<'_>,
     request: request::ListHosts,
@@ -104,19 +113,49 @@ pub fn list(
         }
         None => None,
     };
-    let name = format!("hosts {:?}", request.group);
+    let name = format!("hosts {:?} {}", request.group, request.silent_first);
     let listing = context
         .pages
-        .listing::<String>(name, request.next_token.as_deref())?;
+        .listing::<(usize, String)>(name, request.next_token.as_deref())?;
     let known = Known::all(context)?;
-    let (hosts, next_token) = listing.query(context.tx, AFTER, [listing.after_name()], |row| {
-        let host = Host::read(row)?;
-        let is_listed = membership
+    let is_listed = |host: &Host| {
+        membership
             .as_ref()
             .is_none_or(|membership| membership.includes(&host.tags))
-            && sees(context, &known, &host);
-        Ok(is_listed.then(|| (host.name.clone(), host)))
-    })?;
+            && sees(context, &known, host)
+    };
+    // Each round lists the hosts of one state, or all of them.
+    let rounds: &[Option<HostState>] = match request.silent_first {
+        true => &[
+            Some(HostState::Silent),
+            Some(HostState::NeverSeen),
+            Some(HostState::Polling),
+        ],
+        false => &[None],
+    };
+    let (begin, name) = listing.after().cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    for (number, wanted) in rounds.iter().enumerate().skip(begin) {
+        let after = if number == begin { name.as_str() } else { "" };
+        context.tx.query_while(AFTER, [after], |row| {
+            let present = state(row.get("last_seen")?, context.now);
+            if wanted.as_ref().is_none_or(|wanted| *wanted == present) {
+                let host = Host::read(row)?;
+                if is_listed(&host) {
+                    found.push(((number, host.name.clone()), host));
+                }
+            }
+            // One more than a page shows whether there is another page.
+            Ok(match found.len() > PAGE {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        if found.len() > PAGE {
+            break;
+        }
+    }
+    let (hosts, next_token) = listing.page(found.into_iter().map(Ok::<_, ApiError>))?;
     let hosts = hosts.into_iter().map(|host| status(context, &known, host));
     Ok(ListHostsOutput {
         hosts: Some(hosts.collect::<Result<_, _>>()?),
@@ -128,13 +167,22 @@ pub fn get(
     context: &Context<'_>,
     request: request::GetHostStatus,
 ) -> Result<GetHostStatusOutput, ApiError> {
+    let (known, host) = find(context, &request.instance_name)?;
+    let deployments = history(context, &known, &host)?;
     Ok(GetHostStatusOutput {
-        host: Some(by_name(context, &request.instance_name)?),
+        host: Some(status(context, &known, host)?),
+        deployments: Some(deployments),
     })
 }
 
-/// Returns the registered instance of a name.
+/// Returns the state of the registered instance of a name.
 pub(crate) fn by_name(context: &Context<'_>, name: &str) -> Result<HostStatus, ApiError> {
+    let (known, host) = find(context, name)?;
+    status(context, &known, host)
+}
+
+/// Returns the registered instance of a name, and every group.
+fn find(context: &Context<'_>, name: &str) -> Result<(Vec<Known>, Host), ApiError> {
     let sql = "SELECT * FROM instances WHERE deregistered IS NULL AND name = ?1";
     let host = context.tx.query_opt(sql, [name], Host::read)?;
     let known = Known::all(context)?;
@@ -144,7 +192,45 @@ pub(crate) fn by_name(context: &Context<'_>, name: &str) -> Result<HostStatus, A
             instances::not_registered(name)
         })
     })?;
-    status(context, &known, host)
+    Ok((known, host))
+}
+
+/// Returns the last deployments with a host as a target, the newest first.
+fn history(
+    context: &Context<'_>,
+    known: &[Known],
+    host: &Host,
+) -> Result<Vec<HostDeployment>, ApiError> {
+    let left = health::of_instance(context.tx, &host.name)?;
+    let of_host = known.iter().filter(|known| {
+        known.membership.includes(&host.tags) || left.contains_key(&known.group.id)
+    });
+    let groups: Vec<String> = of_host.map(|known| known.group.id.clone()).collect();
+    let wanted = Wanted {
+        groups: Some(&groups),
+        statuses: &[],
+        start: i64::MIN,
+        end: i64::MAX,
+        before: (i64::MAX, i64::MAX),
+    };
+    let made = newest(context.tx, &wanted, LOOKED_AT)?;
+    let mut history = Vec::new();
+    for (_, id) in made {
+        if history.len() == HISTORY {
+            break;
+        }
+        let Some(target) = Target::named(context.tx, &id, &host.name)? else {
+            continue;
+        };
+        if let Some(record) = Record::load(context.tx, &id)? {
+            history.push(HostDeployment {
+                deployment: Some(brief(&record)),
+                status: Some(target.status),
+                update_time: Some(target.updated),
+            });
+        }
+    }
+    Ok(history)
 }
 
 /// Whether the caller may see a host: it belongs to one of the visible groups.

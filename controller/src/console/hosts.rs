@@ -1,0 +1,181 @@
+//! The hosts, the silent ones first.
+
+use askama::Template;
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::controller::{
+    CommandState, HostCommand, HostRevision, HostState, HostStatus, ListHostsInput,
+    ListHostsOutput, RevisionHealth,
+};
+
+use super::frame::Frame;
+use super::page::Page;
+use super::view::{Chip, Tone, When, deployment_path, group_path, host_path};
+use super::visit::Asked;
+use crate::deployment::status::hosts;
+use crate::error::ApiError;
+use crate::request::Request as _;
+use crate::transaction::Context;
+use crate::{request, words};
+
+/// A list of hosts.
+#[derive(Template)]
+#[template(path = "hosts.html")]
+pub(super) struct Hosts {
+    frame: Frame,
+    found: ListHostsOutput,
+    rows: Vec<HostRow>,
+    /// The group whose hosts these are, and its page.
+    of_group: Option<(String, String)>,
+    /// Whether it is the first page of the list.
+    is_first: bool,
+    next: Option<String>,
+}
+
+/// A host in a list.
+pub(super) struct HostRow {
+    pub(super) name: String,
+    pub(super) href: String,
+    pub(super) state: Chip,
+    pub(super) seen: Option<When>,
+    pub(super) agent: String,
+    pub(super) revisions: Vec<RevisionRow>,
+    pub(super) commands: Vec<CommandRow>,
+}
+
+/// A host as a member of a group.
+pub(super) struct RevisionRow {
+    pub(super) group: String,
+    pub(super) href: String,
+    pub(super) revision: String,
+    pub(super) state: Chip,
+    pub(super) since: Option<When>,
+    /// The deployment that it is from.
+    pub(super) deployment: Option<(String, String)>,
+}
+
+/// A command that is out.
+pub(super) struct CommandRow {
+    pub(super) event: String,
+    pub(super) deployment: String,
+    pub(super) href: String,
+    pub(super) state: Chip,
+    pub(super) since: Option<When>,
+    pub(super) expires: Option<When>,
+}
+
+impl Page for Hosts {
+    type Document = ListHostsOutput;
+    const NAME: &'static str = "Hosts";
+    const OPERATIONS: &'static [&'static str] = &["ListHosts"];
+
+    fn read(context: &Context<'_>, asked: &Asked) -> Result<Self, ApiError> {
+        let (application, group) = (asked.get("application"), asked.get("group"));
+        let next = asked.get("next");
+        let input = ListHostsInput {
+            application_name: application.clone(),
+            deployment_group_name: group.clone(),
+            silent_first: Some(true),
+            next_token: next.clone(),
+        };
+        let found = hosts::list(context, request::ListHosts::check(input)?)?;
+        let list = found.hosts.as_deref().unwrap_or_default();
+        let of_group = application.as_deref().zip(group.as_deref());
+        let command = match of_group {
+            Some((application, group)) => format!(
+                "codedeploy-controller hosts --application {} --group {}",
+                words::argument(application),
+                words::argument(group)
+            ),
+            None => "codedeploy-controller hosts".to_owned(),
+        };
+        Ok(Hosts {
+            frame: asked.frame("Hosts", [command]).live(),
+            rows: list.iter().map(|host| row(host, context.now)).collect(),
+            of_group: of_group.map(|(application, group)| {
+                (
+                    format!("{application} · {group}"),
+                    group_path(application, group),
+                )
+            }),
+            is_first: next.is_none(),
+            next: asked.next(found.next_token.as_deref()),
+            found,
+        })
+    }
+
+    fn document(&self) -> &ListHostsOutput {
+        &self.found
+    }
+}
+
+pub(super) fn row(host: &HostStatus, now: Timestamp) -> HostRow {
+    let name = host.instance_name.clone().unwrap_or_default();
+    let revisions = host.revisions.iter().flatten();
+    let commands = host.commands.iter().flatten();
+    HostRow {
+        href: host_path(&name),
+        name,
+        state: state(host.state.as_ref()),
+        seen: host.last_seen.map(|time| When::new(time, now)),
+        agent: host.agent_version.clone().unwrap_or_else(|| "-".into()),
+        revisions: revisions
+            .map(|revision| self::revision(revision, now))
+            .collect(),
+        commands: commands
+            .map(|command| self::command(command, now))
+            .collect(),
+    }
+}
+
+pub(super) fn state(state: Option<&HostState>) -> Chip {
+    match state {
+        Some(HostState::Polling) => Chip::new(Tone::Good, "Polling"),
+        Some(HostState::Silent) => Chip::new(Tone::Bad, "Silent"),
+        Some(HostState::NeverSeen) => Chip::new(Tone::Waits, "Never seen"),
+        _ => Chip::new(Tone::Calm, "Unknown"),
+    }
+}
+
+fn revision(revision: &HostRevision, now: Timestamp) -> RevisionRow {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (application, group) = (
+        text(&revision.application_name),
+        text(&revision.deployment_group_name),
+    );
+    let state = match (&revision.revision_health, revision.healthy) {
+        _ if revision.member == Some(false) => Chip::new(Tone::Past, "Left the group"),
+        (_, Some(false)) => Chip::new(Tone::Bad, "Failed"),
+        (Some(RevisionHealth::Current), _) => Chip::new(Tone::Good, "Current"),
+        (Some(RevisionHealth::Old), _) => Chip::new(Tone::Waits, "Behind"),
+        (_, None) => Chip::new(Tone::Calm, "Never deployed"),
+        (_, Some(true)) => Chip::new(Tone::Calm, "Unknown"),
+    };
+    RevisionRow {
+        href: group_path(&application, &group),
+        group: format!("{application} · {group}"),
+        revision: words::short_revision(revision.revision.as_ref()),
+        state,
+        since: revision.since.map(|time| When::new(time, now)),
+        deployment: revision
+            .deployment_id
+            .clone()
+            .map(|id| (deployment_path(&id), id)),
+    }
+}
+
+fn command(command: &HostCommand, now: Timestamp) -> CommandRow {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let id = text(&command.deployment_id);
+    CommandRow {
+        event: text(&command.lifecycle_event_name),
+        href: deployment_path(&id),
+        deployment: id,
+        state: match command.state {
+            Some(CommandState::Running) => Chip::new(Tone::Busy, "Running"),
+            Some(CommandState::Fetched) => Chip::new(Tone::Busy, "Fetched"),
+            _ => Chip::new(Tone::Waits, "Not fetched yet"),
+        },
+        since: command.since.map(|time| When::new(time, now)),
+        expires: command.expires.map(|time| When::new(time, now)),
+    }
+}
