@@ -30,6 +30,8 @@ needs gpg gnupg
 needs minisign minisign
 needs lintian lintian
 needs rpmlint rpmlint
+needs chromium chromium
+needs chromedriver chromium-driver
 if [ "$(id -u)" -eq 0 ]; then
   needs mkfs.ext4 e2fsprogs
   needs mkfs.xfs xfsprogs

@@ -16,6 +16,7 @@
 //!   clients that count failures, [`site`] the web servers behind it;
 //! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands
 //!   of simulated hosts, [`machine`] a Debian system with its own systemd, for packages;
+//! * [`chromium`] is a real browser, [`scene`] a fleet for it to look at;
 //! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose
 //!   power can be cut, [`mounts`] are file systems of one test; [`old_kernel`] rejects newer system
 //!   calls; [`pair`] is the deployment that they disturb, and [`sweep`] tries every point and
@@ -36,6 +37,7 @@ pub mod blockdev;
 pub mod bucket;
 pub mod bundle;
 pub mod cases;
+pub mod chromium;
 pub mod cloud;
 pub mod fleet;
 pub mod host;
@@ -49,6 +51,7 @@ pub mod programs;
 pub mod proxy;
 pub mod roles;
 pub mod s3_stub;
+pub mod scene;
 pub mod scripts;
 pub mod service;
 pub mod site;

@@ -116,10 +116,19 @@ impl Service {
 
     /// Makes a link that logs in to the console once.
     pub async fn login_link(&self) -> String {
-        run(&self.programs, &self.data, &["console"])
-            .await
-            .trim()
-            .to_owned()
+        self.login_link_with(&[]).await
+    }
+
+    /// The same with options.
+    pub async fn login_link_with(&self, options: &[&str]) -> String {
+        run(
+            &self.programs,
+            &self.data,
+            &[&["console"], options].concat(),
+        )
+        .await
+        .trim()
+        .to_owned()
     }
 
     /// Runs `codedeploy-controller` with a subcommand on this state, and reads the JSON that it

@@ -48,7 +48,8 @@ fn broken(page: &Path, path: &str, wanted: &str) -> Option<String> {
     } else {
         page.parent().unwrap().join(path)
     };
-    if target.is_dir() {
+    let is_picture = target.extension().is_some_and(|kind| kind == "png") && target.is_file();
+    if target.is_dir() || is_picture {
         return None;
     }
     let Ok(found) = std::fs::read_to_string(&target) else {

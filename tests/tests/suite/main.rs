@@ -42,6 +42,11 @@ mod fleet {
     mod web_identity;
 }
 
+/// The web console in a browser.
+mod console {
+    mod browser;
+}
+
 /// `codedeploy-local` on one machine, without a service.
 mod local {
     mod bad_input;
