@@ -62,11 +62,12 @@ const BUSY_OF_HOST: &str = targets!(
 const DEPLOYMENTS_ON: &str = "SELECT DISTINCT t.deployment_id
      FROM deployments d JOIN targets t ON t.deployment_id = d.id
      WHERE d.status IN ('Created', 'InProgress', 'Ready') AND t.host = ?1";
-/// By way of the drained instances, which are few.
+/// By way of the drained instances, which are few; `CROSS JOIN` keeps that order.
 const DRAINED: &str = targets!(
     "WHERE deployment_id = ?1 AND position IN (
-         SELECT t.position FROM instances i JOIN targets t ON t.host = i.principal
-         WHERE i.drained IS NOT NULL AND t.deployment_id = ?1 AND t.arn = i.arn)
+         SELECT t.position FROM instances i CROSS JOIN targets t
+         WHERE i.drained IS NOT NULL AND t.deployment_id = ?1 AND t.host = i.principal)
+       AND EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.drained IS NOT NULL)
        AND class IN (?2, ?3) ORDER BY position LIMIT ?4"
 );
 const IS_MIDWAY: &str = "SELECT 1 FROM targets

@@ -4,6 +4,8 @@ use crate::fs::Status;
 
 /// A file whose content and access are as planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// A million of them are kept, each with a number of four bytes.
+#[repr(Rust, packed(4))]
 pub(super) struct Verified {
     inode: u64,
     /// The time of its last change of any kind. Another time means that somebody changed it.

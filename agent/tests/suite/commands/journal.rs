@@ -154,13 +154,13 @@ fn what_cannot_be_read_is_set_aside_and_what_is_newer_stops_the_group() {
     let begun = complete.lines().next().unwrap();
     // Another version may use another checksum.
     let document = &begun[begun.find("\"begun\"").unwrap()..];
-    let newer = document.replacen("\"version\":2", "\"version\":7", 1);
+    let newer = document.replacen("\"version\":3", "\"version\":7", 1);
     std::fs::write(scene.journal(), format!("{{{newer}\n")).unwrap();
     let deployed = scene.deploy();
     assert!(!deployed.status.success());
     let said = stdout(&deployed) + &stderr(&deployed);
     assert!(
-        said.contains("has version 7, and this agent knows version 2"),
+        said.contains("has version 7, and this agent knows version 3"),
         "{said}"
     );
     assert!(scene.journal().exists());
