@@ -26,9 +26,17 @@ pub(super) struct HostPage {
     tags: Vec<String>,
     identifier: String,
     registered: Option<When>,
+    drained: Option<Drained>,
     /// Whether a revision on it is not its group's.
     has_drift: bool,
     history: Vec<Past>,
+}
+
+/// The drain of a host.
+struct Drained {
+    since: Option<When>,
+    by: String,
+    reason: Option<String>,
 }
 
 /// A deployment in the history of a host.
@@ -68,6 +76,11 @@ impl Page for HostPage {
             tags: tags.collect(),
             identifier: host.host_identifier.clone().unwrap_or_default(),
             registered: host.register_time.map(|time| When::new(time, context.now)),
+            drained: host.drain.as_ref().map(|drain| Drained {
+                since: drain.since.map(|time| When::new(time, context.now)),
+                by: drain.by.as_deref().map_or_else(|| "-".into(), words::who),
+                reason: drain.reason.clone(),
+            }),
             has_drift: shown
                 .revisions
                 .iter()

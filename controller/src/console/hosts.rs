@@ -115,7 +115,11 @@ pub(super) fn row(host: &HostStatus, now: Timestamp) -> HostRow {
     HostRow {
         href: host_path(&name),
         name,
-        state: state(host.state.as_ref()),
+        state: match (&host.drain, host.state.as_ref()) {
+            // Its silence is of interest all the same.
+            (Some(_), Some(HostState::Polling)) => Chip::new(Tone::Calm, "Drained"),
+            (_, polls) => state(polls),
+        },
         seen: host.last_seen.map(|time| When::new(time, now)),
         agent: host.agent_version.clone().unwrap_or_else(|| "-".into()),
         revisions: revisions

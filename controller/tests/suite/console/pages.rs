@@ -248,6 +248,32 @@ async fn the_audit_answers_who_what_from_where_and_when() {
 }
 
 #[tokio::test]
+async fn a_drained_host_shows_who_drained_it_and_why() {
+    let (controller, client, agent) = shop::one_host(CONFIG).await;
+    shop::deploy(&client, "1.zip").await;
+    agent.run_to("ValidateService").await;
+    let forgery = Forgery {
+        service: "codedeploy",
+        target: "CodeDeployController_20261201.DrainHost".into(),
+        ..Forgery::none("")
+    };
+    let input = json!({"instanceName": "box1", "reason": "new <memory>"});
+    let (status, answer) = controller.operator().send(forgery, input).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut browser = Browser::at(&controller, &[]).await;
+    has(&browser.page("/console/hosts").await, &["Drained"]);
+    let host = browser.page("/console/hosts/box1").await;
+    has(
+        &host,
+        &[
+            "Drained",
+            ": new &#60;memory&#62;",
+            "codedeploy-controller undrain box1",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn a_limited_login_sees_its_hosts_and_no_audit() {
     let (controller, _client, _agent) = shop::one_host(CONFIG).await;
     let _other = controller.host("blog1", &["env=blog"]);
