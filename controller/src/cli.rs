@@ -37,6 +37,7 @@ use crate::tls::TlsError;
 use data_dir::DataDir;
 use hosts::NewHost;
 use output::OutputError;
+use tokens::GithubToken;
 
 /// A self-hosted AWS CodeDeploy service.
 #[derive(Debug, Parser)]
@@ -250,64 +251,6 @@ enum HostCommand {
         #[command(flatten)]
         data: DataDir,
         /// The instance's name.
-        name: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum GithubToken {
-    /// Store the token from the standard input, and link applications to it.
-    #[command(after_help = help::ADD_TOKEN)]
-    Add {
-        #[command(flatten)]
-        data: DataDir,
-        /// The token's name.
-        name: String,
-        /// The GitHub account of the token.
-        #[arg(long)]
-        account: String,
-        /// An application to link to it; can be given more than once.
-        #[arg(long = "application", value_name = "APPLICATION")]
-        applications: Vec<String>,
-        /// Replace the token of this name; applications that are linked to it stay linked.
-        #[arg(long)]
-        replace: bool,
-    },
-    /// List the tokens and the applications that are linked to them, without their secrets.
-    #[command(after_help = help::LIST_TOKENS)]
-    List {
-        #[command(flatten)]
-        data: DataDir,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Link applications to a token, replacing any other link.
-    #[command(after_help = help::LINK)]
-    Link {
-        #[command(flatten)]
-        data: DataDir,
-        /// The token's name.
-        name: String,
-        /// The applications' names.
-        #[arg(required = true, value_name = "APPLICATION")]
-        applications: Vec<String>,
-    },
-    /// Remove the links between applications and their token.
-    #[command(after_help = help::UNLINK)]
-    Unlink {
-        #[command(flatten)]
-        data: DataDir,
-        /// The applications' names.
-        #[arg(required = true, value_name = "APPLICATION")]
-        applications: Vec<String>,
-    },
-    /// Delete a token and the links to it.
-    #[command(after_help = help::REMOVE_TOKEN)]
-    Remove {
-        #[command(flatten)]
-        data: DataDir,
-        /// The token's name.
         name: String,
     },
 }

@@ -9,7 +9,7 @@ use crate::support::{Agent, Controller, Forgery, eventually, shop};
 
 const CONFIG: &str = "{console: {}, timers: {poll: 5, lease: 60, pick_up: 300, run: 4200}}";
 
-async fn call(caller: &Agent, operation: &str, input: Value) -> Value {
+pub(super) async fn call(caller: &Agent, operation: &str, input: Value) -> Value {
     let forgery = Forgery {
         service: "codedeploy",
         target: format!("CodeDeploy_20141006.{operation}"),

@@ -1,22 +1,12 @@
 //! Hosts, groups, the inbox and the audit.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::fleet::call;
 use crate::support::browser::{Browser, Shown};
 use crate::support::{Agent, Forgery, shop};
 
 const CONFIG: &str = "{console: {}, timers: {poll: 5, lease: 60, pick_up: 300, run: 4200}}";
-
-async fn call(caller: &Agent, operation: &str, input: Value) -> Value {
-    let forgery = Forgery {
-        service: "codedeploy",
-        target: format!("CodeDeploy_20141006.{operation}"),
-        ..Forgery::none("")
-    };
-    let (status, answer) = caller.send(forgery, input).await;
-    assert_eq!(status, 200, "{operation}: {answer}");
-    answer
-}
 
 fn has(page: &Shown, expected: &[&str]) {
     for text in expected {
