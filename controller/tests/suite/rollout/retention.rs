@@ -32,7 +32,7 @@ const HISTORY: &str = "
         FROM commands, n WHERE deployment_id = '?ID';
 ";
 
-/// Deployments like a real one.
+/// Deployments like a real one, with ids that are shorter than any real one, which may begin with the same letter.
 struct History<'a> {
     group: &'a str,
     name: &'a str,
@@ -214,10 +214,10 @@ async fn old_deployments_are_deleted_but_none_that_is_needed() {
     assert_eq!(batch.deployments_info().len(), 1);
     let database = open(&controller.data());
     for table in ["targets", "commands"] {
-        let sql = format!("SELECT count(*) FROM {table} WHERE deployment_id LIKE 'd-C%'");
+        let sql = format!("SELECT count(*) FROM {table} WHERE deployment_id LIKE 'd-C_____'");
         let left: usize = database.query_row(&sql, [], |row| row.get(0)).unwrap();
         let of_one: usize = database
-            .query_row(&sql.replace("d-C%", &old.id(7)), [], |row| row.get(0))
+            .query_row(&sql.replace("d-C_____", &old.id(7)), [], |row| row.get(0))
             .unwrap();
         assert_eq!(left, of_one, "{table}");
     }
@@ -271,11 +271,11 @@ async fn a_number_of_the_newest_deployments_of_each_group_is_kept() {
         controller.crash_while(|data| {
             let database = open(data);
             database
-                .execute("DELETE FROM deployments WHERE id LIKE 'd-A%'", [])
+                .execute("DELETE FROM deployments WHERE id LIKE 'd-A_____'", [])
                 .unwrap();
             history.write(&database);
             // Those of the same minute as the real one come before it.
-            let before = "UPDATE deployments SET created = created - ?1 WHERE id LIKE 'd-A%'";
+            let before = "UPDATE deployments SET created = created - ?1 WHERE id LIKE 'd-A_____'";
             database.execute(before, [DAY]).unwrap();
             let config = format!("timers: {{poll: 5}}\n{config}\n");
             let file = data.parent().unwrap().join("controller.yml");
@@ -314,7 +314,7 @@ async fn old_script_output_is_deleted_and_its_deployment_stays() {
         let logs = "
             WITH RECURSIVE e (event) AS (SELECT 0 UNION ALL SELECT event + 1 FROM e WHERE event < 5)
             INSERT INTO script_logs (deployment_id, target, event, bytes, missing)
-                SELECT id, 0, event, 5, 0 FROM deployments, e WHERE id LIKE 'd-A%' OR id LIKE 'd-B%';
+                SELECT id, 0, event, 5, 0 FROM deployments, e WHERE id LIKE 'd-A_____' OR id LIKE 'd-B_____';
             INSERT INTO script_log_parts (deployment_id, target, event, part, text)
                 SELECT deployment_id, target, event, 0, x'00' FROM script_logs;";
         database.execute_batch(logs).unwrap();
@@ -329,7 +329,7 @@ async fn old_script_output_is_deleted_and_its_deployment_stays() {
     .await;
     let database = open(&controller.data());
     for table in ["script_logs", "script_log_parts"] {
-        let sql = format!("SELECT deployment_id LIKE 'd-B%', count(*) FROM {table} GROUP BY 1");
+        let sql = format!("SELECT deployment_id LIKE 'd-B_____', count(*) FROM {table} GROUP BY 1");
         let left = database.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
         assert_eq!(left.unwrap(), (true, 60), "{table}");
     }
