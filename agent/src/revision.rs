@@ -6,6 +6,7 @@
 pub mod archive;
 pub(crate) mod copy;
 mod custody;
+pub mod digest;
 mod download;
 mod github;
 mod local;

@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -331,6 +331,22 @@ impl Folder {
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.0)?)
     }
+}
+
+/// The size from which the kernel is asked to write a new file back before anybody waits for that.
+pub const WORTH_WRITING_BACK: u64 = 256 * 1024;
+
+/// Lets the kernel begin to write a file to the disk, so that a later sync has little left to do.
+/// This promises nothing.
+#[allow(
+    unsafe_code,
+    reason = "no library offers the system call; it gets an open descriptor and numbers"
+)]
+pub fn begin_writeback(file: &File) {
+    let (start, to_the_end) = (0, 0);
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    // SAFETY: the descriptor stays open during the call, which takes no pointers.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), start, to_the_end, flags) };
 }
 
 /// Up to this number, folders are synced one by one; more are cheaper to sync as whole file

@@ -9,6 +9,7 @@ use super::reports::succeeded;
 use super::{CommandError, Host, appspec, blocking, reuse};
 use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
 use crate::revision::archive;
+use crate::revision::digest::Digests;
 use crate::revision::manifest;
 use crate::revision::{FetchedBundle, Revision, fetch};
 use crate::spec::DeploymentSpec;
@@ -57,6 +58,7 @@ async fn bring(
     spec: &DeploymentSpec,
     folder: &DeploymentFolder,
 ) -> Result<&'static str, CommandError> {
+    let mut digests = Digests::default();
     let reused = reused(host, spec, folder).await?;
     let source = if reused {
         "archive-reuse"
@@ -71,7 +73,7 @@ async fn bring(
                     Revision::Local(_) => {}
                 }
             });
-            unpack(host, spec, folder, file, bundle_type).await?;
+            digests = unpack(host, spec, folder, file, bundle_type).await?;
         }
         "downloaded"
     };
@@ -81,7 +83,11 @@ async fn bring(
         let archive = folder.incoming_archive();
         // The message names the final path of the archive.
         appspec::find(&archive, &named).map_err(|error| error.in_archive(&folder.archive(), &named))?;
-        let written = if reused { Ok(()) } else { manifest::write(&archive, &folder.manifest()) };
+        let written = if reused {
+            Ok(())
+        } else {
+            manifest::write(&archive, &folder.manifest(), &digests)
+        };
         match written {
             // A user other than root may be unable to read the files of the bundle, and has nothing
             // to guard.
@@ -119,7 +125,7 @@ async fn unpack(
     folder: &DeploymentFolder,
     bundle: std::fs::File,
     kind: archive::BundleType,
-) -> Result<(), CommandError> {
+) -> Result<Digests, CommandError> {
     let hardening = &host.settings.hardening;
     let limits = archive::Limits {
         max_extracted_bytes: hardening.archive_max_extraction_size,
@@ -134,7 +140,7 @@ async fn unpack(
     let began = Instant::now();
     blocking(move || {
         create_folders(&target, INCOMING)?;
-        let unpacked = archive::unpack(&bundle, kind, &target, &limits)?;
+        let (unpacked, digests) = archive::unpack(&bundle, kind, &target, &limits)?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         archive::flatten_single_folder(&target, &names)?;
         let duration_ms = milliseconds_since(began);
@@ -144,7 +150,7 @@ async fn unpack(
             bytes = unpacked.bytes,
             "bundle unpacked"
         );
-        Ok(())
+        Ok(digests)
     })
     .await?
 }

@@ -41,6 +41,7 @@ pub use entry::EntryName;
 pub use error::{Found, Refusal, UnpackError};
 pub use flatten::flatten_single_folder;
 
+use super::digest::Digests;
 use writer::Root;
 
 /// The format of a bundle, as a deployment specification names it.
@@ -112,7 +113,8 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Unpacks `bundle` into the existing, empty folder `into`.
+/// Unpacks `bundle` into the existing, empty folder `into`; returns the digests of its files, too.
+/// Files with holes have none.
 ///
 /// The bundle is read from its start through the handle, whose own position does not move. As root,
 /// files of a tar get the owners in the archive: by user and group name if this host knows them,
@@ -129,12 +131,12 @@ pub fn unpack(
     kind: BundleType,
     into: &Path,
     limits: &Limits,
-) -> Result<Unpacked, UnpackError> {
+) -> Result<(Unpacked, Digests), UnpackError> {
     let root = Root::open(into, limits)?;
     let unpacked = match kind {
         BundleType::Tar | BundleType::Tgz => tar::unpack(bundle, kind, &root),
         BundleType::Zip => zip::unpack(bundle, &root),
     }?;
     root.remarks.warn();
-    Ok(unpacked)
+    Ok((unpacked, root.into_digests()))
 }

@@ -1,21 +1,20 @@
 //! A manifest of an archive's contents when it was unpacked, so that a later deployment can tell
 //! whether it is unchanged.
 //!
-//! The file begins with [`HEADER`]. One record per path follows, each terminated by NUL:
-//! `file MODE UID:GID SIZE SHA256 PATH`, `folder MODE UID:GID - - PATH` or
-//! `link - UID:GID SIZE SHA256 PATH`, where a link's digest is that of its target.
+//! The file begins with a header that names the version ([`HEADERS`]). One record per path follows,
+//! each terminated by NUL: `file MODE UID:GID SIZE DIGEST PATH`, `folder MODE UID:GID - - PATH` or
+//! `link - UID:GID SIZE DIGEST PATH`, where a link's digest is that of its target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::vec;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use codedeploy_hooks::appspec::MAX_FOLDERS;
 use codedeploy_hooks::custody::{Access, Deployed};
 use codedeploy_hooks::install::Tell;
@@ -24,10 +23,16 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use super::copy::names;
 use super::copy::{FOLDER, READ};
 use super::custody;
+use super::digest::{Algorithm, Digests};
 use crate::bounded_read;
 
-/// Identifies the file and its version.
-const HEADER: &[u8] = b"codedeploy-agent archive manifest 1\0";
+/// Identify the file and its version, which decides about the digests. The last one is written.
+const HEADERS: [(&[u8], Algorithm); 2] = [
+    (b"codedeploy-agent archive manifest 1\0", Algorithm::Sha256),
+    (b"codedeploy-agent archive manifest 2\0", Algorithm::Blake3),
+];
+const HEADER: &[u8] = HEADERS[1].0;
+const ALGORITHM: Algorithm = HEADERS[1].1;
 /// The longest record, in bytes: a path and the fields before it.
 const MAX_RECORD: u64 = 8192;
 const BUFFER: usize = 64 * 1024;
@@ -117,8 +122,8 @@ impl Recorded {
     }
 }
 
-/// Writes the manifest of `archive`. Blocks, and reads every file.
-pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
+/// Writes the manifest of `archive`. Blocks, and reads every file whose digest is not `known`.
+pub fn write(archive: &Path, manifest: &Path, known: &Digests) -> Result<(), ManifestError> {
     let failed = |source| ManifestError::Write {
         path: manifest.to_owned(),
         source,
@@ -131,7 +136,7 @@ pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
         .open(manifest);
     let mut file = BufWriter::new(file.map_err(failed)?);
     file.write_all(HEADER).map_err(failed)?;
-    examine(archive, &mut |path, entry| {
+    examine(archive, ALGORITHM, known, &mut |path, entry| {
         let mode = entry
             .mode
             .map_or_else(|| "-".into(), |mode| format!("{mode:04o}"));
@@ -175,20 +180,25 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), ManifestError> {
 /// Checks that `archive` matches the manifest. Blocks, and reads every file.
 pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     let mut expected = BTreeMap::new();
-    read(manifest, &mut |path, entry| {
+    let algorithm = read(manifest, &mut |path, entry| {
         expected.insert(path, entry);
     })?;
-    examine(archive, &mut |path, entry| {
-        let before = expected.remove(&path).ok_or_else(|| ManifestError::Added {
-            path: archive.join(&path),
-        })?;
-        if !before.agrees(&entry) {
-            return Err(ManifestError::Changed {
-                path: archive.join(path),
-            });
-        }
-        Ok(())
-    })?;
+    examine(
+        archive,
+        algorithm,
+        &Digests::default(),
+        &mut |path, entry| {
+            let before = expected.remove(&path).ok_or_else(|| ManifestError::Added {
+                path: archive.join(&path),
+            })?;
+            if !before.agrees(&entry) {
+                return Err(ManifestError::Changed {
+                    path: archive.join(path),
+                });
+            }
+            Ok(())
+        },
+    )?;
     match expected.into_keys().next() {
         Some(path) => Err(ManifestError::Gone {
             path: archive.join(path),
@@ -222,6 +232,7 @@ pub fn given(manifest: &Path, tell: Tell<'_>) -> Result<(), ManifestError> {
             tell(&path, access);
         }
     })
+    .map(drop)
 }
 
 /// Returns the digests that the files at `paths` below the archive had when it was unpacked. `None`
@@ -230,27 +241,29 @@ pub fn deployed(
     manifest: &Path,
     paths: &BTreeSet<PathBuf>,
 ) -> Result<Option<Deployed>, ManifestError> {
-    let digest = |file| digest(file, &mut vec![0; BUFFER]);
-    let mut deployed = Deployed {
-        digests: BTreeMap::new(),
-        digest,
-    };
+    let mut digests = BTreeMap::new();
     let told = read(manifest, &mut |path, entry| {
         if entry.kind == Kind::File && paths.contains(&path) {
             let digest = entry.content.rsplit(' ').next().unwrap_or_default();
-            deployed.digests.insert(path, digest.to_owned());
+            digests.insert(path, digest.to_owned());
         }
     });
     match told {
         Err(ManifestError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(None)
         }
-        told => told.map(|()| Some(deployed)),
+        told => Ok(Some(Deployed {
+            digests,
+            digest: told?.of_file(),
+        })),
     }
 }
 
-/// Reports every record of the manifest, in order.
-fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Recorded)) -> Result<(), ManifestError> {
+/// Reports every record of the manifest, in order; returns the algorithm of its digests.
+fn read(
+    manifest: &Path,
+    tell: &mut dyn FnMut(PathBuf, Recorded),
+) -> Result<Algorithm, ManifestError> {
     let failed = |source| ManifestError::Read {
         path: manifest.to_owned(),
         source,
@@ -276,14 +289,13 @@ fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Recorded)) -> Result<(), 
             .map_err(failed)
     };
     next(&mut record)?;
-    if record != HEADER {
-        return Err(other());
-    }
+    let version = HEADERS.iter().find(|(header, _)| record == *header);
+    let (_, algorithm) = version.ok_or_else(other)?;
     while next(&mut record)? > 0 {
         let (path, entry) = parse(&record).ok_or_else(other)?;
         tell(path, entry);
     }
-    Ok(())
+    Ok(*algorithm)
 }
 
 fn parse(record: &[u8]) -> Option<(PathBuf, Recorded)> {
@@ -314,7 +326,12 @@ fn parse(record: &[u8]) -> Option<(PathBuf, Recorded)> {
 type Visit<'a> = dyn FnMut(PathBuf, Recorded) -> Result<(), ManifestError> + 'a;
 
 /// Visits every path below `archive`; an object other than a file, folder or link has been changed.
-fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
+fn examine(
+    archive: &Path,
+    algorithm: Algorithm,
+    known: &Digests,
+    visit: &mut Visit<'_>,
+) -> Result<(), ManifestError> {
     let root = rustix::fs::openat(CWD, archive, FOLDER, Mode::empty()).map_err(|errno| {
         ManifestError::Examine {
             path: archive.to_owned(),
@@ -366,11 +383,14 @@ fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
                 open.push(level(child, path)?);
             }
             FileType::RegularFile => {
-                let file =
-                    rustix::fs::openat(folder, &name, READ, Mode::empty()).map_err(io::Error::from);
-                let digest = file
-                    .and_then(|file| digest(File::from(file), &mut buffer))
-                    .map_err(failed(&path))?;
+                let mut read = || {
+                    let file = rustix::fs::openat(folder, &name, READ, Mode::empty())?;
+                    algorithm.digest(File::from(file), &mut buffer)
+                };
+                let digest = match known.get(stat.st_ino) {
+                    Some(known) => known.to_hex(),
+                    None => read().map_err(failed(&path))?,
+                };
                 visit(
                     path,
                     entry(Kind::File, format!("{} {digest}", stat.st_size)),
@@ -380,7 +400,8 @@ fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
                 let target =
                     rustix::fs::readlinkat(folder, &name, Vec::new()).map_err(io::Error::from);
                 let target = target.map_err(failed(&path))?.into_bytes();
-                let digest = digest(&*target, &mut buffer).map_err(failed(&path))?;
+                let digest = algorithm.digest(&*target, &mut buffer);
+                let digest = digest.map_err(failed(&path))?;
                 visit(
                     path,
                     entry(Kind::Link, format!("{} {digest}", target.len())),
@@ -402,16 +423,4 @@ struct Level {
     /// The path below the archive.
     path: PathBuf,
     names: vec::IntoIter<OsString>,
-}
-
-/// SHA-256 in hexadecimal digits.
-fn digest(mut source: impl Read, buffer: &mut [u8]) -> io::Result<String> {
-    let mut context = Context::new(&SHA256);
-    loop {
-        match source.read(buffer)? {
-            0 => break,
-            read => context.update(&buffer[..read]),
-        }
-    }
-    Ok(hex::encode(context.finish()))
 }

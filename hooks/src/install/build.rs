@@ -14,7 +14,7 @@ use super::layout::WantedKind;
 use super::schedule::Record;
 use super::transaction::Work as _;
 use super::{InstallPlan, StepError, parallel};
-use crate::fs::Handles;
+use crate::fs::{Handles, WORTH_WRITING_BACK, begin_writeback};
 
 /// One object of a unit.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +141,10 @@ impl Builder<'_> {
                 let stat = rustix::fs::fstat(&from)?;
                 let mut file = folder.create_file(name)?;
                 // This uses copy_file_range, and so a reflink where the file system has them.
-                io::copy(&mut from, &mut file)?;
+                let length = io::copy(&mut from, &mut file)?;
+                if length >= WORTH_WRITING_BACK {
+                    begin_writeback(&file);
+                }
                 access.apply(&file)?;
                 Ok(rustix::fs::futimens(&file, &times(&stat))?)
             }

@@ -46,7 +46,7 @@ impl Host {
         let bundle = File::open(&path).unwrap();
         let result = unpack(&bundle, kind, &self.out(), limits);
         self.assert_canary_alive();
-        result
+        result.map(|(unpacked, _)| unpacked)
     }
 
     pub(crate) fn assert_canary_alive(&self) {

@@ -1,9 +1,11 @@
 //! RESTART deployments: an archive is reused if it is unchanged, and downloaded otherwise.
 
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::host::{GROUP, Host, is_root, make_fifo, picture};
@@ -40,6 +42,9 @@ fn bundle(host: &Host) -> PathBuf {
     );
     add("site/page", tar::EntryType::Regular, 0o640, b"page", "");
     add("site/same", tar::EntryType::Link, 0o640, b"", "site/page");
+    // The later one replaces the earlier one, and may get its inode.
+    add("site/twice", tar::EntryType::Regular, 0o640, b"once", "");
+    add("site/twice", tar::EntryType::Regular, 0o640, b"again", "");
     add(
         "site/away",
         tar::EntryType::Symlink,
@@ -124,6 +129,61 @@ async fn a_script_among_the_installed_files_keeps_its_owner_which_needs_root() {
         (script.uid(), script.gid(), script.mode() & 0o7777),
         (1000, 1001, 0o775)
     );
+}
+
+/// Writes a deployment's manifest as earlier versions of the agent did.
+fn as_before(host: &Host, id: &str) {
+    let manifest = host.deployment(id).join(".archive-manifest");
+    let text = fs::read(&manifest).unwrap();
+    let mut records = text
+        .split(|byte| *byte == 0)
+        .filter(|text| !text.is_empty());
+    assert_eq!(
+        records.next().unwrap(),
+        b"codedeploy-agent archive manifest 2"
+    );
+    let mut before = b"codedeploy-agent archive manifest 1\0".to_vec();
+    for record in records {
+        let record = std::str::from_utf8(record).unwrap();
+        let [kind, mode, owner, size, _, path] = record.splitn(6, ' ').collect::<Vec<_>>()[..]
+        else {
+            panic!("{record}");
+        };
+        let path_here = host.archive(id).join(path);
+        let digest = match kind {
+            "folder" => "-".to_owned(),
+            "link" => sha256(fs::read_link(path_here).unwrap().as_os_str().as_bytes()),
+            _ => sha256(&fs::read(path_here).unwrap()),
+        };
+        before.extend(format!("{kind} {mode} {owner} {size} {digest} {path}\0").into_bytes());
+    }
+    fs::write(manifest, before).unwrap();
+}
+
+fn sha256(content: &[u8]) -> String {
+    hex::encode(digest(&SHA256, content))
+}
+
+#[tokio::test]
+async fn an_archive_that_an_earlier_version_unpacked_is_used_again() {
+    let host = Host::new();
+    let bundle = bundle(&host);
+    host.succeed(&["DownloadBundle"], "d-1", &bundle, &json!({}))
+        .await;
+    as_before(&host, "d-1");
+    host.succeed(&["BeforeInstall", "Install"], "d-1", &bundle, &json!({}))
+        .await;
+    for (id, earlier) in [("d-2", "d-1"), ("d-3", "d-2")] {
+        let events = ["DownloadBundle", "BeforeInstall", "Install"];
+        host.succeed(&events, id, &bundle, &from(earlier)).await;
+        let source = host.deployment(id).join(".bundle-source");
+        assert_eq!(fs::read_to_string(source).unwrap(), "archive-reuse", "{id}");
+    }
+    fs::write(host.archive("d-1").join("site/page"), "PAGE").unwrap();
+    let note = host
+        .succeed(&["DownloadBundle"], "d-4", &bundle, &from("d-1"))
+        .await;
+    assert_eq!(note, "BundleSource=downloaded");
 }
 
 #[tokio::test]

@@ -4,14 +4,18 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use codedeploy_hooks::fs::{WORTH_WRITING_BACK, begin_writeback};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::super::digest::{Digest, Running};
 use super::super::entry::EntryPath;
 use super::super::error::{Found, UnpackError};
 use super::{Attributes, FILE, Root, failed, remove_file};
 
 const BUFFER: usize = 256 * 1024;
+/// The bytes of a large file whose way to the disk begins together.
+const WRITTEN_BACK: u64 = 8 * 1024 * 1024;
 const NEW_FILE: OFlags = OFlags::WRONLY
     .union(OFlags::CREATE)
     .union(OFlags::EXCL)
@@ -82,10 +86,14 @@ impl<'a> FileWriter<'a> {
             created => created,
         };
         let mut file = std::fs::File::from(file.map_err(|errno| failed(path, "create", errno))?);
-        match extent.segments {
-            None => self.copy(path, extent.size, data, &mut file)?,
-            Some(segments) => self.fill_in(path, extent.size, segments, data, &mut file)?,
-        }
+        let digest = match extent.segments {
+            None => Some(self.copy(path, extent.size, data, &mut file)?),
+            Some(segments) => {
+                self.fill_in(path, extent.size, segments, data, &mut file)?;
+                None
+            }
+        };
+        root.digested(path, &file, digest)?;
         root.apply(path, &file, attributes)
     }
 
@@ -113,19 +121,21 @@ impl<'a> FileWriter<'a> {
         file.set_len(size).map_err(failed)
     }
 
+    /// Writes `size` bytes; returns their digest.
     fn copy(
         &mut self,
         path: &EntryPath,
         size: u64,
         data: &mut dyn Read,
         file: &mut std::fs::File,
-    ) -> Result<(), UnpackError> {
+    ) -> Result<Digest, UnpackError> {
         let mismatch = |found| UnpackError::SizeMismatch {
             entry: path.into(),
             declared: size,
             found,
         };
-        let mut written = 0;
+        let mut digest = Running::default();
+        let (mut written, mut begun) = (0, 0);
         loop {
             let count = fill(data, &mut self.buffer)
                 .map_err(|source| UnpackError::read_entry(path, source))?;
@@ -143,6 +153,11 @@ impl<'a> FileWriter<'a> {
                     operation: "write",
                     source,
                 })?;
+            digest.update(&self.buffer[..count]);
+            if written - begun >= WRITTEN_BACK {
+                begin_writeback(file);
+                begun = written;
+            }
             if count < self.buffer.len() {
                 break;
             }
@@ -150,7 +165,10 @@ impl<'a> FileWriter<'a> {
         if written < size {
             return Err(mismatch(Found::Exactly(written)));
         }
-        Ok(())
+        if written >= WORTH_WRITING_BACK {
+            begin_writeback(file);
+        }
+        Ok(digest.finish())
     }
 
     /// Returns the open folder of `path`.

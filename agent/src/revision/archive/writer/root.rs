@@ -1,12 +1,15 @@
 //! The target folder of a bundle, held by its handle, with the rules for everything in it.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use codedeploy_hooks::fs::{Links, open_beneath};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use super::super::super::digest::{Digest, Digests};
 use super::super::Limits;
 use super::super::entry::EntryPath;
 use super::super::error::{Refusal, UnpackError};
@@ -31,6 +34,7 @@ pub(in super::super) struct Root<'a> {
     pub(super) limits: &'a Limits,
     pub(in super::super) meter: Meter,
     pub(in super::super) remarks: Remarks,
+    digests: Mutex<Digests>,
 }
 
 impl<'a> Root<'a> {
@@ -59,12 +63,31 @@ impl<'a> Root<'a> {
                 space.f_bavail.saturating_mul(space.f_frsize),
             ),
             remarks: Remarks::default(),
+            digests: Mutex::default(),
         })
     }
 
     /// Whether files get the owners in an archive.
     pub(in super::super) fn sets_owners(&self) -> bool {
         self.superuser && !self.limits.ignore_ownership
+    }
+
+    /// Keeps the digest of a new file; `None` if it has holes.
+    pub(super) fn digested(
+        &self,
+        path: &EntryPath,
+        file: &File,
+        digest: Option<Digest>,
+    ) -> Result<(), UnpackError> {
+        let found = rustix::fs::fstat(file).map_err(|errno| failed(path, "look at", errno))?;
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.set(found.st_ino, digest);
+        Ok(())
+    }
+
+    pub(in super::super) fn into_digests(self) -> Digests {
+        let digests = self.digests.into_inner();
+        digests.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a folder of the tree.
