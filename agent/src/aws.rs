@@ -2,8 +2,11 @@
 //! endpoints.
 
 mod bounded;
+pub(crate) mod bucket;
 pub mod credentials;
 mod http;
+pub(crate) mod json;
+pub(crate) mod signing;
 mod trust;
 mod wire;
 
@@ -97,15 +100,20 @@ impl Access {
         )
     }
 
-    /// The endpoint of S3, if the SDK's own rules do not give the right one.
-    pub fn s3_endpoint(&self) -> Option<String> {
-        let sovereign = || {
-            let region = self.region.as_str();
-            region
-                .starts_with("eusc-")
-                .then(|| format!("https://s3.{region}.{}", self.region.domain()))
-        };
-        self.endpoints.s3.clone().or_else(sovereign)
+    /// The endpoint of CodeDeploy's public API in the region.
+    pub(crate) fn codedeploy_endpoint(&self) -> String {
+        let fips = if self.endpoints.use_fips { "-fips" } else { "" };
+        format!(
+            "https://codedeploy{fips}.{}.{}",
+            self.region,
+            self.region.domain()
+        )
+    }
+
+    /// The endpoint of S3: the configured address, else the region's.
+    pub(crate) fn s3_endpoint(&self) -> String {
+        let regional = || bucket::regional(&self.region, self.endpoints.use_fips);
+        self.endpoints.s3.clone().unwrap_or_else(regional)
     }
 }
 
@@ -161,16 +169,22 @@ mod tests {
                 expected
             );
         }
+        let secure = Endpoints {
+            use_fips: true,
+            ..plain.clone()
+        };
+        let sovereign = access("eusc-de-east-1", plain.clone()).unwrap();
         assert_eq!(
-            access("eusc-de-east-1", plain.clone())
-                .unwrap()
-                .s3_endpoint()
-                .unwrap(),
+            sovereign.s3_endpoint(),
             "https://s3.eusc-de-east-1.amazonaws.eu"
         );
         assert_eq!(
-            access("us-east-1", plain.clone()).unwrap().s3_endpoint(),
-            None
+            sovereign.codedeploy_endpoint(),
+            "https://codedeploy.eusc-de-east-1.amazonaws.eu"
+        );
+        assert_eq!(
+            access("us-east-1", secure).unwrap().codedeploy_endpoint(),
+            "https://codedeploy-fips.us-east-1.amazonaws.com"
         );
         assert!(matches!(
             access(

@@ -34,6 +34,17 @@ pub struct Region {
     domain: String,
 }
 
+/// The domains of the partitions, by the beginnings of their regions' names (AWS:
+/// "partitions.json").
+const DOMAINS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+];
+
 /// The only source of credentials; they sign commands and fetch revisions.
 #[derive(Clone)]
 pub enum CredentialSource {
@@ -239,11 +250,10 @@ impl Region {
                 found: domain.chars().take(80).collect(),
             });
         }
-        let domain = match name {
-            name if name.starts_with("cn-") => "amazonaws.com.cn",
-            name if name.starts_with("eusc-") => "amazonaws.eu",
-            _ => domain,
-        };
+        let domain = DOMAINS
+            .into_iter()
+            .find_map(|(prefix, own)| name.starts_with(prefix).then_some(own))
+            .unwrap_or(domain);
         Ok(Self {
             name: name.to_owned(),
             domain: domain.to_owned(),
@@ -346,9 +356,12 @@ mod tests {
         let domain = |name, metadata| {
             Region::in_domain(name, metadata).map(|region| region.domain().to_owned())
         };
+        for metadata in ["amazonaws.com", "sc2s.sgov.gov"] {
+            assert_eq!(domain("us-isob-east-1", metadata).unwrap(), "sc2s.sgov.gov");
+        }
         assert_eq!(
-            domain("us-isob-east-1", "sc2s.sgov.gov").unwrap(),
-            "sc2s.sgov.gov"
+            domain("us-new-east-1", "aws.example").unwrap(),
+            "aws.example"
         );
         assert_eq!(
             domain("cn-north-1", "amazonaws.com").unwrap(),

@@ -5,6 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::diagnostics::ScriptRun;
 use crate::object::{null_is_default, objects};
+pub use crate::operation::Operation;
+use crate::operation::operations;
 
 /// The prefix of `X-Amz-Target`.
 pub const TARGET_PREFIX: &str = "CodeDeployCommandService_v20141006";
@@ -48,14 +50,6 @@ pub const MAX_SCRIPT_LOG: usize = 4 * 1024 * 1024;
 
 /// The only value of `DeploymentSystem`.
 pub const DEPLOYMENT_SYSTEM: &str = "CodeDeploy";
-
-/// An operation of the API: its name, input and output.
-pub trait Operation: Serialize {
-    const NAME: &'static str;
-    /// Whether the service may send a response without a body, because the output is empty.
-    const MAY_BE_EMPTY: bool = false;
-    type Output: for<'de> Deserialize<'de> + Send + 'static;
-}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
@@ -270,16 +264,6 @@ objects! {
     PutHostCommandCompleteInput PutHostCommandCompleteOutput WantedScriptLog
     PutHostCommandLogInput PutHostCommandLogOutput
     PostHostCommandUpdateInput PostHostCommandUpdateOutput
-}
-
-macro_rules! operations {
-    ($($name:literal: $input:ty => $output:ty $(, $may_be_empty:ident)?;)*) => {
-        $(impl Operation for $input {
-            const NAME: &'static str = $name;
-            $(const MAY_BE_EMPTY: bool = stringify!($may_be_empty).len() > 0;)?
-            type Output = $output;
-        })*
-    };
 }
 
 operations! {

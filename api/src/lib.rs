@@ -22,5 +22,6 @@ pub mod controller;
 pub mod diagnostics;
 pub mod lifecycle;
 mod object;
+mod operation;
 pub mod specification;
 pub mod trace;

@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::aws::json::CallError;
 use crate::aws::{Access, AccessError};
 use crate::config::{ConfigError, Environment, Settings};
 use crate::identity::{IdentityError, Region};
@@ -23,7 +24,7 @@ use crate::runtime::on_runtime;
 use codedeploy_api::chain::Chain;
 use host_file::{FileError, HostFile};
 use operator::OperatorError;
-use registry::{Registry, ServiceError};
+use registry::Registry;
 use request::{Registration, RequestError, Tag};
 
 const PROGRAM: &str = "codedeploy-agent";
@@ -109,7 +110,7 @@ enum RegisterError {
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]
-    Service(#[from] ServiceError),
+    Service(#[from] CallError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{name} is registered already, as {arn}; deregister it first, or choose another name")]
@@ -120,7 +121,7 @@ enum RegisterError {
     LeftBehind {
         name: String,
         cause: String,
-        source: ServiceError,
+        source: CallError,
     },
     #[error("cannot write to the standard output")]
     Output(#[from] io::Error),

@@ -195,7 +195,7 @@ impl GitHub<'_> {
         }
         writer.flush().await?;
         let bytes = writer.position();
-        match body.content_length.take() {
+        match body.content_length() {
             _ if bytes == 0 => Err(Failure::Temporary("the answer is empty".into())),
             Some(expected) if expected != bytes => Err(Failure::Temporary(format!(
                 "{bytes} of {expected} bytes arrived"
@@ -220,7 +220,7 @@ impl GitHub<'_> {
             if let Some(AccessToken(token)) = token.filter(|_| here.origin == address.origin) {
                 headers.push(("authorization", format!("token {token}")));
             }
-            let answer = web::get(&self.http, &here, headers, self.read_timeout)
+            let answer = web::get(&self.http, &here, headers, self.read_timeout, None)
                 .await
                 .map_err(|error| Failure::Temporary(error.to_string()))?;
             match answer.status {
@@ -230,13 +230,12 @@ impl GitHub<'_> {
                     return Err(Failure::Temporary(problem));
                 }
                 200 => {
-                    incoming.check_space(answer.content_length.unwrap_or_default())?;
+                    incoming.check_space(answer.content_length().unwrap_or_default())?;
                     return Ok(answer);
                 }
                 301 | 302 | 303 | 307 | 308 => {
                     let next = answer
-                        .location
-                        .as_deref()
+                        .header("location")
                         .and_then(|location| here.redirected(location));
                     here = next.ok_or_else(|| Failure::Refused {
                         problem: format!(

@@ -9,27 +9,20 @@ mod transfer;
 
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{
-    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-};
-use aws_sdk_s3::error::ProvideErrorMetadata as _;
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_smithy_async::rt::sleep::TokioSleep;
-use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::request_id::RequestId as _;
-
 use super::download::Incoming;
 use super::retry::Failures;
+use super::web::{self, Address, Answer};
 use super::{DeploymentFolder, FetchedBundle, S3Revision};
+use crate::aws::bucket::Place;
+use crate::aws::signing::signing;
 use crate::aws::{Access, credentials};
-use crate::identity::Region as HostRegion;
+use crate::identity::Region;
 use crate::telemetry::milliseconds_since;
 pub(super) use error::S3Error;
-use error::{Failure, ObjectName};
+use error::{ErrorAnswer, Failure, ObjectName};
 use transfer::Transfer;
+
+const USER_AGENT: &str = concat!("codedeploy-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Downloads the object, and returns its ETag, without quotes.
 pub(super) async fn fetch(
@@ -39,7 +32,7 @@ pub(super) async fn fetch(
 ) -> Result<(FetchedBundle, String), S3Error> {
     let began = Instant::now();
     let (source, first) = Source::find(revision, access).await?;
-    let etag = first.e_tag().unwrap_or_default().to_owned();
+    let etag = first.header("etag").unwrap_or_default().to_owned();
     let found = etag.trim_matches('"').to_owned();
     if let Some(expected) = &revision.etag
         && *expected != found
@@ -52,9 +45,7 @@ pub(super) async fn fetch(
         });
     }
     let incoming = Incoming::create(folder)?;
-    let total = first
-        .content_length
-        .and_then(|length| u64::try_from(length).ok());
+    let total = first.content_length();
     incoming.check_space(total.unwrap_or_default())?;
     let bytes = Transfer {
         source: &source,
@@ -88,7 +79,7 @@ pub(super) async fn fetch(
 struct Source<'a> {
     revision: &'a S3Revision,
     access: &'a Access,
-    client: Client,
+    place: Place,
 }
 
 /// The conditions of a request for an object.
@@ -102,14 +93,11 @@ struct Condition {
 
 impl<'a> Source<'a> {
     /// Requests the whole object, in the bucket's own region.
-    async fn find(
-        revision: &'a S3Revision,
-        access: &'a Access,
-    ) -> Result<(Self, GetObjectOutput), S3Error> {
+    async fn find(revision: &'a S3Revision, access: &'a Access) -> Result<(Self, Answer), S3Error> {
         let mut source = Self {
             revision,
             access,
-            client: client(access, &access.region),
+            place: place(revision, access, &access.region)?,
         };
         let mut failures = Failures::new(access.outage);
         let mut may_move = access.endpoints.s3.is_none();
@@ -118,7 +106,7 @@ impl<'a> Source<'a> {
                 Ok(object) => return Ok((source, object)),
                 Err(Failure::Elsewhere(region)) if may_move => {
                     tracing::info!(bucket = revision.bucket, %region, "the bucket is in another region");
-                    source.client = client(access, &region);
+                    source.place = place(revision, access, &region)?;
                     may_move = false;
                 }
                 Err(Failure::Temporary { reason, away }) => match failures.pause_after(0, away) {
@@ -138,38 +126,50 @@ impl<'a> Source<'a> {
         }
     }
 
-    async fn get(&self, condition: Condition) -> Result<GetObjectOutput, Failure> {
-        let S3Revision {
-            bucket,
-            key,
-            version,
-            ..
-        } = self.revision;
-        let request = self
-            .client
-            .get_object()
-            .bucket(bucket)
-            .key(key)
-            .set_version_id(version.clone());
-        let request = request
-            .set_range(condition.range)
-            .set_if_match(condition.etag);
+    async fn get(&self, condition: Condition) -> Result<Answer, Failure> {
         let used = self.access.credentials.generation();
-        let mut answer = request.clone().send().await;
-        let refused = answer
+        let mut answered = self.send(&condition).await?;
+        let refused = answered
             .as_ref()
             .is_err_and(|error| error.code().is_some_and(credentials::is_refusal));
         if refused && self.access.credentials.refused(used).await {
-            answer = request.send().await;
+            answered = self.send(&condition).await?;
         }
-        let object = answer.map_err(Failure::of)?;
-        match foreign(&object) {
+        let answer = answered?;
+        match foreign(&answer) {
             Some(reason) => Err(Failure::Temporary {
                 reason: reason.into(),
                 away: false,
             }),
-            None => Ok(object),
+            None => Ok(answer),
         }
+    }
+
+    async fn send(&self, condition: &Condition) -> Result<Result<Answer, ErrorAnswer>, Failure> {
+        let S3Revision { key, version, .. } = self.revision;
+        let address = self.place.object(key, version.as_deref());
+        let address = Address::parse(&address).ok_or_else(|| {
+            Failure::Permanent(format!("{address} is not an address of http or https"))
+        })?;
+        let conditions = [("range", &condition.range), ("if-match", &condition.etag)];
+        let headers = conditions
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?)));
+        let headers = headers.chain([("user-agent", USER_AGENT.to_owned())]);
+        let access = self.access;
+        let signature = signing(&access.credentials, &self.place.scope);
+        let answer = web::get(
+            &access.http,
+            &address,
+            headers.collect(),
+            access.read_timeout,
+            Some(signature),
+        );
+        let answer = answer.await?;
+        Ok(match answer.status {
+            200..300 => Ok(answer),
+            _ => Err(ErrorAnswer::read(answer, access.read_timeout).await?),
+        })
     }
 
     fn name(&self) -> ObjectName {
@@ -231,46 +231,20 @@ impl<'a> Source<'a> {
 
 /// The reason why a successful response does not come from an object store: proxies and portals
 /// send pages.
-fn foreign(answer: &GetObjectOutput) -> Option<&'static str> {
-    let is_page = || {
-        answer
-            .content_type()
-            .is_some_and(|kind| kind.starts_with("text/html"))
-    };
-    match answer.e_tag() {
+fn foreign(answer: &Answer) -> Option<&'static str> {
+    let numbers = ["x-amz-request-id", "x-amzn-requestid"];
+    match answer.header("etag") {
         None | Some("" | "\"\"") => Some("the answer has no ETag, so it is not the store's"),
-        Some(_) if is_page() && answer.request_id().is_none() => {
+        Some(_) if answer.is_page() && numbers.iter().all(|name| answer.header(name).is_none()) => {
             Some("the answer is a web page without a request id, so it is not the store's")
         }
         Some(_) => None,
     }
 }
 
-fn client(access: &Access, region: &HostRegion) -> Client {
-    let mut config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(region.as_str().to_owned()))
-        .credentials_provider(access.credentials.clone())
-        .identity_cache(IdentityCache::no_cache())
-        .http_client(access.http.clone())
-        .sleep_impl(TokioSleep::new())
-        // Retries happen here, where the number of received bytes is known.
-        .retry_config(RetryConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(10))
-                .read_timeout(access.read_timeout)
-                .build(),
-        )
-        // The ETag verifies the download; stores that only resemble S3 do not support checksums.
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .use_fips(access.endpoints.use_fips);
-    if let Some(endpoint) = access.s3_endpoint() {
-        config = config
-            .endpoint_url(endpoint)
-            .force_path_style(access.endpoints.s3.is_some());
-    }
-    Client::from_conf(config.build())
+fn place(revision: &S3Revision, access: &Access, region: &Region) -> Result<Place, S3Error> {
+    Place::of(&revision.bucket, region, &access.endpoints).map_err(|error| S3Error::Get {
+        object: revision.into(),
+        reason: error.to_string(),
+    })
 }

@@ -1,4 +1,5 @@
-//! A plain HTTPS GET with the agent's HTTP client: its trust store, its proxy, no AWS signature.
+//! An HTTPS GET with the agent's HTTP client: its trust store, its proxy, and a body that is read
+//! as it comes.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -7,12 +8,16 @@ use std::time::Duration;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_runtime::client::retries::classifiers::HttpStatusCodeClassifier;
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::interceptors::context::{Error, Output};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
 use aws_smithy_runtime_api::client::ser_de::DeserializeResponse;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
@@ -89,33 +94,59 @@ impl Address {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) location: Option<String>,
-    pub(super) content_length: Option<u64>,
-    pub(super) content_type: Option<String>,
+    headers: Headers,
     pub(super) body: ByteStream,
 }
 
 impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    pub(super) fn content_length(&self) -> Option<u64> {
+        self.header("content-length")?.parse().ok()
+    }
+
     /// Whether it is a page for people, as proxies and portals send in place of a server's
     /// response.
     pub(super) fn is_page(&self) -> bool {
-        self.content_type
-            .as_deref()
+        self.header("content-type")
             .is_some_and(|kind| kind.starts_with("text/html"))
     }
 }
 
 /// No response arrived.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct NoAnswer(String);
+pub(super) enum NoAnswer {
+    /// There is no request, for example without credentials.
+    #[error("{0}")]
+    NotSent(String),
+    #[error("{0}")]
+    Unreached(String),
+    /// The request may have arrived.
+    #[error("{0}")]
+    Lost(String),
+}
 
-/// Sends one request. Redirects are returned like any other response.
+impl NoAnswer {
+    fn of(error: &SdkError<Self, HttpResponse>) -> Self {
+        let words = Chain(error).to_string();
+        match error {
+            SdkError::ConstructionFailure(_) => Self::NotSent(words),
+            SdkError::DispatchFailure(_) => Self::Unreached(words),
+            _ => Self::Lost(words),
+        }
+    }
+}
+
+/// Sends one request, signed if there is a `signature`. Redirects are returned like any other
+/// response.
 pub(super) async fn get(
     http: &SharedHttpClient,
     address: &Address,
     headers: Vec<(&'static str, String)>,
     read_timeout: Duration,
+    signature: Option<StaticRuntimePlugin>,
 ) -> Result<Answer, NoAnswer> {
     let path = address.path.clone();
     let timeouts = TimeoutConfig::builder()
@@ -128,18 +159,25 @@ pub(super) async fn get(
         .behavior_version(BehaviorVersion::latest())
         .http_client(http.clone())
         .endpoint_url(&address.origin)
-        .no_auth()
         .no_retry()
+        // A server that fails is asked again over another connection.
+        .retry_classifier(HttpStatusCodeClassifier::default())
+        .with_connection_poisoning()
         .sleep_impl(TokioSleep::new())
         .time_source(SystemTimeSource::new())
         .timeout_config(timeouts)
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    let operation = match signature {
+        Some(signature) => operation.runtime_plugin(signature),
+        None => operation.no_auth(),
+    };
+    let operation = operation
         .serializer(move |()| {
             let mut request = HttpRequest::new(SdkBody::empty());
             request.set_method("GET")?;
             request.set_uri(path.clone())?;
             for (name, value) in &headers {
-                request.headers_mut().insert(*name, value.clone());
+                request.headers_mut().try_insert(*name, value.clone())?;
             }
             Ok(request)
         })
@@ -148,9 +186,9 @@ pub(super) async fn get(
     let taken = operation
         .invoke(())
         .await
-        .map_err(|error| NoAnswer(Chain(&error).to_string()))?;
+        .map_err(|error| NoAnswer::of(&error))?;
     let answer = taken.0.into_inner().ok().flatten();
-    answer.ok_or_else(|| NoAnswer("the answer was lost".into()))
+    answer.ok_or_else(|| NoAnswer::Lost("the answer was lost".into()))
 }
 
 /// The response on its way out of the client, which may share it between threads.
@@ -167,14 +205,9 @@ impl DeserializeResponse for Streaming {
         response: &mut HttpResponse,
         _config: &ConfigBag,
     ) -> Option<Result<Output, OrchestratorError<Error>>> {
-        let header = |name| response.headers().get(name).map(str::to_owned);
-        let (location, length) = (header("location"), header("content-length"));
-        let content_type = header("content-type");
         let answer = Answer {
             status: response.status().as_u16(),
-            location,
-            content_type,
-            content_length: length.and_then(|length| length.parse().ok()),
+            headers: std::mem::take(response.headers_mut()),
             body: ByteStream::new(std::mem::replace(response.body_mut(), SdkBody::taken())),
         };
         Some(Ok(Output::erase(Taken(Mutex::new(Some(answer))))))

@@ -1,6 +1,7 @@
 //! On-premises instances and their tags.
 
-use super::{Tag, Timestamp, enumerations, shapes};
+use super::{Nothing, Tag, Timestamp, enumerations, shapes};
+use crate::operation::operations;
 
 enumerations! {
     /// The halves of a tag that a filter compares.
@@ -51,4 +52,12 @@ shapes! {
     ListOnPremisesInstancesOutput { instance_names: Vec<String>, next_token: String, }
     AddTagsToOnPremisesInstancesInput { tags: Vec<Tag>, instance_names: Vec<String>, }
     RemoveTagsFromOnPremisesInstancesInput { tags: Vec<Tag>, instance_names: Vec<String>, }
+}
+
+operations! {
+    "RegisterOnPremisesInstance": RegisterOnPremisesInstanceInput => Nothing, may_be_empty;
+    "DeregisterOnPremisesInstance": DeregisterOnPremisesInstanceInput => Nothing, may_be_empty;
+    "GetOnPremisesInstance": GetOnPremisesInstanceInput => GetOnPremisesInstanceOutput;
+    "AddTagsToOnPremisesInstances": AddTagsToOnPremisesInstancesInput => Nothing, may_be_empty;
+    "RemoveTagsFromOnPremisesInstances": RemoveTagsFromOnPremisesInstancesInput => Nothing, may_be_empty;
 }

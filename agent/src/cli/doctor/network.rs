@@ -287,8 +287,7 @@ async fn resolve(endpoint: &str, access: &Access, proxy: Option<&str>) -> Check 
 }
 
 async fn reach_s3(access: &Access) -> Check {
-    let regional = || format!("https://s3.{}.{}", access.region, access.region.domain());
-    let endpoint = access.s3_endpoint().unwrap_or_else(regional);
+    let endpoint = access.s3_endpoint();
     match reach(access, &endpoint).await {
         Ok(_) => Check::ok(
             "s3",

@@ -1,18 +1,18 @@
-//! The service's registry of on-premises instances, through the AWS SDK.
+//! The service's registry of on-premises instances.
 
-use aws_sdk_codedeploy::config::{BehaviorVersion, Region};
-use aws_sdk_codedeploy::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_codedeploy::operation::get_on_premises_instance::GetOnPremisesInstanceError;
-use aws_sdk_codedeploy::types;
-use aws_sdk_codedeploy::{Client, Config};
+use codedeploy_api::codedeploy::{
+    self, AddTagsToOnPremisesInstancesInput, DeregisterOnPremisesInstanceInput,
+    GetOnPremisesInstanceInput, RegisterOnPremisesInstanceInput,
+    RemoveTagsFromOnPremisesInstancesInput,
+};
 
 use crate::aws::Access;
+use crate::aws::json::{CallError, Service, ServiceClient};
 use crate::cli::register::request::{Identification, Tag};
-use codedeploy_api::chain::Chain;
 
 /// The service, called with an operator's keys.
 pub(super) struct Registry {
-    client: Client,
+    client: ServiceClient,
     endpoint: Option<String>,
 }
 
@@ -26,32 +26,17 @@ pub(super) struct Instance {
     pub(super) tags: Vec<Tag>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ServiceError {
-    #[error("{operation}: the service answered {kind}: {message}")]
-    Refused {
-        operation: &'static str,
-        kind: String,
-        message: String,
-    },
-    #[error("{operation} did not reach the service: {reason}")]
-    Unreached {
-        operation: &'static str,
-        reason: String,
-    },
-}
-
 impl Registry {
     pub(super) fn new(access: &Access, endpoint: Option<&str>) -> Self {
-        let mut config = Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(access.region.as_str().to_owned()))
-            .credentials_provider(access.credentials.clone())
-            .http_client(access.http.clone())
-            .use_fips(access.endpoints.use_fips);
-        config.set_endpoint_url(endpoint.map(str::to_owned));
+        let regional = access.codedeploy_endpoint();
+        let service = Service {
+            endpoint: endpoint.unwrap_or(&regional),
+            target_prefix: codedeploy::TARGET_PREFIX,
+            signing_name: codedeploy::SIGNING_NAME,
+            headers: Vec::new(),
+        };
         Self {
-            client: Client::from_conf(config.build()),
+            client: service.client(access, |builder| builder),
             endpoint: endpoint.map(str::to_owned),
         }
     }
@@ -62,23 +47,18 @@ impl Registry {
     }
 
     /// `None` if there was never an instance of this name.
-    pub(super) async fn instance(&self, name: &str) -> Result<Option<Instance>, ServiceError> {
-        let answer = match self
-            .client
-            .get_on_premises_instance()
-            .instance_name(name)
-            .send()
-            .await
-        {
+    pub(super) async fn instance(&self, name: &str) -> Result<Option<Instance>, CallError> {
+        let input = GetOnPremisesInstanceInput {
+            instance_name: Some(name.to_owned()),
+        };
+        let answer = match self.client.call(&input).await {
             Ok(answer) => answer,
-            Err(error)
-                if error.as_service_error().is_some_and(
-                    GetOnPremisesInstanceError::is_instance_not_registered_exception,
-                ) =>
+            Err(CallError::Service { answer, .. })
+                if answer.kind == "InstanceNotRegisteredException" =>
             {
                 return Ok(None);
             }
-            Err(error) => return Err(failed("GetOnPremisesInstance", error)),
+            Err(error) => return Err(error),
         };
         Ok(answer.instance_info.map(|info| Instance {
             registered: info.deregister_time.is_none(),
@@ -96,80 +76,56 @@ impl Registry {
         &self,
         name: &str,
         host: &Identification,
-    ) -> Result<(), ServiceError> {
-        let request = self
-            .client
-            .register_on_premises_instance()
-            .instance_name(name);
-        let request = match host {
-            Identification::User { arn, .. } => request.iam_user_arn(arn),
-            Identification::Session { arn, .. } => request.iam_session_arn(arn),
+    ) -> Result<(), CallError> {
+        let (user, session) = match host {
+            Identification::User { arn, .. } => (Some(arn.clone()), None),
+            Identification::Session { arn, .. } => (None, Some(arn.clone())),
         };
-        done("RegisterOnPremisesInstance", request.send().await)
+        let input = RegisterOnPremisesInstanceInput {
+            instance_name: Some(name.to_owned()),
+            iam_user_arn: user,
+            iam_session_arn: session,
+        };
+        self.client.call(&input).await.map(drop)
     }
 
-    pub(super) async fn deregister(&self, name: &str) -> Result<(), ServiceError> {
-        let request = self
-            .client
-            .deregister_on_premises_instance()
-            .instance_name(name);
-        done("DeregisterOnPremisesInstance", request.send().await)
+    pub(super) async fn deregister(&self, name: &str) -> Result<(), CallError> {
+        let input = DeregisterOnPremisesInstanceInput {
+            instance_name: Some(name.to_owned()),
+        };
+        self.client.call(&input).await.map(drop)
     }
 
-    pub(super) async fn add_tags(&self, name: &str, tags: &[Tag]) -> Result<(), ServiceError> {
-        let request = self
-            .client
-            .add_tags_to_on_premises_instances()
-            .instance_names(name);
-        let request = request.set_tags(Some(tags.iter().map(write_tag).collect()));
-        done("AddTagsToOnPremisesInstances", request.send().await)
+    pub(super) async fn add_tags(&self, name: &str, tags: &[Tag]) -> Result<(), CallError> {
+        let input = AddTagsToOnPremisesInstancesInput {
+            tags: Some(tags.iter().map(write_tag).collect()),
+            instance_names: Some(vec![name.to_owned()]),
+        };
+        self.client.call(&input).await.map(drop)
     }
 
-    pub(super) async fn remove_tags(&self, name: &str, tags: &[Tag]) -> Result<(), ServiceError> {
+    pub(super) async fn remove_tags(&self, name: &str, tags: &[Tag]) -> Result<(), CallError> {
         if tags.is_empty() {
             return Ok(());
         }
-        let request = self
-            .client
-            .remove_tags_from_on_premises_instances()
-            .instance_names(name);
-        let request = request.set_tags(Some(tags.iter().map(write_tag).collect()));
-        done("RemoveTagsFromOnPremisesInstances", request.send().await)
+        let input = RemoveTagsFromOnPremisesInstancesInput {
+            tags: Some(tags.iter().map(write_tag).collect()),
+            instance_names: Some(vec![name.to_owned()]),
+        };
+        self.client.call(&input).await.map(drop)
     }
 }
 
-fn write_tag(Tag { key, value }: &Tag) -> types::Tag {
-    types::Tag::builder().key(key).value(value).build()
+fn write_tag(Tag { key, value }: &Tag) -> codedeploy::Tag {
+    codedeploy::Tag {
+        key: Some(key.clone()),
+        value: Some(value.clone()),
+    }
 }
 
-fn read_tag(tag: types::Tag) -> Option<Tag> {
+fn read_tag(tag: codedeploy::Tag) -> Option<Tag> {
     Some(Tag {
         key: tag.key?,
         value: tag.value.unwrap_or_default(),
     })
-}
-
-/// Returns whether the service did `operation`, without its answer.
-fn done<T, E>(operation: &'static str, sent: Result<T, SdkError<E>>) -> Result<(), ServiceError>
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    sent.map(drop).map_err(|error| failed(operation, error))
-}
-
-fn failed<E>(operation: &'static str, error: SdkError<E>) -> ServiceError
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    match error.code() {
-        Some(kind) => ServiceError::Refused {
-            operation,
-            kind: kind.to_owned(),
-            message: error.message().unwrap_or("no reason given").to_owned(),
-        },
-        None => ServiceError::Unreached {
-            operation,
-            reason: Chain(&error).to_string(),
-        },
-    }
 }

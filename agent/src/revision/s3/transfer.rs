@@ -133,11 +133,11 @@ impl Transfer<'_> {
                 etag: Some(self.etag.to_owned()),
             })
             .await?;
-        if object.e_tag() != Some(self.etag) {
+        if object.header("etag") != Some(self.etag) {
             // The store ignores If-Match.
             return Err(Failure::Replaced);
         }
-        let skip = match object.content_range() {
+        let skip = match object.header("content-range") {
             None => part.from,
             Some(range) if range.starts_with(&format!("bytes {}-", part.from)) => 0,
             Some(range) => {
