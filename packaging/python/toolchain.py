@@ -12,6 +12,13 @@ GLIBC = (2, 17)
 TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 
+FEATURES = "codedeploy-agent/lean"
+# With frame pointers, tables for unwinding are a quarter smaller, and profilers see every caller.
+RUSTFLAGS = ["-C", "force-frame-pointers=yes"]
+# Without AWS-LC's forms of X25519, Ed25519 and RSA for newer processors: 0.4 MB, for a handshake that is a little faster.
+# AES stays in hardware.
+CFLAGS = {"x86_64": ["-DMY_ASSEMBLER_IS_TOO_OLD_FOR_ADX_AVX2"], "aarch64": []}
+
 AUDITABLE = "0.7.7"
 
 
@@ -31,9 +38,10 @@ def environment(machine, folder, target_dir):
     # No path of this machine in the programs: neither of its own sources nor of crates, nor in messages of C code.
     home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     renamed = {str(home): "/cargo", str(ROOT): "/codedeploy", str(target_dir): "/target", sysroot(variables): "/rust"}
-    variables["RUSTFLAGS"] = " ".join(f"--remap-path-prefix={old}={new}" for old, new in renamed.items())
+    variables["RUSTFLAGS"] = " ".join(RUSTFLAGS + [f"--remap-path-prefix={old}={new}" for old, new in renamed.items()])
     name = TARGETS[machine].replace("-", "_")
-    variables[f"CFLAGS_{name}"] = " ".join(f"-ffile-prefix-map={old}={new}" for old, new in renamed.items())
+    variables[f"CFLAGS_{name}"] = " ".join(
+        CFLAGS[machine] + [f"-ffile-prefix-map={old}={new}" for old, new in renamed.items()])
     return variables
 
 
