@@ -4,6 +4,7 @@
 //! already; [`archive`] unpacks it; [`store`] defines where all data of a deployment lie.
 
 pub mod archive;
+mod arrival;
 pub(crate) mod copy;
 mod custody;
 pub mod digest;
@@ -17,10 +18,12 @@ mod web;
 
 use std::path::PathBuf;
 
+use tokio::sync::oneshot;
+
 use crate::aws::{Access, AccessError, http_client};
 use crate::config::Settings;
 use crate::deployment_root::{DeploymentFolder, StoreError};
-use archive::BundleType;
+use archive::{Bundle, BundleType};
 pub use github::AccessToken;
 use github::GitHub;
 
@@ -67,6 +70,9 @@ pub enum LocalRevision {
     },
 }
 
+/// Takes a bundle that is on its way, if it can be read before it is complete.
+pub type Arriving = oneshot::Sender<(Bundle, BundleType)>;
+
 /// The result of a fetch in the deployment's folder.
 #[derive(Debug)]
 pub enum FetchedBundle {
@@ -95,16 +101,19 @@ pub enum FetchError {
     NoAccess,
 }
 
-/// Fetches the revision's bundle into `folder`, which holds no earlier one.
+/// Fetches the revision's bundle into `folder`, which holds no earlier one. `arriving` gets a tar
+/// that can be read while it arrives; only the result tells whether it is the right one, and whole.
 pub async fn fetch(
     revision: &Revision,
     folder: &DeploymentFolder,
     access: Option<&Access>,
     settings: &Settings,
+    arriving: Arriving,
 ) -> Result<FetchedBundle, FetchError> {
     let (bundle, etag) = match revision {
         Revision::S3(s3) => {
-            let (bundle, etag) = s3::fetch(s3, folder, access.ok_or(FetchError::NoAccess)?).await?;
+            let access = access.ok_or(FetchError::NoAccess)?;
+            let (bundle, etag) = s3::fetch(s3, folder, access, arriving).await?;
             (bundle, Some(etag))
         }
         Revision::Local(local) => (local::fetch(local, folder)?, None),

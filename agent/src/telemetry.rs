@@ -38,6 +38,9 @@ use words::Style;
 /// their warnings are kept.
 const OURS: &str = "codedeploy";
 
+/// The target of records that a person at a terminal waits for, beside warnings.
+pub const PROGRESS: &str = "codedeploy_agent::progress";
+
 /// The number of warnings that a command remembers, so that each is printed once.
 const MAX_TOLD: usize = 1000;
 
@@ -91,7 +94,7 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
     };
     begin(
         Recorder(move |record: &Record| outputs.write(record)),
-        level(settings),
+        filter(level(settings)),
     )
 }
 
@@ -115,10 +118,10 @@ pub fn to_terminal_and_file(
         }
         outputs.write(record);
     });
-    begin(recorder, level(settings))
+    begin(recorder, filter(level(settings)))
 }
 
-/// Prints warnings as text to stderr: for commands that a person runs.
+/// Prints warnings and progress as text to stderr: for commands that a person runs.
 pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogError> {
     let level = if verbose {
         LevelFilter::DEBUG
@@ -135,7 +138,10 @@ pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogEr
             let _ = writeln!(io::stderr(), "{words}");
         }
     });
-    begin(recorder, level)
+    begin(
+        recorder,
+        filter(level).with_target(PROGRESS, level.max(LevelFilter::INFO)),
+    )
 }
 
 /// The level of the agent's own records in its log.
@@ -147,13 +153,13 @@ fn level(settings: &Settings) -> LevelFilter {
     }
 }
 
-/// Passes all records of this process to `recorder`, the agent's own from `level` on.
-fn begin<R>(recorder: Recorder<R>, level: LevelFilter) -> Result<(), LogError>
+/// Passes the records of this process that `filter` allows to `recorder`.
+fn begin<R>(recorder: Recorder<R>, filter: Targets) -> Result<(), LogError>
 where
     R: Fn(&Record) + Send + Sync + 'static,
 {
     Ok(tracing_subscriber::registry()
-        .with(recorder.with_filter(filter(level)))
+        .with(recorder.with_filter(filter))
         .try_init()?)
 }
 
@@ -169,6 +175,7 @@ pub fn colours(environment: &Environment) -> bool {
     environment.text("NO_COLOR").is_none() && environment.text("TERM") != Some("dumb")
 }
 
+/// Allows the agent's own records from `level` on, and the warnings of libraries.
 fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN)

@@ -132,7 +132,7 @@ fn unpack(input: &[u8], kind: BundleType) {
             return;
         }
         if let Ok(bundle) = std::fs::File::open(path)
-            && archive::unpack(&bundle, kind, &into, &limits).is_ok()
+            && archive::unpack(&bundle.into(), kind, &into, &limits).is_ok()
         {
             drop(archive::flatten_single_folder(&into, &APPSPEC_FILENAMES));
         }

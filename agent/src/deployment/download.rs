@@ -1,14 +1,16 @@
 //! DownloadBundle: fetches and unpacks the revision beside its final folder, and publishes it there
 //! when it is complete.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use codedeploy_hooks::script::Report;
+use tokio::sync::oneshot;
 
 use super::reports::succeeded;
 use super::{CommandError, Host, appspec, blocking, reuse};
 use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
-use crate::revision::archive;
+use crate::revision::archive::{self, Bundle};
 use crate::revision::digest::Digests;
 use crate::revision::manifest;
 use crate::revision::{FetchedBundle, Revision, fetch};
@@ -63,18 +65,7 @@ async fn bring(
     let source = if reused {
         "archive-reuse"
     } else {
-        let bundle = fetch(&spec.revision, folder, host.access.as_ref(), &host.settings).await?;
-        if let FetchedBundle::File { file, bundle_type } = bundle {
-            host.measure(|metrics| {
-                let bytes = file.metadata().map_or(0, |found| found.len());
-                match spec.revision {
-                    Revision::S3(_) => metrics.downloaded("s3", bytes),
-                    Revision::GitHub(_) => metrics.downloaded("github", bytes),
-                    Revision::Local(_) => {}
-                }
-            });
-            digests = unpack(host, spec, folder, file, bundle_type).await?;
-        }
+        digests = fetch_and_unpack(host, spec, folder).await?;
         "downloaded"
     };
     let (store, folder) = (host.store.clone(), folder.clone());
@@ -119,11 +110,56 @@ async fn reused(
     Ok(blocking(move || reuse::reuse(&from, &store, &spec, &folder)).await?)
 }
 
+/// Fetches the bundle and unpacks it, a tar while it arrives. Nothing is unpacked after this.
+async fn fetch_and_unpack(
+    host: &Host,
+    spec: &DeploymentSpec,
+    folder: &DeploymentFolder,
+) -> Result<Digests, CommandError> {
+    let (arriving, arrived) = oneshot::channel();
+    let (access, settings) = (host.access.as_ref(), &host.settings);
+    let mut fetching = pin!(fetch(&spec.revision, folder, access, settings, arriving));
+    let mut following = pin!(async {
+        let (bundle, kind) = arrived.await.ok()?;
+        Some(unpack(host, spec, folder, bundle, kind).await)
+    });
+    let mut followed = None;
+    let fetched = loop {
+        tokio::select! {
+            fetched = &mut fetching => break fetched,
+            // A bundle that is refused is not downloaded any further.
+            unpacked = &mut following, if followed.is_none() => {
+                followed = Some(unpacked.transpose()?);
+            }
+        }
+    };
+    // A download that fails ends its reader, and is the cause to report.
+    let followed = match followed {
+        Some(digests) => Ok(digests),
+        None => following.await.transpose(),
+    };
+    let FetchedBundle::File { file, bundle_type } = fetched? else {
+        return Ok(Digests::default());
+    };
+    host.measure(|metrics| {
+        let bytes = file.metadata().map_or(0, |found| found.len());
+        match spec.revision {
+            Revision::S3(_) => metrics.downloaded("s3", bytes),
+            Revision::GitHub(_) => metrics.downloaded("github", bytes),
+            Revision::Local(_) => {}
+        }
+    });
+    match followed? {
+        Some(digests) => Ok(digests),
+        None => unpack(host, spec, folder, file.into(), bundle_type).await,
+    }
+}
+
 async fn unpack(
     host: &Host,
     spec: &DeploymentSpec,
     folder: &DeploymentFolder,
-    bundle: std::fs::File,
+    bundle: Bundle,
     kind: archive::BundleType,
 ) -> Result<Digests, CommandError> {
     let hardening = &host.settings.hardening;

@@ -32,7 +32,6 @@ mod writer;
 mod zip;
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -40,6 +39,7 @@ pub use compression::StreamProblem;
 pub use entry::EntryName;
 pub use error::{Found, Refusal, UnpackError};
 pub use flatten::flatten_single_folder;
+pub use source::Bundle;
 
 use super::digest::Digests;
 use writer::Root;
@@ -116,7 +116,8 @@ pub struct Unpacked {
 /// Unpacks `bundle` into the existing, empty folder `into`; returns the digests of its files, too.
 /// Files with holes have none.
 ///
-/// The bundle is read from its start through the handle, whose own position does not move. As root,
+/// The bundle is read from its start through the handle, whose own position does not move; a tar may
+/// still be on its way. As root,
 /// files of a tar get the owners in the archive: by user and group name if this host knows them,
 /// else by number, as with GNU tar. Set-id bits are kept only together with the owner that they
 /// were meant for. A zip has no owners, and its set-id and sticky bits are dropped, as `unzip`
@@ -127,15 +128,15 @@ pub struct Unpacked {
 /// Fails if an entry is rejected, a limit is exceeded, the bundle is damaged or truncated, or the
 /// disk fails.
 pub fn unpack(
-    bundle: &File,
+    bundle: &Bundle,
     kind: BundleType,
     into: &Path,
     limits: &Limits,
 ) -> Result<(Unpacked, Digests), UnpackError> {
     let root = Root::open(into, limits)?;
     let unpacked = match kind {
-        BundleType::Tar | BundleType::Tgz => tar::unpack(bundle, kind, &root),
-        BundleType::Zip => zip::unpack(bundle, &root),
+        BundleType::Tar | BundleType::Tgz => tar::unpack(bundle.source(), kind, &root),
+        BundleType::Zip => zip::unpack(&bundle.file, &root),
     }?;
     root.remarks.warn();
     Ok((unpacked, root.into_digests()))

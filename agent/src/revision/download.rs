@@ -7,6 +7,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+
+use super::archive::Bundle;
+use super::arrival::Arrival;
 use crate::deployment_root::DeploymentFolder;
 
 /// The number of bytes written at once. A download needs this memory, and the connection's buffer,
@@ -33,6 +37,7 @@ pub enum DownloadError {
 #[derive(Debug)]
 pub(super) struct Incoming {
     file: Arc<File>,
+    arrival: Arc<Arrival>,
     temporary: PathBuf,
     path: PathBuf,
     finished: bool,
@@ -53,6 +58,7 @@ impl Incoming {
         })?;
         Ok(Self {
             file: Arc::new(file),
+            arrival: Arc::default(),
             temporary,
             path: folder.bundle(),
             finished: false,
@@ -74,6 +80,22 @@ impl Incoming {
         Ok(())
     }
 
+    /// Takes the room for `bytes`, where the file system can do that: who unpacks the bundle while it
+    /// arrives then sees how much is left.
+    pub(super) fn take_room(&self, bytes: u64) {
+        let _ = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes);
+    }
+
+    /// The bundle for a reader that follows the streams.
+    pub(super) fn bundle(&self) -> Bundle {
+        Bundle::arriving(Arc::clone(&self.file), Arc::clone(&self.arrival))
+    }
+
+    /// The number of bytes that are on the disk.
+    pub(super) fn received(&self) -> u64 {
+        self.arrival.received()
+    }
+
     /// Discards everything written so far.
     pub(super) fn restart(&self) -> Result<(), DownloadError> {
         self.file.set_len(0).map_err(|source| self.failed(source))
@@ -92,6 +114,7 @@ impl Incoming {
     pub(super) fn finish(mut self) -> Result<File, DownloadError> {
         std::fs::rename(&self.temporary, &self.path).map_err(|source| self.failed(source))?;
         self.finished = true;
+        self.arrival.complete();
         self.file.try_clone().map_err(|source| self.failed(source))
     }
 
@@ -106,6 +129,7 @@ impl Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.finished {
+            self.arrival.give_up();
             // If this fails, the next DownloadBundle removes it.
             let _ = std::fs::remove_file(&self.temporary);
         }
@@ -153,7 +177,9 @@ impl PartWriter<'_> {
             .map_err(io::Error::other)
             .and_then(|written| written)
             .map_err(|source| self.incoming.failed(source))?;
-        self.offset += buffer.len() as u64;
+        let length = buffer.len() as u64;
+        self.incoming.arrival.wrote(self.offset, length);
+        self.offset += length;
         buffer.clear();
         self.buffer = buffer;
         Ok(())

@@ -1,18 +1,19 @@
 //! Revisions in S3: one object, in the version and with the ETag of the deployment.
 //!
-//! The first request asks for the whole object. A small object is read to its end. For a large one,
-//! this stream reads the first quarter, and three more streams read the others ([`transfer`]). A
-//! stream that breaks off is resumed where it ended.
+//! The first request asks for the whole object. A small object is read to its end. A large one comes
+//! in parts, four at a time, the first ones first ([`transfer`]). A stream that breaks off is resumed
+//! where it ended.
 
 mod error;
 mod transfer;
 
 use std::time::{Duration, Instant};
 
+use super::archive::BundleType;
 use super::download::Incoming;
 use super::retry::Failures;
 use super::web::{self, Address, Answer};
-use super::{DeploymentFolder, FetchedBundle, S3Revision};
+use super::{Arriving, DeploymentFolder, FetchedBundle, S3Revision};
 use crate::aws::bucket::Place;
 use crate::aws::signing::signing;
 use crate::aws::{Access, credentials};
@@ -29,6 +30,7 @@ pub(super) async fn fetch(
     revision: &S3Revision,
     folder: &DeploymentFolder,
     access: &Access,
+    arriving: Arriving,
 ) -> Result<(FetchedBundle, String), S3Error> {
     let began = Instant::now();
     let (source, first) = Source::find(revision, access).await?;
@@ -47,6 +49,11 @@ pub(super) async fn fetch(
     let incoming = Incoming::create(folder)?;
     let total = first.content_length();
     incoming.check_space(total.unwrap_or_default())?;
+    if revision.bundle_type != BundleType::Zip {
+        incoming.take_room(total.unwrap_or_default());
+        // Without a reader, the bundle is read when it is complete.
+        let _ = arriving.send((incoming.bundle(), revision.bundle_type));
+    }
     let bytes = Transfer {
         source: &source,
         etag: &etag,

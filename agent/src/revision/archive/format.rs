@@ -1,6 +1,5 @@
 //! Recognises a bundle's format by its first bytes, whatever the deployment names.
 
-use std::fs::File;
 use std::io;
 
 use super::compression::Compression;
@@ -23,9 +22,9 @@ pub(super) enum Format {
 }
 
 impl Format {
-    pub(super) fn of(bundle: &File) -> io::Result<Self> {
+    pub(super) fn of(bundle: &Source<'_>) -> io::Result<Self> {
         let mut start = [0; START];
-        let length = Source::new(bundle).peek(0, &mut start)?;
+        let length = bundle.peek(0, &mut start)?;
         Ok(Self::of_start(&start[..length]))
     }
 

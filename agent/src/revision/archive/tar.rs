@@ -6,7 +6,6 @@ mod members;
 mod pax;
 mod sparse;
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 
 use rustix::fs::Timespec;
@@ -31,12 +30,12 @@ pub(super) fn begins_with_header(start: &[u8]) -> bool {
 
 /// Unpacks a tar; its first bytes show the compression.
 pub(super) fn unpack(
-    bundle: &File,
+    bundle: Source<'_>,
     kind: BundleType,
     root: &Root<'_>,
 ) -> Result<Unpacked, UnpackError> {
-    let format = Format::of(bundle).map_err(|source| UnpackError::Read { kind, source })?;
-    let source = BufReader::with_capacity(BUFFER, Source::new(bundle));
+    let format = Format::of(&bundle).map_err(|source| UnpackError::Read { kind, source })?;
+    let source = BufReader::with_capacity(BUFFER, bundle);
     match (format, kind) {
         (Format::Compressed(compression), _) => {
             let stream = Decompressed::new(compression, source);

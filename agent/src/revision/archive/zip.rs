@@ -18,6 +18,7 @@ use super::entry::{EntryName, EntryPath, link_target};
 use super::error::UnpackError;
 use super::format::Format;
 use super::remarks::Remark;
+use super::source::Source;
 use super::writer::{Extent, FileWriter, Root, Writer};
 use super::{BundleType, Unpacked};
 use content::Content;
@@ -67,7 +68,8 @@ fn read_directory(bundle: &File) -> Result<Directory, UnpackError> {
     let kind = BundleType::Zip;
     let read = Directory::read(bundle);
     if let Err(UnpackError::Read { .. }) = read {
-        let format = Format::of(bundle).map_err(|source| UnpackError::Read { kind, source })?;
+        let format = Format::of(&Source::at(bundle, 0));
+        let format = format.map_err(|source| UnpackError::Read { kind, source })?;
         if let (Some(found), false) = (format.name(), format == Format::Zip) {
             return Err(UnpackError::NotThisType { kind, found });
         }

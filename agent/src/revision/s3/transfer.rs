@@ -1,17 +1,28 @@
-//! Downloads an object to the disk: in one stream or four parallel ones, each resumed where it
-//! broke off.
+//! Downloads an object to the disk: in one stream, or in parts of which four streams take the next
+//! one each. What breaks off is resumed where it ended.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aws_smithy_types::byte_stream::ByteStream;
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
 
 use super::error::{Failure, S3Error};
 use super::{Condition, Source};
 use crate::revision::download::{Incoming, PartWriter};
 use crate::revision::retry::Failures;
+use crate::telemetry::PROGRESS;
 
 /// Objects up to this size use one stream.
 const ONE_STREAM: u64 = 16 * 1024 * 1024;
 const STREAMS: u64 = 4;
+/// The largest part: the streams stay this close together, for a reader that follows them.
+const PART: u64 = 32 * 1024 * 1024;
+
+/// The interval of reports about a long download.
+const REPORTED: Duration = Duration::from_secs(10);
 
 /// The download of one object into one file.
 #[derive(Debug)]
@@ -49,6 +60,24 @@ enum Ended {
 impl Transfer<'_> {
     /// Downloads everything; `first` is the body of the whole object. Returns the number of bytes.
     pub(super) async fn run(&self, first: ByteStream) -> Result<u64, S3Error> {
+        tokio::select! {
+            ended = self.download(first) => ended,
+            never = self.report_progress() => match never {},
+        }
+    }
+
+    async fn report_progress(&self) -> Infallible {
+        let mut ticks = tokio::time::interval_at(Instant::now() + REPORTED, REPORTED);
+        loop {
+            ticks.tick().await;
+            let received = self.incoming.received();
+            let percent = self.total.map(|total| received * 100 / total.max(1));
+            let total = self.total;
+            tracing::info!(target: PROGRESS, received, total, percent, "downloading the bundle");
+        }
+    }
+
+    async fn download(&self, first: ByteStream) -> Result<u64, S3Error> {
         let first = Stream {
             body: first,
             skip: 0,
@@ -60,10 +89,10 @@ impl Transfer<'_> {
         let Some(total) = self.total.filter(|total| *total > ONE_STREAM) else {
             return self.fill(whole, Some(first)).await;
         };
-        let quarter = total.div_ceil(STREAMS);
+        let size = total.div_ceil(STREAMS).min(PART);
         let part = |index: u64| Part {
-            from: quarter * index,
-            to: Some((quarter * (index + 1)).min(total)),
+            from: size * index,
+            to: Some((size * (index + 1)).min(total)),
         };
         let second = match self.open(part(1)).await {
             Ok(stream) if stream.skip > 0 => {
@@ -74,12 +103,25 @@ impl Transfer<'_> {
             Err(Failure::Temporary { .. }) => None,
             Err(failure) => return Err(self.error(failure).await),
         };
+        let taken = AtomicU64::new(0);
+        let next = || {
+            let index = taken.fetch_add(1, Ordering::Relaxed);
+            (index < total.div_ceil(size)).then(|| part(index))
+        };
         let opened = [Some(first), second, None, None];
-        let parts = opened
+        let streams = opened
             .into_iter()
-            .zip(0..)
-            .map(|(stream, index)| self.fill(part(index), stream));
-        try_join_all(parts).await?;
+            .filter_map(|stream| Some((next()?, stream)));
+        let streams: Vec<_> = streams.collect();
+        let streams = streams.into_iter().map(async |(begun, mut stream)| {
+            let mut taken = Some(begun);
+            while let Some(part) = taken {
+                self.fill(part, stream.take()).await?;
+                taken = next();
+            }
+            Ok::<_, S3Error>(())
+        });
+        try_join_all(streams).await?;
         Ok(total)
     }
 

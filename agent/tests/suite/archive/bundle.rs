@@ -43,7 +43,7 @@ impl Host {
     ) -> Result<Unpacked, UnpackError> {
         let path = self.path("bundle");
         fs::write(&path, bundle).unwrap();
-        let bundle = File::open(&path).unwrap();
+        let bundle = File::open(&path).unwrap().into();
         let result = unpack(&bundle, kind, &self.out(), limits);
         self.assert_canary_alive();
         result.map(|(unpacked, _)| unpacked)

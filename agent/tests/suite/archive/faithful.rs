@@ -393,7 +393,12 @@ fn the_position_of_the_bundle_does_not_matter_and_is_kept() {
     let mut bundle = fs::File::open(host.path("bundle")).unwrap();
     bundle.seek(SeekFrom::Start(7)).unwrap();
     let limits = Limits::default();
-    codedeploy_agent::revision::archive::unpack(&bundle, BundleType::Tar, &host.out(), &limits)
-        .unwrap();
+    codedeploy_agent::revision::archive::unpack(
+        &bundle.try_clone().unwrap().into(),
+        BundleType::Tar,
+        &host.out(),
+        &limits,
+    )
+    .unwrap();
     assert_eq!(bundle.stream_position().unwrap(), 7);
 }

@@ -10,6 +10,7 @@ use codedeploy_tests::bundle;
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::s3_stub::{Reply, Request, S3Stub};
 use codedeploy_tests::wait;
+use tokio::runtime::Handle;
 
 const MIB: usize = 1024 * 1024;
 
@@ -210,6 +211,69 @@ async fn every_stream_of_a_large_object_survives_being_cut_and_hung() {
         asked < total * 2,
         "{asked} bytes were asked for, of {total}"
     );
+}
+
+/// The path of the archive while a deployment unpacks it.
+fn unpacking(root: &Path) -> Option<PathBuf> {
+    let groups = fs::read_dir(root).ok()?.flatten();
+    let deployments = groups.filter_map(|group| fs::read_dir(group.path()).ok());
+    let paths = deployments
+        .flat_map(|deployments| deployments.flatten())
+        .map(|deployment| deployment.path().join(".deployment-archive.incoming"));
+    paths.into_iter().find(|path| path.exists())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tar_is_unpacked_while_it_arrives() {
+    let machine = Machine::new("");
+    let body = machine.revision(80 * MIB);
+    let root = machine.path("root");
+    // The end of the bundle is sent once its beginning is unpacked.
+    let stub = S3Stub::serve(move |_, request| {
+        if request.range().is_some_and(|(from, _)| from > 50 * MIB) {
+            let begun = async || {
+                let archive = unpacking(&root).ok_or("nothing is unpacked")?;
+                let begun = archive.join("appspec.yml").exists();
+                begun.then_some(()).ok_or("the beginning is not there")
+            };
+            let waiting = wait::until("the beginning is unpacked", begun);
+            tokio::task::block_in_place(|| Handle::current().block_on(waiting));
+        }
+        Reply::object(request, &body, "e1")
+    })
+    .await;
+    let ran = machine.deploy_from_s3(&stub).await;
+    assert!(ran.succeeded, "{}", ran.output);
+    machine.assert_installed(80 * MIB);
+}
+
+#[tokio::test]
+async fn a_tar_that_is_refused_is_not_downloaded_any_further() {
+    let machine = Machine::new("");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.as_old_mut().name[..7].copy_from_slice(b"../evil");
+    header.set_cksum();
+    tar.append(&header, &b""[..]).unwrap();
+    let mut body = tar.into_inner().unwrap();
+    body.resize(40 * MIB, 0);
+    let body = Arc::new(body);
+    // Nobody waits for the rest, which would not come.
+    let stub = S3Stub::serve(move |_, request| Reply {
+        hang: Some(MIB),
+        ..Reply::object(request, &body, "e1")
+    })
+    .await;
+    let ran = machine.deploy_from_s3(&stub).await;
+    assert!(
+        !ran.succeeded && ran.output.contains("../evil"),
+        "{}",
+        ran.output
+    );
+    assert!(ran.seconds < 30.0, "{} s", ran.seconds);
+    assert_eq!(machine.left(), Vec::<String>::new());
 }
 
 #[tokio::test]
