@@ -20,7 +20,8 @@
 //! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose
 //!   power can be cut, [`mounts`] are file systems of one test; [`old_kernel`] rejects newer system
 //!   calls; [`pair`] is the deployment that they disturb, and [`sweep`] tries every point and
-//!   counts.
+//!   counts;
+//! * [`figures`] prints the figures of a benchmark.
 
 #![allow(
     clippy::disallowed_methods,
@@ -39,6 +40,7 @@ pub mod bundle;
 pub mod cases;
 pub mod chromium;
 pub mod cloud;
+pub mod figures;
 pub mod fleet;
 pub mod host;
 pub mod issuer;

@@ -66,6 +66,7 @@ const LAYERS: [&[&str]; 20] = [
         "metrics",
         "new_file",
         "privileges",
+        "recent",
         "s3_document",
         "signature",
         "words",
