@@ -19,7 +19,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::outgoing::{Answer, Outgoing, OutgoingError};
 use crate::s3_document;
-use crate::signature::{self, ALGORITHM};
+use crate::signature::{self, ALGORITHM, SigningKey};
 
 /// The timeout of a call.
 const CALL: Duration = Duration::from_secs(30);
@@ -369,7 +369,8 @@ impl Client {
             region: &self.region,
             service: signed.service,
         };
-        let tag = signature::sign(&self.keys.secret_access_key, &stamp, scope, &canonical);
+        let tag =
+            SigningKey::derive(&self.keys.secret_access_key, scope).sign(&stamp, scope, &canonical);
         let authorization = format!(
             "{ALGORITHM} Credential={}/{date}/{}/{}/aws4_request, SignedHeaders={}, Signature={}",
             self.keys.access_key_id,

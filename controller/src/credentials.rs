@@ -1,6 +1,9 @@
 //! Access keys: the callers of each API; the administrator of the data directory makes and revokes
 //! them.
 
+pub mod unlocked;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::{constant_time, digest};
@@ -172,7 +175,7 @@ impl Listed {
 /// An access key that is not revoked, as stored.
 #[derive(Debug)]
 pub struct StoredKey {
-    principal: Principal,
+    principal: Arc<Principal>,
     secret: Vec<u8>,
     token: Option<Vec<u8>>,
     expires: Option<Timestamp>,
@@ -186,7 +189,7 @@ impl StoredKey {
 
     /// Returns its owner, if the session token of a signed request is the key's, and the key has
     /// not expired.
-    pub fn admit(self, token: Option<&str>, now: Timestamp) -> Result<Principal, ApiError> {
+    pub fn admit(&self, token: Option<&str>, now: Timestamp) -> Result<Arc<Principal>, ApiError> {
         let matches = match (&self.token, token) {
             (None, None) => true,
             (Some(kept), Some(given)) => {
@@ -204,16 +207,14 @@ impl StoredKey {
         match self.expires {
             Some(expires) if expires <= now => Err(ErrorName::ExpiredToken
                 .because("The security token included in the request is expired.")),
-            _ => Ok(self.principal),
+            _ => Ok(Arc::clone(&self.principal)),
         }
     }
-}
 
-impl StoredKey {
     /// Returns its owner if it has not expired, for a session that the key was shown for.
     pub fn owner(self, now: Timestamp) -> Option<Principal> {
         let has_expired = self.expires.is_some_and(|expires| expires <= now);
-        (!has_expired).then_some(self.principal)
+        (!has_expired).then(|| Arc::unwrap_or_clone(self.principal))
     }
 
     pub fn expires(&self) -> Option<Timestamp> {
@@ -339,7 +340,7 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<StoredKey>, SqlEr
                 subject,
             });
             Ok(principal.map(|principal| StoredKey {
-                principal,
+                principal: Arc::new(principal),
                 secret,
                 token,
                 expires,

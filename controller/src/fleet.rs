@@ -248,24 +248,24 @@ pub(crate) struct Census {
 impl Census {
     pub(crate) fn take(tx: &Tx<'_>, now: Timestamp) -> Result<Census, SqlError> {
         let sql = "SELECT name, tags, last_seen, drained FROM instances WHERE deregistered IS NULL ORDER BY name";
-        let (mut census, mut numbers) = (Census::default(), HashMap::new());
+        let (mut census, mut numbers) = (Census::default(), HashMap::<String, usize>::new());
         tx.query_while(sql, (), |row| {
-            let text: String = row.get("tags")?;
-            let tags = match numbers.get(&text) {
-                Some(number) => *number,
+            let known = row.text(1, |text| numbers.get(text).copied())?;
+            let tags = match known {
+                Some(number) => number,
                 None => {
-                    let Json(tags) = row.get("tags")?;
+                    let Json(tags) = row.get(1)?;
                     census.tags.push(tags);
-                    numbers.insert(text, census.tags.len() - 1);
+                    numbers.insert(row.get(1)?, census.tags.len() - 1);
                     census.tags.len() - 1
                 }
             };
-            let seen: Option<Timestamp> = row.get("last_seen")?;
+            let seen: Option<Timestamp> = row.get(2)?;
             census.instances.push(Counted {
-                name: row.get("name")?,
+                name: row.get(0)?,
                 tags,
                 is_silent: seen.is_none_or(|seen| seen + SILENCE < now),
-                is_drained: row.get::<Option<Timestamp>>("drained")?.is_some(),
+                is_drained: row.get::<Option<Timestamp>>(3)?.is_some(),
             });
             Ok(ControlFlow::Continue(()))
         })?;
@@ -304,17 +304,57 @@ pub struct Agent {
     pub accepted_signers: Option<String>,
 }
 
-/// Records that a host called; at most once a minute, so that idle polls need no write.
-pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now_millis: i64) -> Result<(), SqlError> {
+/// The noted facts about a registered host.
+#[derive(Debug)]
+pub struct Noted {
+    last_seen: Option<Timestamp>,
+    agent: Agent,
+}
+
+impl Noted {
+    /// The time for which a host counts as just seen, so that idle polls need no write.
+    const JUST: Duration = Duration::from_secs(60);
+
+    /// Whether a call at `now` is to be noted.
+    pub fn is_news(&self, agent: &Agent, now: Timestamp) -> bool {
+        let differs = |said: &Option<String>, noted| said.is_some() && said != noted;
+        self.last_seen.is_none_or(|seen| seen + Self::JUST <= now)
+            || differs(&agent.version, &self.agent.version)
+            || differs(&agent.accepted_signers, &self.agent.accepted_signers)
+    }
+}
+
+/// Returns the registered host that an access key is for, if the key is neither revoked nor expired.
+pub fn host_of_key(
+    tx: &Tx<'_>,
+    access_key_id: &str,
+    now: Timestamp,
+) -> Result<Option<Noted>, SqlError> {
+    tx.query_opt(
+        "SELECT i.last_seen, i.agent_version, i.accepted_signers
+         FROM credentials c JOIN instances i ON i.principal = c.arn AND i.deregistered IS NULL
+         WHERE c.access_key_id = ?1 AND c.revoked IS NULL AND (c.expires IS NULL OR c.expires > ?2)",
+        (access_key_id, now),
+        |row| {
+            Ok(Noted {
+                last_seen: row.get(0)?,
+                agent: Agent {
+                    version: row.get(1)?,
+                    accepted_signers: row.get(2)?,
+                },
+            })
+        },
+    )
+}
+
+/// Records that a host called.
+pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now: Timestamp) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version),
              accepted_signers = coalesce(:signers, accepted_signers)
-         WHERE principal = :host AND deregistered IS NULL
-           AND (last_seen IS NULL OR last_seen <= :before
-                OR agent_version IS DISTINCT FROM coalesce(:version, agent_version)
-                OR accepted_signers IS DISTINCT FROM coalesce(:signers, accepted_signers))",
+         WHERE principal = :host AND deregistered IS NULL",
         named! {
-            ":now": now_millis, ":before": now_millis - 60_000, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
+            ":now": now, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
         },
     )?;
     Ok(())

@@ -36,7 +36,8 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use crate::credentials::{self, Principal};
+use crate::credentials::unlocked::UnlockedKey;
+use crate::credentials::{self, Principal, Role, StoredKey};
 use crate::error::{ApiError, ErrorName};
 use crate::metrics::Metrics;
 use crate::service::Service;
@@ -340,7 +341,12 @@ async fn answer(
         ApiOperation::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
     // No body is read before its claimed owner is known.
-    let claimed = Claimed::find(service, &head).await?;
+    let claimed = match target {
+        ApiOperation::Host(_) => Claimed::find_host(service, &head).await?,
+        ApiOperation::Operator(_) | ApiOperation::Controller(_) => {
+            Claimed::find(service, &head).await?
+        }
+    };
     claimed.is_for(&service.settings.partition.region, services)?;
     let body = receive(body, service.settings.timers.request).await?;
     let principal = claimed.verify(service, &head, &body)?;
@@ -349,20 +355,28 @@ async fn answer(
     }
     span.record("by", &principal.arn);
     let body = RequestBody::new(protocol, &head.headers, body)?;
-    let origin = Origin::of(&head.extensions);
     match target {
         ApiOperation::Operator(operation) => {
-            operator::call(
+            let caller = (
+                Arc::unwrap_or_clone(principal),
+                Origin::of(&head.extensions),
+            );
+            // A held poll should not be as large as these.
+            Box::pin(operator::call(
                 service,
                 operator::PUBLIC,
-                (principal, origin),
+                caller,
                 operation,
                 body,
-            )
+            ))
             .await
         }
         ApiOperation::Controller(operation) => {
-            operator::call_own(service, (principal, origin), operation, body).await
+            let caller = (
+                Arc::unwrap_or_clone(principal),
+                Origin::of(&head.extensions),
+            );
+            Box::pin(operator::call_own(service, caller, operation, body)).await
         }
         ApiOperation::Host(operation) => {
             let (operation, caller) = (
@@ -400,12 +414,35 @@ async fn receive_at_most(most: usize, body: Body, timeout: Duration) -> Result<B
 /// A request with its claimed signer, and the key that must have signed it.
 struct Claimed {
     claim: sigv4::Claim,
-    key: credentials::StoredKey,
+    key: ClaimedKey,
+}
+
+enum ClaimedKey {
+    Stored(StoredKey),
+    /// Of a host that called recently.
+    Recent(Arc<UnlockedKey>),
 }
 
 impl Claimed {
+    /// The same as [`find`](Self::find) for a request to the agents' API, whose operations check
+    /// later that the key is not revoked.
+    async fn find_host(service: &Arc<Service>, head: &Parts) -> Result<Self, ApiError> {
+        let claim = sigv4::Claim::read(&head.headers)?;
+        match service.host_keys.get(&claim.access_key_id, claim.scope()) {
+            Some(key) => Ok(Self {
+                claim,
+                key: ClaimedKey::Recent(key),
+            }),
+            None => Self::find_stored(service, claim).await,
+        }
+    }
+
     async fn find(service: &Arc<Service>, head: &Parts) -> Result<Self, ApiError> {
         let claim = sigv4::Claim::read(&head.headers)?;
+        Self::find_stored(service, claim).await
+    }
+
+    async fn find_stored(service: &Arc<Service>, claim: sigv4::Claim) -> Result<Self, ApiError> {
         let access_key_id = claim.access_key_id.clone();
         let found = service
             .read(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?))
@@ -416,7 +453,10 @@ impl Claimed {
                 crate::request::members::shorten(&claim.access_key_id)
             )));
         };
-        Ok(Self { claim, key })
+        Ok(Self {
+            claim,
+            key: ClaimedKey::Stored(key),
+        })
     }
 
     /// Checks that it is signed for one of `services` in `region`, and at about the present time.
@@ -428,17 +468,31 @@ impl Claimed {
         self.claim.region()
     }
 
-    fn verify(self, service: &Service, head: &Parts, body: &Bytes) -> Result<Principal, ApiError> {
-        let secret = self.key.secret(&service.vault)?;
+    fn verify(
+        self,
+        service: &Service,
+        head: &Parts,
+        body: &Bytes,
+    ) -> Result<Arc<Principal>, ApiError> {
+        let (key, is_new) = match self.key {
+            ClaimedKey::Recent(key) => (key, false),
+            ClaimedKey::Stored(key) => {
+                let key = UnlockedKey::of(key, &service.vault, self.claim.scope())?;
+                (Arc::new(key), true)
+            }
+        };
         let signed = sigv4::Request {
             method: &head.method,
             uri: &head.uri,
             headers: &head.headers,
             body,
         };
-        self.claim.verify(signed, &secret)?;
-        self.key
-            .admit(self.claim.token.as_deref(), Timestamp::now())
+        self.claim.verify(signed, &key.signing)?;
+        let principal = key.admit(self.claim.token.as_deref(), Timestamp::now())?;
+        if is_new && principal.role == Role::Host {
+            service.host_keys.keep(key);
+        }
+        Ok(principal)
     }
 }
 

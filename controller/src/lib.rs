@@ -53,6 +53,7 @@ pub mod outgoing;
 pub mod pagination;
 pub mod privileges;
 pub mod pruning;
+mod recent;
 pub mod reconcile;
 pub mod records;
 pub mod registry;

@@ -356,6 +356,10 @@ async fn run(
                 .await
                 .map_err(ServeError::Reconcile)
         };
+        let check = async {
+            let checked = service.check_database().await;
+            checked.map_err(|damage| ServeError::Open(damage.into()))
+        };
         let pruning = async {
             pruning::run(Arc::clone(&service))
                 .await
@@ -368,6 +372,7 @@ async fn run(
             alarms,
             events,
             traces,
+            check,
             pruning
         )
         .map(|_| ())

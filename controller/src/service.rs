@@ -14,8 +14,9 @@ use tracing::Instrument as _;
 use crate::config::events::Secret;
 use crate::config::known_names::KnownNames;
 use crate::config::{self, Settings};
+use crate::credentials::unlocked::HostKeys;
 use crate::deployment::effects::Effects;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorName};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
@@ -25,7 +26,7 @@ use crate::registry::dangling_references;
 use crate::registry::partition::{self, PartitionError};
 use crate::signals::Signals;
 use crate::signing::{Signer, SigningError};
-use crate::store::{Store, StoreError, Tx, backup};
+use crate::store::{Priority, Store, StoreError, Tx, backup};
 use crate::tls::Present;
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
@@ -51,6 +52,8 @@ pub struct Service {
     pub identity_providers: IdentityProviders,
     /// The folder of revisions, if the service has one.
     pub objects: Option<Arc<Objects>>,
+    /// The keys of hosts that called recently.
+    pub host_keys: HostKeys,
     /// Absent if nobody asks for them.
     pub metrics: Option<Arc<Metrics>>,
     /// The token of scrapers without an access key, if there is one.
@@ -240,6 +243,7 @@ impl Service {
             signer: Arc::new(signer),
             signals: Signals::new(metrics.clone(), settings.traces.is_some()),
             metrics,
+            host_keys: HostKeys::default(),
             metrics_token: metrics_token.flatten(),
             certificate: OnceLock::new(),
             outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),
@@ -260,15 +264,28 @@ impl Service {
         Keys::of(&self.settings.data_dir, &self.store)
     }
 
+    /// Checks every page of the database, unless the start has done that.
+    pub async fn check_database(&self) -> Result<(), StoreError> {
+        self.store.check().await
+    }
+
     /// Runs `work` as one transaction, which is on disk when this returns.
     pub async fn transact<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
         W: FnOnce(&Service, &Context<'_>) -> Result<T, ApiError> + Send + 'static,
     {
+        self.transact_at(Priority::Normal, work).await
+    }
+
+    async fn transact_at<T, W>(self: &Arc<Self>, priority: Priority, work: W) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<T, ApiError> + Send + 'static,
+    {
         let service = Arc::clone(self);
         self.store
-            .transact(move |tx| work(&service, &service.context(tx)))
+            .transact_at(priority, move |tx| work(&service, &service.context(tx)))
             .await
     }
 
@@ -282,6 +299,27 @@ impl Service {
         self.store
             .read(move |tx| work(&service, &service.context(tx)))
             .await
+    }
+
+    /// Runs `work`, which only reads; once more in a writing transaction if it finds an unreadable
+    /// record, because only that can set it aside.
+    pub async fn look<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        W: Fn(&Service, &Context<'_>) -> Result<T, ApiError> + Send + Sync + 'static,
+    {
+        let work = Arc::new(work);
+        let reading = Arc::clone(&work);
+        match self
+            .read(move |service, context| reading(service, context))
+            .await
+        {
+            Err(error) if error.name == ErrorName::DamagedRecord => {
+                self.transact(move |service, context| work(service, context))
+                    .await
+            }
+            found => found,
+        }
     }
 
     fn context<'a>(&'a self, tx: &'a Tx<'a>) -> Context<'a> {
@@ -311,9 +349,24 @@ impl Service {
             + Send
             + 'static,
     {
+        self.change_at(Priority::Normal, work).await
+    }
+
+    /// The same with a priority.
+    pub async fn change_at<T, W>(
+        self: &Arc<Self>,
+        priority: Priority,
+        work: W,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Effects>), ApiError>
+            + Send
+            + 'static,
+    {
         let service = Arc::clone(self);
         let changing = async move {
-            let (value, effects) = service.transact(work).await?;
+            let (value, effects) = service.transact_at(priority, work).await?;
             if let Some(effects) = effects {
                 service.signals.announce(&effects);
             }

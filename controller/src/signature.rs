@@ -1,6 +1,8 @@
 //! AWS Signature Version 4 (AWS General Reference, "Signature Version 4 signing process"), for the
 //! service, which verifies signatures, and for the commands, which make them.
 
+use std::fmt;
+
 use aws_lc_rs::{digest, hmac};
 use axum::http::{HeaderMap, HeaderValue};
 
@@ -14,6 +16,26 @@ pub struct Scope<'a> {
     pub date: &'a str,
     pub region: &'a str,
     pub service: &'a str,
+}
+
+impl fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Scope {
+            date,
+            region,
+            service,
+        } = self;
+        write!(f, "{date}/{region}/{service}/aws4_request")
+    }
+}
+
+impl Scope<'_> {
+    /// Whether `text` is the scope in the form of a request.
+    pub fn is(&self, text: &str) -> bool {
+        let mut parts = text.split('/');
+        let own = [self.date, self.region, self.service, "aws4_request"];
+        own.into_iter().all(|part| parts.next() == Some(part)) && parts.next().is_none()
+    }
 }
 
 /// The signed parts of a request besides its body.
@@ -41,25 +63,43 @@ pub fn canonical(head: Head<'_>, signed: &[impl AsRef<str>], body_hash: &str) ->
     canonical
 }
 
-/// Signs a canonical request; `stamp` is its `x-amz-date`.
-pub fn sign(secret: &str, stamp: &str, scope: Scope<'_>, canonical: &str) -> hmac::Tag {
-    let Scope {
-        date,
-        region,
-        service,
-    } = scope;
-    let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
-    let message = format!("{ALGORITHM}\n{stamp}\n{date}/{region}/{service}/aws4_request\n{hash}");
-    let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
-    let key = [date, region, service, "aws4_request"]
-        .iter()
-        .fold(first, |key, part| {
-            hmac::Key::new(
-                hmac::HMAC_SHA256,
-                hmac::sign(&key, part.as_bytes()).as_ref(),
-            )
-        });
-    hmac::sign(&key, message.as_bytes())
+/// The key that a secret signs with on one day, in one region and for one service.
+#[derive(Clone)]
+pub struct SigningKey([u8; digest::SHA256_OUTPUT_LEN]);
+
+/// The key is not shown.
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey")
+    }
+}
+
+impl SigningKey {
+    pub fn derive(secret: &str, scope: Scope<'_>) -> Self {
+        let Scope {
+            date,
+            region,
+            service,
+        } = scope;
+        let mac = |key: &[u8], part: &str| {
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), part.as_bytes())
+        };
+        let first = mac(format!("AWS4{secret}").as_bytes(), date);
+        let last = [region, service, "aws4_request"]
+            .iter()
+            .fold(first, |key, part| mac(key.as_ref(), part));
+        let mut key = [0; digest::SHA256_OUTPUT_LEN];
+        key.copy_from_slice(last.as_ref());
+        SigningKey(key)
+    }
+
+    /// Signs a canonical request; `stamp` is its `x-amz-date`.
+    pub fn sign(&self, stamp: &str, scope: Scope<'_>, canonical: &str) -> hmac::Tag {
+        let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
+        let message = format!("{ALGORITHM}\n{stamp}\n{scope}\n{hash}");
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        hmac::sign(&key, message.as_bytes())
+    }
 }
 
 /// Returns a path, or a part of one, with every byte encoded that is not unreserved.

@@ -1,8 +1,7 @@
 //! The signing key: deployment specifications leave the service as PKCS#7 SignedData with their
 //! content and the signer's certificate inside (RFC 5652), in PEM.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::{digest, rand};
@@ -18,6 +17,7 @@ use x509_cert::Certificate;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use crate::keys::{Key, KeyError, Keys};
+use crate::recent::Recent;
 
 const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
@@ -30,35 +30,13 @@ pub struct Signer {
     key: RsaKeyPair,
     certificate: Certificate,
     certificate_der: Vec<u8>,
-    recent: Mutex<Recent>,
+    /// Recent signatures, by the digest of the document: a host asks for the same document at each
+    /// event.
+    recent: Mutex<Recent<[u8; 32], Box<[u8]>>>,
 }
 
-/// Recent signatures, by the digest of the document: a host asks for the same document at each
-/// event.
-#[derive(Debug, Default)]
-struct Recent {
-    young: HashMap<[u8; 32], Box<[u8]>>,
-    old: HashMap<[u8; 32], Box<[u8]>>,
-}
-
-impl Recent {
-    /// The size of a generation; both together take about 10 MiB.
-    const MOST: usize = 16_384;
-
-    fn get(&self, digest: &[u8; 32]) -> Option<&[u8]> {
-        self.young
-            .get(digest)
-            .or_else(|| self.old.get(digest))
-            .map(Box::as_ref)
-    }
-
-    fn keep(&mut self, digest: [u8; 32], signature: &[u8]) {
-        if self.young.len() >= Self::MOST {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(digest, signature.into());
-    }
-}
+/// The number of signatures in each of two generations; both together take about 10 MiB.
+const MOST_RECENT: usize = 16_384;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
@@ -119,7 +97,7 @@ impl Signer {
             key,
             certificate,
             certificate_der,
-            recent: Mutex::default(),
+            recent: Mutex::new(Recent::new(MOST_RECENT)),
         })
     }
 
@@ -141,19 +119,20 @@ impl Signer {
 
     /// Signs the document; returns PEM with the label `PKCS7`.
     pub fn sign(&self, document: &[u8]) -> Result<String, SigningError> {
-        let mut of_content = [0; 32];
-        of_content.copy_from_slice(digest::digest(&digest::SHA256, document).as_ref());
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = recent().get(&of_content).map(<[u8]>::to_vec);
-        let signature = match found {
-            Some(signature) => signature,
-            None => {
-                let signature = self.signature(document)?;
-                recent().keep(of_content, &signature);
-                signature
-            }
-        };
+        let signature = self.signature(document)?;
+        let kept = signature.clone().into_boxed_slice();
+        self.recent().keep(digest_of(document), kept);
         self.envelope(document, signature)
+    }
+
+    /// The same for a document that was signed recently, which takes little time.
+    pub fn signed_before(&self, document: &[u8]) -> Option<Result<String, SigningError>> {
+        let signature = self.recent().get(&digest_of(document))?.to_vec();
+        Some(self.envelope(document, signature))
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent<[u8; 32], Box<[u8]>>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signature(&self, document: &[u8]) -> Result<Vec<u8>, SigningError> {
@@ -204,6 +183,12 @@ impl Signer {
         };
         pem("PKCS7", &envelope.to_der()?)
     }
+}
+
+fn digest_of(document: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, document).as_ref());
+    digest
 }
 
 fn algorithm(oid: ObjectIdentifier, parameters: Option<Any>) -> AlgorithmIdentifierOwned {

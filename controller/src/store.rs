@@ -11,14 +11,13 @@ mod readers;
 mod sqlite;
 mod tx;
 mod value;
+mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::metrics::StoreMetrics;
@@ -27,25 +26,26 @@ use readers::Readers;
 pub(crate) use tx::named;
 pub use tx::{ColumnIndex, EngineError, Named, Params, Row, SqlError, Tx};
 pub use value::{FromValue, Json, ToValue, Unreadable, Value};
+use writer::{Job, Queue, Waiting};
 
 /// A handle to the database; clones share it. The thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Store {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Waiting>,
     /// Absent if the one connection also reads: in memory, and for the administrative commands.
     readers: Option<Readers>,
     metrics: Option<StoreMetrics>,
+    /// The database, if its pages were not checked when it was opened.
+    unchecked: Option<Arc<Path>>,
 }
 
-/// A piece of work. It returns a function that answers its caller, once it is known whether the
-/// work is on disk.
-type Job = Box<dyn FnOnce(Result<&Tx<'_>, StoreError>) -> Answer + Send>;
-type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
-
-/// The number of pieces of work that are committed together, and the time that the first waits for
-/// the others.
-const TOGETHER: usize = 256;
-const GATHERING: Duration = Duration::from_millis(5);
+/// Whose turn it is if pieces of work wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    Normal,
+    /// It can wait for the others, but not for ever: each takes its turn now and then.
+    Low,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -109,14 +109,41 @@ impl Store {
 
     /// [`open`](Self::open) after a check of every page of the database: a damaged one is rejected.
     /// For a service, which reads and writes concurrently.
+    ///
+    /// A large database is checked by [`check`](Self::check), unless it must be migrated.
     pub fn open_checked(path: &Path, metrics: Option<StoreMetrics>) -> Result<Store, StoreError> {
         let connection = sqlite::connect(path)?;
-        sqlite::check(&connection, path)?;
+        let is_later = sqlite::is_large(path) && sqlite::is_current(&connection, path)?;
+        if !is_later {
+            sqlite::check(&connection, path)?;
+        }
         let store = Self::measured(sqlite::migrated(connection, path)?, metrics)?;
         Ok(Store {
             readers: Some(Readers::open(path)?),
+            unchecked: is_later.then(|| path.into()),
             ..store
         })
+    }
+
+    /// Checks every page of the database, unless that was done when it was opened. Others read and
+    /// write meanwhile.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let Some(path) = self.unchecked.clone() else {
+            return Ok(());
+        };
+        let (answer, result) = oneshot::channel();
+        // A stop of the service does not wait for this thread.
+        let thread = thread::Builder::new().name("check".into());
+        thread
+            .spawn(move || {
+                // The service comes first.
+                let _ = rustix::process::nice(19);
+                let connection = sqlite::connect_to_read(&path);
+                let checked = connection.and_then(|connection| sqlite::check(&connection, &path));
+                let _ = answer.send(checked);
+            })
+            .map_err(StoreError::Thread)?;
+        result.await.map_err(|_| StoreError::Gone)?
     }
 
     /// A database that is gone with the last handle, for simulations.
@@ -132,13 +159,15 @@ impl Store {
         mut connection: Connection,
         metrics: Option<StoreMetrics>,
     ) -> Result<Store, StoreError> {
+        sqlite::keep_savepoints_in_memory(&connection).map_err(SqlError::from)?;
         let measured = metrics.clone();
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (jobs, queue) = mpsc::channel();
+        let mut queue = Queue::of(queue);
         thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                while let Ok(first) = queue.recv() {
-                    carry_out(&mut connection, first, &queue, metrics.as_ref());
+                while let Some(first) = queue.wait() {
+                    writer::carry_out(&mut connection, first, &mut queue, metrics.as_ref());
                 }
             })
             .map_err(StoreError::Thread)?;
@@ -146,6 +175,7 @@ impl Store {
             jobs,
             readers: None,
             metrics: measured,
+            unchecked: None,
         })
     }
 
@@ -157,18 +187,29 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        self.transact_at(Priority::Normal, work).await
+    }
+
+    /// The same with a priority.
+    pub async fn transact_at<T, E, W>(&self, priority: Priority, work: W) -> Result<T, E>
+    where
+        W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let (answer, result) = oneshot::channel();
         // The work is done even if the caller is gone.
-        let job = job(work, move |done| drop(answer.send(done)));
-        self.send(job)?;
+        let job = writer::job(work, move |done| drop(answer.send(done)));
+        self.send(priority, job)?;
         result.await.map_err(|_| StoreError::Gone)?
     }
 
-    fn send(&self, job: Job) -> Result<(), StoreError> {
+    fn send(&self, priority: Priority, job: Job) -> Result<(), StoreError> {
         if let Some(metrics) = &self.metrics {
             metrics.queue.inc();
         }
-        self.jobs.send(job).map_err(|_| StoreError::Gone)
+        let waiting = Waiting { priority, job };
+        self.jobs.send(waiting).map_err(|_| StoreError::Gone)
     }
 
     /// Runs `work`, which only reads, on the last committed state.
@@ -198,88 +239,10 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, result) = mpsc::channel();
-        let job = job(work, move |done| drop(answer.send(done)));
-        self.send(job)?;
+        let job = writer::job(work, move |done| drop(answer.send(done)));
+        self.send(Priority::Normal, job)?;
         result.recv().map_err(|_| StoreError::Gone)?
     }
-}
-
-/// Runs the first piece of work, and those that arrive meanwhile, in one transaction.
-fn carry_out(
-    connection: &mut Connection,
-    first: Job,
-    queue: &mpsc::Receiver<Job>,
-    metrics: Option<&StoreMetrics>,
-) {
-    let taken = || {
-        if let Some(metrics) = metrics {
-            metrics.queue.dec();
-        }
-    };
-    taken();
-    // Immediate: the administrative commands write to the same file, and a late lock could be
-    // refused.
-    let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-        Ok(transaction) => transaction,
-        Err(error) => return first(Err(StoreError::Transaction(error.into())))(Ok(())),
-    };
-    let tx = Tx::new(&transaction);
-    let began = Instant::now();
-    let mut answers = Vec::new();
-    let mut jobs = 0_u32;
-    let mut next = Some(first);
-    while let Some(job) = next {
-        jobs += 1;
-        // A panic undoes the savepoint; only that caller gets no answer.
-        match catch_unwind(AssertUnwindSafe(|| job(Ok(&tx)))) {
-            Ok(answer) => answers.push(answer),
-            Err(_) => drop(transaction.execute_batch(UNDO)),
-        }
-        let more = answers.len() < TOGETHER && began.elapsed() < GATHERING;
-        next = if more { queue.try_recv().ok() } else { None };
-        next.iter().for_each(|_| taken());
-    }
-    let began = Instant::now();
-    let committed = transaction.commit().map_err(Arc::new);
-    if let Some(metrics) = metrics {
-        metrics.batch_jobs.observe(jobs.into());
-        metrics
-            .commit_seconds
-            .observe(began.elapsed().as_secs_f64());
-    }
-    for answer in answers {
-        let committed = committed.as_ref().copied();
-        answer(committed.map_err(|error| StoreError::Commit(Arc::clone(error))));
-    }
-}
-
-const UNDO: &str = "ROLLBACK TO work; RELEASE work";
-
-fn job<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-    work: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    answer: impl FnOnce(Result<T, E>) + Send + 'static,
-) -> Job {
-    // Log lines of the work on the database's thread belong to its request.
-    let span = tracing::Span::current();
-    Box::new(move |tx| {
-        let carry_out = |tx| in_savepoint(tx, work);
-        let done = span.in_scope(|| tx.map_err(E::from).and_then(carry_out));
-        Box::new(move |committed| span.in_scope(|| answer(committed.map_err(E::from).and(done))))
-    })
-}
-
-fn in_savepoint<T, E: From<StoreError>>(
-    tx: &Tx<'_>,
-    work: impl FnOnce(&Tx<'_>) -> Result<T, E>,
-) -> Result<T, E> {
-    let control = |sql: &str| tx.execute(sql, ()).map_err(StoreError::Transaction);
-    control("SAVEPOINT work")?;
-    let done = work(tx);
-    if done.is_err() {
-        control("ROLLBACK TO work")?;
-    }
-    control("RELEASE work")?;
-    done
 }
 
 /// Returns SQLite's query plan of a statement, independent of its values.

@@ -29,10 +29,11 @@ impl Timestamp {
         Timestamp(0) + since_epoch
     }
 
-    /// The latest multiple of `period` since the epoch that is not after this.
-    pub fn floor(self, period: Duration) -> Timestamp {
+    /// The latest time that is not after this, and a multiple of `period` before or after `start`.
+    pub fn floor_from(self, start: Timestamp, period: Duration) -> Timestamp {
         let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX).max(1);
-        Timestamp(self.0 - self.0.rem_euclid(period))
+        let rest = self.0.saturating_sub(start.0).rem_euclid(period);
+        Timestamp(self.0.saturating_sub(rest))
     }
 
     /// The time that passed since `earlier`; zero if `earlier` is later.

@@ -195,7 +195,7 @@ async fn by_key(
     let begun = console.service.transact(move |_, context: &Context<'_>| {
         let id = &principal.access_key_id;
         let token = session::begin(context.tx, context.now, id, lasts, false)?;
-        record(context, origin, principal)?;
+        record(context, origin, Arc::unwrap_or_clone(principal))?;
         Ok(token)
     });
     let token = begun.await?;

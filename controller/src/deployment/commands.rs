@@ -34,7 +34,8 @@ use crate::revision::{Commit, Revision, S3Object};
 use crate::transaction::Context;
 
 /// The time for which a host receives the same document, so that it is signed once. Agents accept a
-/// document for an hour.
+/// document for an hour. The periods begin with the deployment: with the clock's, all hosts of a
+/// deployment would need new signatures at once while it runs.
 const SIGNATURE_PERIOD: Duration = Duration::from_secs(300);
 
 /// The response to a poll.
@@ -311,7 +312,7 @@ pub fn specification(
     let binding = SpecificationBinding {
         host_identifier: Some(host.to_owned()),
         deployment_execution_id: Some(execution_id.to_owned()),
-        signed_at: Some(context.now.floor(SIGNATURE_PERIOD)),
+        signed_at: Some(context.now.floor_from(record.created, SIGNATURE_PERIOD)),
     };
     Ok(SpecificationDocument {
         github_access_token: token,
@@ -452,7 +453,7 @@ pub(super) fn of(
 ) -> Result<Option<(Record, Target)>, ApiError> {
     let id = command.deployment_id.as_str();
     let target = match Target::at(context.tx, id, command.target) {
-        Err(damage) if damage.is_damage() => {
+        Err(damage) if damage.is_damage() && !context.tx.is_readonly() => {
             set_aside(context.tx, id, &damage.to_string(), context.now)?;
             Target::at(context.tx, id, command.target)?
         }

@@ -190,7 +190,13 @@ impl Effects {
         issued: Option<usize>,
     ) -> Result<(), ApiError> {
         let status = target.status.clone();
-        target.save(context.tx, &record.rules, context.timers, context.now)?;
+        target.save(
+            context.tx,
+            before,
+            &record.rules,
+            context.timers,
+            context.now,
+        )?;
         if let Some(event) = issued {
             match Command::offer(context.tx, target, event)? {
                 SERVICE => self.traffic = true,

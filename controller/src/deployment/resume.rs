@@ -26,14 +26,15 @@ pub fn resume(
         return Ok((false, effects));
     };
     let granted = back + context.timers.pick_up;
-    let before = Timestamp::from_millis(granted.millis() - 1);
-    let targets = Target::overdue(context.tx, id, before, BATCH)?;
+    let overdue = Timestamp::from_millis(granted.millis() - 1);
+    let targets = Target::overdue(context.tx, id, overdue, BATCH)?;
     let more = targets.len() == BATCH;
     for mut target in targets {
+        let before = target.state.clone();
         target.state.prolong(&record.rules, context.timers, back);
         // Clients should not see this as a change of the target.
         let updated = target.updated;
-        target.save(context.tx, &record.rules, context.timers, updated)?;
+        target.save(context.tx, &before, &record.rules, context.timers, updated)?;
         // An earlier poll found the command overdue.
         if target
             .state

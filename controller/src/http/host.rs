@@ -15,6 +15,7 @@ use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::service::Service;
 use crate::signing::SigningError;
+use crate::store::Priority;
 use crate::transaction::Context;
 
 /// The operations of the agents' API.
@@ -69,9 +70,8 @@ pub(super) async fn call(
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = body.read()?;
             let id = input.host_command_identifier;
-            let status = service.transact(move |_, context| {
-                commands::current(context, caller.admit(context)?, &id)
-            });
+            let status = service
+                .look(move |_, context| commands::current(context, caller.admit(context)?, &id));
             body.answer(&PostHostCommandUpdateOutput {
                 command_status: Some(status.await?),
             })
@@ -96,12 +96,12 @@ pub(super) async fn call(
 /// The signer of a request to the agents' API.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
-    principal: Principal,
-    agent: fleet::Agent,
+    principal: Arc<Principal>,
+    agent: Arc<fleet::Agent>,
 }
 
 impl Caller {
-    pub(super) fn new(principal: Principal, headers: &HeaderMap) -> Self {
+    pub(super) fn new(principal: Arc<Principal>, headers: &HeaderMap) -> Self {
         let said = |name| header_text(headers, name);
         let agent = fleet::Agent {
             version: said(AGENT_VERSION_HEADER).map(crate::request::members::shorten),
@@ -109,28 +109,45 @@ impl Caller {
                 .filter(|said| said.len() <= 2048)
                 .map(str::to_owned),
         };
-        Caller { principal, agent }
+        Caller {
+            principal,
+            agent: Arc::new(agent),
+        }
     }
 
     /// Returns the identifier of the principal's host: the principal's ARN is that of a registered
-    /// instance.
+    /// instance, and its key is not revoked.
+    ///
+    /// Every operation must begin with this. The signature may have been verified with a key that
+    /// was [found earlier](credentials::unlocked::HostKeys), and a poll is held for long after it.
     fn admit(&self, context: &Context<'_>) -> Result<&str, ApiError> {
-        let arn = &self.principal.arn;
-        let registered = fleet::instance_of_host(context.tx, arn)?;
-        if self.principal.role != Role::Host || registered.is_none() {
-            return Err(ErrorName::AccessDenied.because(format!(
+        let Principal {
+            access_key_id,
+            role,
+            arn,
+            ..
+        } = &*self.principal;
+        let host = fleet::host_of_key(context.tx, access_key_id, context.now)?;
+        let Some(host) = host.filter(|_| *role == Role::Host) else {
+            return Err(self.refusal(context)?);
+        };
+        if !context.tx.is_readonly() && host.is_news(&self.agent, context.now) {
+            fleet::seen(context.tx, arn, &self.agent, context.now)?;
+        }
+        Ok(arn)
+    }
+
+    /// The reason why it is not admitted.
+    fn refusal(&self, context: &Context<'_>) -> Result<ApiError, ApiError> {
+        let (id, arn) = (&self.principal.access_key_id, &self.principal.arn);
+        if credentials::is_good(context.tx, &self.principal, context.now)? {
+            return Ok(ErrorName::AccessDenied.because(format!(
                 "{arn} is not the identity of a registered on-premises instance."
             )));
         }
-        // A poll is held for long after its signature was verified.
-        if !credentials::is_good(context.tx, &self.principal, context.now)? {
-            let id = &self.principal.access_key_id;
-            return Err(ErrorName::UnrecognizedClient.because(format!(
-                "The access key {id:?} is revoked, or its time is over."
-            )));
-        }
-        fleet::seen(context.tx, arn, &self.agent, context.now.millis())?;
-        Ok(arn)
+        Ok(ErrorName::UnrecognizedClient.because(format!(
+            "The access key {id:?} is revoked, or its time is over."
+        )))
     }
 
     /// Whether the agent is of this project: AWS's agents do not list the signers that they accept.
@@ -210,15 +227,21 @@ async fn specification(
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
     let document = service
-        .transact(move |service, context| {
+        .look(move |service, context| {
             let is_traced = service.settings.traces.is_some();
             commands::specification(context, caller.admit(context)?, &execution_id, is_traced)
         })
         .await?;
     let (document, signer) = (to_json(&document)?, Arc::clone(&service.signer));
-    // Signing takes longer than everything else that is done for an agent.
-    let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
-    let payload = signed.unwrap_or(Err(SigningError::Sign)).map_err(|error| {
+    let signed = match signer.signed_before(&document) {
+        Some(signed) => signed,
+        // Signing takes longer than everything else that is done for an agent.
+        None => {
+            let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
+            signed.unwrap_or(Err(SigningError::Sign))
+        }
+    };
+    let payload = signed.map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
         ErrorName::InternalFailure.because("the deployment specification could not be signed")
     })?;
@@ -270,8 +293,9 @@ async fn complete(
             return Err(ErrorName::Client.because("A command is completed as Succeeded or Failed."));
         }
     };
+    // The host has done its work; others wait to begin theirs.
     let script_log = service
-        .change(move |service, context| {
+        .change_at(Priority::Low, move |service, context| {
             let id = &input.host_command_identifier;
             let host = caller.admit(context)?;
             let diagnostics = input.diagnostics.as_ref();

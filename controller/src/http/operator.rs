@@ -199,18 +199,11 @@ pub(crate) async fn query<T: Send + 'static>(
         authorise(&principal, operation)?;
     }
     let caller = origin.caller(principal);
-    let work = Arc::new(move |context: &Context<'_>| {
+    let look = service.look(move |_, context| {
         let caller = Some(&caller);
         work(&Context { caller, ..*context })
     });
-    let reading = Arc::clone(&work);
-    match service.read(move |_, context| reading(context)).await {
-        // Only a writing transaction can set an unreadable record aside.
-        Err(error) if error.name == ErrorName::DamagedRecord => {
-            service.transact(move |_, context| work(context)).await
-        }
-        read => read,
-    }
+    look.await
 }
 
 /// Checks that a principal may call an operation of either API.

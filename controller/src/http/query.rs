@@ -118,7 +118,7 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Answ
         .unwrap_or_default();
     tracing::Span::current().record("operation", shorten(&action));
     match action.as_str() {
-        GET_CALLER_IDENTITY => Ok(Answer::Identity(principal)),
+        GET_CALLER_IDENTITY => Ok(Answer::Identity(Arc::unwrap_or_clone(principal))),
         assume_role::OPERATION => assume(service, head, &body).await,
         _ => Err(ErrorName::InvalidOperation.because(format!(
             "This controller's STS has only GetCallerIdentity and AssumeRoleWithWebIdentity, not {:?}. \

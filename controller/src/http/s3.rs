@@ -333,7 +333,7 @@ impl S3Access for Gate {
             span.record("key", key);
         }
         if allowed {
-            let uploader = folder::Uploader(principal.scopes);
+            let uploader = folder::Uploader(principal.scopes.clone());
             request.extensions_mut().insert(uploader);
             if let Some(Admitted(known)) = request.extensions_mut().get::<Admitted>() {
                 let _ = known.set(operation);

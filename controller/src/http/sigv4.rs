@@ -13,7 +13,7 @@ use time::PrimitiveDateTime;
 use time::macros::format_description;
 
 use crate::error::{ApiError, ErrorName};
-use crate::signature::{self, ALGORITHM};
+use crate::signature::{self, ALGORITHM, SigningKey};
 
 /// The largest difference between the clocks of client and service.
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
@@ -192,24 +192,23 @@ impl Claim {
         Ok(())
     }
 
-    /// Whether the request was signed with `secret`.
-    pub(super) fn verify(&self, request: Request<'_>, secret: &str) -> Result<(), ApiError> {
+    /// The scope of its signature.
+    pub(super) fn scope(&self) -> signature::Scope<'_> {
+        signature::Scope {
+            date: &self.scope.date,
+            region: &self.scope.region,
+            service: &self.scope.service,
+        }
+    }
+
+    /// Whether the request was signed with `key`, which is that of [its scope](Self::scope).
+    pub(super) fn verify(&self, request: Request<'_>, key: &SigningKey) -> Result<(), ApiError> {
         let invalid = |what: &str| Err(ErrorName::InvalidSignature.because(what));
         let body_hash = hex::encode(digest::digest(&digest::SHA256, request.body));
         let claimed_hash = request.headers.get("x-amz-content-sha256");
         if claimed_hash.is_some_and(|claimed| claimed.as_bytes() != body_hash.as_bytes()) {
             return invalid("x-amz-content-sha256 is not the SHA-256 of the body.");
         }
-        let Scope {
-            date,
-            region,
-            service,
-        } = &self.scope;
-        let scope = signature::Scope {
-            date,
-            region,
-            service,
-        };
         let head = signature::Head {
             method: request.method.as_str(),
             path: &signature::encoded_again(request.uri.path()),
@@ -217,7 +216,7 @@ impl Claim {
             headers: request.headers,
         };
         let canonical = signature::canonical(head, &self.signed_headers, &body_hash);
-        let expected = signature::sign(secret, &self.stamp, scope, &canonical);
+        let expected = key.sign(&self.stamp, self.scope(), &canonical);
         match constant_time::verify_slices_are_equal(expected.as_ref(), &self.signature) {
             Ok(()) => Ok(()),
             Err(_) => invalid(

@@ -2,6 +2,7 @@
 //! begins with.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use codedeploy_api::codedeploy::{RevisionLocation, Timestamp};
 
@@ -35,7 +36,8 @@ pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<HashMap<String, He
 
 /// An instance of a group, compared with the group's revision.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Compared {
+pub(crate) struct Compared<'a> {
+    pub(crate) name: &'a str,
     pub(crate) healthy: bool,
     pub(crate) is_current: bool,
 }
@@ -43,18 +45,23 @@ pub(crate) struct Compared {
 const COMPARED: &str = "SELECT target_id, healthy, coalesce(revision = ?2, 0) FROM health
     WHERE group_id = ?1 ORDER BY target_id";
 
-/// Compares the instances of a group, by name, with a revision.
-pub(crate) fn compared(
+/// Compares the instances of a group with a revision, and passes them in the order of names.
+pub(crate) fn compare(
     tx: &Tx<'_>,
     group_id: &str,
     current: Option<&Revision>,
-) -> Result<Vec<(String, Compared)>, SqlError> {
-    tx.query_all(COMPARED, (group_id, current.map(Json)), |row| {
-        let compared = Compared {
-            healthy: row.get(1)?,
-            is_current: row.get(2)?,
-        };
-        Ok((row.get(0)?, compared))
+    mut look: impl FnMut(Compared<'_>),
+) -> Result<(), SqlError> {
+    tx.query_while(COMPARED, (group_id, current.map(Json)), |row| {
+        let (healthy, is_current) = (row.get(1)?, row.get(2)?);
+        row.text(0, |name| {
+            look(Compared {
+                name,
+                healthy,
+                is_current,
+            })
+        })?;
+        Ok(ControlFlow::Continue(()))
     })
 }
 

@@ -390,10 +390,12 @@ impl Target {
         Ok(())
     }
 
-    /// Stores the events and their consequences, and withdraws commands that are no longer offered.
+    /// Stores the events and their consequences, and withdraws commands that are no longer offered;
+    /// its state was `before`.
     pub(crate) fn save(
         &mut self,
         tx: &Tx<'_>,
+        before: &TargetState,
         rules: &Rules,
         timers: &Timers,
         now: Timestamp,
@@ -416,11 +418,14 @@ impl Target {
                 ":deadline": self.state.deadline(rules, timers),
             },
         )?;
-        let offered = self
-            .state
-            .events
-            .iter()
-            .position(|event| event.state.is_offered());
+        let offered = |state: &TargetState| {
+            let mut events = state.events.iter();
+            events.position(|event| event.state.is_offered())
+        };
+        let (was_offered, offered) = (offered(before), offered(&self.state));
+        if was_offered.is_none() || was_offered == offered {
+            return Ok(());
+        }
         tx.execute(
             "UPDATE commands SET offered = 0
              WHERE deployment_id = ?1 AND target = ?2 AND offered = 1 AND event IS DISTINCT FROM ?3",

@@ -47,6 +47,10 @@ const CACHE_KIB: i64 = 28 * 1024;
 /// The same for each read-only connection, and for the check of every page.
 const READER_CACHE_KIB: i64 = 2 * 1024;
 
+/// The pages of the write-ahead log, of 4 KiB, after which they are copied into the database. A page
+/// that many transactions wrote is copied once.
+const CHECKPOINT_PAGES: i64 = 8192;
+
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     migrated(connect(path)?, path)
 }
@@ -76,6 +80,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
         )?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         prepare(connection)
     };
     open().map_err(|source| unopened(path, source))
@@ -85,7 +90,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
 pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
     let open = || {
         let connection = with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.set_prepared_statement_cache_capacity(64);
+        keep_statements(&connection)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         Ok(connection)
     };
@@ -120,12 +125,24 @@ pub(super) fn in_memory() -> Result<Connection, StoreError> {
 
 fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
+    keep_statements(&connection)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok(connection)
+}
+
+/// Keeps the pages that a savepoint would restore in memory: each piece of work is one, and they
+/// would be written to a temporary file. Not for migrations, which sort whole tables.
+pub(super) fn keep_savepoints_in_memory(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+/// Compiles each statement once.
+fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
     // Else a statement whose plan might depend on its parameters is compiled again each time they
     // change.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    Ok(connection)
+    let stable = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+    connection.set_db_config(stable, true).map(drop)
 }
 
 /// Makes the file, if it is missing, and removes all permissions but its owner's. SQLite gives its
@@ -143,6 +160,19 @@ fn make_private(path: &Path) -> io::Result<()> {
     } else {
         file.set_permissions(Permissions::from_mode(mode & 0o700))
     }
+}
+
+/// The largest database, in bytes, that is checked before a service starts.
+const CHECKED_FIRST: u64 = 32 * 1024 * 1024;
+
+/// Whether a check of every page takes longer than a start of the service should.
+pub(super) fn is_large(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.len() > CHECKED_FIRST)
+}
+
+/// Whether the database has the schema of this program.
+pub(super) fn is_current(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    Ok(missing(connection, path)?.1.is_empty())
 }
 
 /// Reads every page, and rejects an inconsistent database.

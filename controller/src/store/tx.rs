@@ -80,6 +80,30 @@ impl ColumnIndex for &str {}
 impl ColumnIndex for usize {}
 
 impl Row<'_> {
+    /// Passes a text without a copy of it.
+    pub fn text<T>(
+        &self,
+        column: impl ColumnIndex,
+        read: impl FnOnce(&str) -> T,
+    ) -> Result<T, SqlError> {
+        match self.0.get_ref(column)? {
+            ValueRef::Text(text) => match std::str::from_utf8(text) {
+                Ok(text) => Ok(read(text)),
+                Err(error) => Err(self.damaged(column, Unreadable(error.to_string()))),
+            },
+            _ => Err(self.damaged(column, Unreadable("found no text".into()))),
+        }
+    }
+
+    fn damaged(&self, column: impl ColumnIndex, reason: Unreadable) -> SqlError {
+        let number = column.idx(self.0.as_ref()).unwrap_or_default();
+        let name = self.0.as_ref().column_name(number).unwrap_or("a column");
+        SqlError::Damaged {
+            column: name.to_owned(),
+            reason,
+        }
+    }
+
     pub fn get<T: FromValue>(&self, column: impl ColumnIndex) -> Result<T, SqlError> {
         let value = match self.0.get_ref(column)? {
             ValueRef::Null => Ok(Value::Null),
@@ -90,14 +114,9 @@ impl Row<'_> {
             ValueRef::Blob(bytes) => Ok(Value::Bytes(bytes.into())),
             ValueRef::Real(_) => Err(Unreadable("found a fraction, which no column has".into())),
         };
-        value.and_then(T::from_value).map_err(|reason| {
-            let number = column.idx(self.0.as_ref()).unwrap_or_default();
-            let name = self.0.as_ref().column_name(number).unwrap_or("a column");
-            SqlError::Damaged {
-                column: name.to_owned(),
-                reason,
-            }
-        })
+        value
+            .and_then(T::from_value)
+            .map_err(|reason| self.damaged(column, reason))
     }
 }
 

@@ -111,17 +111,15 @@ fn count(
     current: Option<&Revision>,
 ) -> Result<HostCounts, ApiError> {
     let members = census.members(&group.settings.membership());
-    let mut rows = health::compared(context.tx, &group.id, current)?
-        .into_iter()
-        .peekable();
+    let mut rest = members.iter().peekable();
     let (mut healthy, mut up_to_date) = (0, 0);
-    for member in &members {
-        while rows.next_if(|(name, _)| *name < member.name).is_some() {}
-        if let Some((_, row)) = rows.next_if(|(name, _)| *name == member.name) {
+    health::compare(context.tx, &group.id, current, |row| {
+        while rest.next_if(|member| *member.name < *row.name).is_some() {}
+        if rest.next_if(|member| member.name == row.name).is_some() {
             healthy += usize::from(row.healthy);
             up_to_date += usize::from(row.is_current);
         }
-    }
+    })?;
     let drained = members.iter().filter(|member| member.is_drained).count();
     let silent = members.iter().filter(|member| member.is_silent).count();
     // Without a revision of the group, no host can lack it.

@@ -28,6 +28,13 @@ use crate::transaction::Context;
 
 const AFTER: &str =
     "SELECT * FROM instances WHERE deregistered IS NULL AND name > ?1 ORDER BY name";
+/// The hosts of one state only, so that the others are not read.
+const SILENT_AFTER: &str = "SELECT * FROM instances
+    WHERE deregistered IS NULL AND name > ?1 AND last_seen < ?2 ORDER BY name";
+const NEVER_SEEN_AFTER: &str = "SELECT * FROM instances
+    WHERE deregistered IS NULL AND name > ?1 AND last_seen IS NULL ORDER BY name";
+const POLLING_AFTER: &str = "SELECT * FROM instances
+    WHERE deregistered IS NULL AND name > ?1 AND last_seen >= ?2 ORDER BY name";
 
 /// The number of deployments in the history of a host, and the number of its groups' in which they
 /// are looked for.
@@ -118,12 +125,13 @@ pub fn list(
         .pages
         .listing::<(usize, String)>(name, request.next_token.as_deref())?;
     let known = Known::all(context)?;
-    let is_listed = |host: &Host| {
+    let is_listed = |tags: &[Tag]| {
         membership
             .as_ref()
-            .is_none_or(|membership| membership.includes(&host.tags))
-            && sees(context, &known, host)
+            .is_none_or(|membership| membership.includes(tags))
+            && sees(context, &known, tags)
     };
+    let mut listed = ByTags::new(is_listed);
     // Each round lists the hosts of one state, or all of them.
     let rounds: &[Option<HostState>] = match request.silent_first {
         true => &[
@@ -134,23 +142,34 @@ pub fn list(
         false => &[None],
     };
     let (begin, name) = listing.after().cloned().unwrap_or_default();
+    let silence = i64::try_from(crate::fleet::SILENCE.as_millis()).unwrap_or(i64::MAX);
+    let since = context.now.millis().saturating_sub(silence);
     let mut found = Vec::new();
     for (number, wanted) in rounds.iter().enumerate().skip(begin) {
         let after = if number == begin { name.as_str() } else { "" };
-        context.tx.query_while(AFTER, [after], |row| {
-            let present = state(row.get("last_seen")?, context.now);
-            if wanted.as_ref().is_none_or(|wanted| *wanted == present) {
+        let look = |row: &Row<'_>| {
+            if listed.is(row)? {
                 let host = Host::read(row)?;
-                if is_listed(&host) {
-                    found.push(((number, host.name.clone()), host));
-                }
+                found.push(((number, host.name.clone()), host));
             }
             // One more than a page shows whether there is another page.
             Ok(match found.len() > PAGE {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             })
-        })?;
+        };
+        match wanted {
+            None => context.tx.query_while(AFTER, [after], look)?,
+            Some(HostState::NeverSeen) => {
+                context.tx.query_while(NEVER_SEEN_AFTER, [after], look)?;
+            }
+            Some(HostState::Polling) => {
+                context
+                    .tx
+                    .query_while(POLLING_AFTER, (after, since), look)?;
+            }
+            Some(_) => context.tx.query_while(SILENT_AFTER, (after, since), look)?,
+        }
         if found.len() > PAGE {
             break;
         }
@@ -186,7 +205,7 @@ fn find(context: &Context<'_>, name: &str) -> Result<(Vec<Known>, Host), ApiErro
     let sql = "SELECT * FROM instances WHERE deregistered IS NULL AND name = ?1";
     let host = context.tx.query_opt(sql, [name], Host::read)?;
     let known = Known::all(context)?;
-    let host = host.filter(|host| sees(context, &known, host));
+    let host = host.filter(|host| sees(context, &known, &host.tags));
     let host = host.ok_or_else(|| {
         context.unseen(&format!("the host {name}"), || {
             instances::not_registered(name)
@@ -234,11 +253,36 @@ fn history(
 }
 
 /// Whether the caller may see a host: it belongs to one of the visible groups.
-fn sees(context: &Context<'_>, visible: &[Known], host: &Host) -> bool {
-    !context.is_limited()
-        || visible
-            .iter()
-            .any(|known| known.membership.includes(&host.tags))
+fn sees(context: &Context<'_>, visible: &[Known], tags: &[Tag]) -> bool {
+    !context.is_limited() || visible.iter().any(|known| known.membership.includes(tags))
+}
+
+/// A test of the tags of hosts. Most hosts have the same tags as others, so that few lists are
+/// tested.
+struct ByTags<F> {
+    test: F,
+    known: HashMap<String, bool>,
+}
+
+impl<F: Fn(&[Tag]) -> bool> ByTags<F> {
+    fn new(test: F) -> Self {
+        ByTags {
+            test,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Tests the tags of the host in a row.
+    fn is(&mut self, row: &Row<'_>) -> Result<bool, SqlError> {
+        let known = row.text("tags", |text| self.known.get(text).copied())?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let Json(tags) = row.get::<Json<Vec<Tag>>>("tags")?;
+        let is = (self.test)(&tags);
+        self.known.insert(row.get("tags")?, is);
+        Ok(is)
+    }
 }
 
 fn status(context: &Context<'_>, known: &[Known], host: Host) -> Result<HostStatus, ApiError> {
@@ -350,10 +394,12 @@ mod tests {
 
     #[test]
     fn a_page_of_hosts_reads_no_earlier_hosts() {
-        let way = way_of(AFTER);
-        assert!(
-            way.contains("instances_by_name (name>?)") && !way.contains("TEMP B-TREE"),
-            "{way}"
-        );
+        for sql in [AFTER, SILENT_AFTER, NEVER_SEEN_AFTER, POLLING_AFTER] {
+            let way = way_of(sql);
+            assert!(
+                way.contains("instances_by_name (name>?)") && !way.contains("TEMP B-TREE"),
+                "{way}"
+            );
+        }
     }
 }

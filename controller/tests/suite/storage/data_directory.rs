@@ -1,6 +1,8 @@
 //! Protection of the data directory: root's files, keys, databases, revocations.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::fs::{
+    FileExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown, symlink,
+};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
@@ -293,6 +295,31 @@ fn as_root_a_data_directory_that_everyone_may_write_to_is_refused() {
 /// The message of a service that does not start.
 fn not_served(data: &Path) -> String {
     refused(data, &["serve", "--listen", "127.0.0.1:0"])
+}
+
+#[test]
+fn a_service_ends_when_it_finds_its_large_database_damaged() {
+    let mut controller = Controller::start(QUICK);
+    controller.terminate();
+    let database = controller.data().join("codedeploy.sqlite3");
+    // 40 MiB of rows that nothing reads.
+    let rows = "INSERT INTO audit (time, who, operation, names)
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
+        SELECT 1, hex(zeroblob(1000)), 'none', '{}' FROM n";
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection.execute_batch(rows).unwrap();
+    drop(connection);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&database)
+        .unwrap();
+    let middle = file.metadata().unwrap().len() / 2 / 4096 * 4096;
+    file.write_all_at(&[0xa5; 4096], middle).unwrap();
+    let text = not_served(&controller.data());
+    assert!(
+        text.contains("is damaged") && text.contains("restore"),
+        "{text}"
+    );
 }
 
 #[test]
