@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::release::run;
 use crate::pages::repository;
 
+/// The folder of the alert rules and dashboards.
+const MONITORING: &str = "/usr/share/codedeploy-controller";
+
 /// Any small program will do for what these tests look at.
 fn small_programs() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -120,6 +123,21 @@ fn every_format_has_the_same_files() {
 }
 
 #[test]
+fn the_controllers_package_has_the_alert_rules_and_dashboards_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let packages = packages(folder.path(), &["--format", "deb"]);
+    let unpacked = folder.path().join("unpacked");
+    run(Command::new("dpkg-deb")
+        .arg("--extract")
+        .arg(one(&packages, "codedeploy-controller", "deb"))
+        .arg(&unpacked));
+    run(Command::new("diff")
+        .arg("--recursive")
+        .arg(repository().join("packaging/monitoring"))
+        .arg(format!("{}{MONITORING}/monitoring", unpacked.display())));
+}
+
+#[test]
 fn packing_again_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let made = ["first", "second"].map(|name| {
@@ -183,7 +201,7 @@ fn generated_pages_and_completions_go_to_the_package_of_their_program() {
         let found = listed
             .lines()
             .filter(|line| !line.contains("/doc/"))
-            .filter(|line| line.starts_with("/usr/share"));
+            .filter(|line| line.starts_with("/usr/share") && !line.starts_with(MONITORING));
         found.map(str::to_owned).collect::<BTreeSet<_>>()
     };
     let expected = [
