@@ -44,6 +44,8 @@ pub struct Access {
     pub outage: Duration,
     /// The accepted signers of specifications.
     pub signer: SignerTrust,
+    /// Whether the operator has configured a command that updates the agent.
+    pub can_update: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +85,7 @@ impl Access {
             read_timeout: settings.http_read_timeout,
             outage: Duration::ZERO,
             signer: settings.signer.clone(),
+            can_update: settings.update_command.is_some(),
         })
     }
 

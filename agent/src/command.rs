@@ -37,7 +37,10 @@ impl CommandService {
         } else {
             (command::TARGET_PREFIX, command::SIGNING_NAME)
         };
-        let (probe, peer) = (ConnectionProbe::default(), Peer::new(&access.signer));
+        let (probe, peer) = (
+            ConnectionProbe::default(),
+            Peer::new(&access.signer, access.can_update),
+        );
         let endpoint = access.command_endpoint();
         let service = Service {
             endpoint: &endpoint,

@@ -27,7 +27,7 @@ use crate::bounded_read;
 use crate::deployment_root::{Store, StoreError};
 
 /// The host command that asks for an update.
-pub const COMMAND: &str = "UpdateDeploymentAgent";
+pub const COMMAND: &str = codedeploy_api::command::UPDATE;
 
 /// The time that the operator's command may take.
 pub const LIMIT: Duration = Duration::from_secs(3600);

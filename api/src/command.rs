@@ -26,6 +26,14 @@ pub const SIGNERS_HEADER: &str = "x-codedeploy-signers";
 /// The header in which an agent lists the signers that it accepts, sent to a service that sends
 /// [`SIGNERS_HEADER`]: digests, or [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
 pub const ACCEPTED_SIGNERS_HEADER: &str = "x-codedeploy-accepted-signers";
+/// The header in which an agent says that it carries out [`UPDATE`], sent to a service that sends
+/// [`SIGNERS_HEADER`]; its value is [`CAN_UPDATE`].
+pub const UPDATE_HEADER: &str = "x-codedeploy-agent-update";
+/// The operator of the host has configured a command that updates the agent.
+pub const CAN_UPDATE: &str = "configured";
+/// The name of the host command that updates the agent.
+pub const UPDATE: &str = "UpdateDeploymentAgent";
+
 /// Any signer is accepted.
 pub const ANY_SIGNER: &str = "any";
 /// Signers whose certificate chains to an authority are accepted.

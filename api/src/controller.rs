@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::codedeploy::{
     DeploymentCreator, DeploymentOverview, DeploymentStatus, ErrorInformation, LifecycleErrorCode,
-    RevisionLocation, Tag, TargetStatus, Timestamp, enumerations, shapes,
+    RevisionLocation, Tag, TagFilter, TargetStatus, Timestamp, enumerations, shapes,
 };
 
 /// The prefix of `X-Amz-Target`.
@@ -29,6 +29,17 @@ enumerations! {
     /// The traffic of a drained host: out of rotation, about to be taken out, or without any load
     /// balancer that the controller manages.
     DrainTraffic { Blocked = "Blocked", Blocking = "Blocking", None = "None", }
+
+    /// The status of an update of agents.
+    AgentUpdateStatus { InProgress = "InProgress", Succeeded = "Succeeded", Failed = "Failed", Stopped = "Stopped", }
+
+    /// The status of an update of agents on one host: its stage has not begun; the host has not
+    /// fetched the command, has fetched and not acknowledged it, or performs it; it has reported
+    /// the end, or has failed to; or the update ended before the host's turn.
+    AgentUpdateHostStatus {
+        Waiting = "Waiting", Offered = "Offered", Fetched = "Fetched", Running = "Running",
+        Succeeded = "Succeeded", Failed = "Failed", Skipped = "Skipped",
+    }
 
     /// The part of a command's script output that the controller has: all of it, the last lines
     /// that the host reported with the outcome, or none.
@@ -157,6 +168,11 @@ shapes! {
         drain: HostDrain,
         revisions: Vec<HostRevision>,
         commands: Vec<HostCommand>,
+        /// Whether its agent has a command that updates it; absent if the agent has not said so
+        /// either way, as AWS's agents.
+        can_update: bool,
+        /// The update of its agent that is in progress.
+        agent_update: AgentUpdateHost,
     }
 
     /// A host out of traffic and of deployments, by the wish of an operator.
@@ -291,6 +307,71 @@ shapes! {
         request_id: String,
         /// The way in which it was requested: `console`; absent for the API and the commands.
         source: String,
+    }
+
+    /// The hosts are given in exactly one way.
+    UpdateAgentsInput {
+        /// These hosts, all of which must be able to update their agents; at most 100.
+        instance_names: Vec<String>,
+        /// The hosts of a deployment group; given together with its name.
+        application_name: String,
+        deployment_group_name: String,
+        /// The hosts that match any of these filters.
+        tag_filters: Vec<TagFilter>,
+        /// Whether all registered hosts are meant.
+        all_hosts: bool,
+        /// The number of hosts in one stage; 1 if absent.
+        at_a_time: usize,
+    }
+    UpdateAgentsOutput {
+        agent_update: AgentUpdate,
+        /// Hosts that were not named, and cannot update their agents now.
+        left_out: Vec<LeftOutHost>,
+    }
+    LeftOutHost { instance_name: String, reason: String, }
+
+    GetAgentUpdateInput {
+        /// The last one if absent.
+        agent_update_id: String,
+    }
+    /// Empty before the first update.
+    GetAgentUpdateOutput { agent_update: AgentUpdate, }
+
+    StopAgentUpdateInput { agent_update_id: String, }
+    StopAgentUpdateOutput { agent_update: AgentUpdate, }
+
+    /// An update of the agents of hosts, stage by stage.
+    AgentUpdate {
+        agent_update_id: String,
+        status: AgentUpdateStatus,
+        at_a_time: usize,
+        /// The user ARN of the access key.
+        created_by: String,
+        create_time: Timestamp,
+        complete_time: Timestamp,
+        /// Whether an operator has stopped it.
+        stopped: bool,
+        /// In the order of their stages.
+        hosts: Vec<AgentUpdateHost>,
+    }
+
+    /// An update of the agent of one host.
+    AgentUpdateHost {
+        agent_update_id: String,
+        instance_name: String,
+        /// From 1 on.
+        stage: usize,
+        status: AgentUpdateHostStatus,
+        /// The time of its last change.
+        since: Timestamp,
+        /// The time at which the controller gives up, unless the host reports.
+        expires: Timestamp,
+        /// The version of the agent before the update, and that of the agent that reported its end.
+        version_before: String,
+        version_after: String,
+        message: String,
+        /// The last lines of the output of a command that failed.
+        log: String,
     }
 
     RollBackDeploymentGroupInput {

@@ -12,8 +12,10 @@
 //! * [`status`] answers the questions of operators with the controller's own API, whose rollback by
 //!   hand is [`reversal`];
 //! * [`drain`] takes a host out of deployments and of traffic, and back;
+//! * [`agent_updates`] updates the agents of hosts, stage by stage;
 //! * [`effects`] notifies the waiting tasks of the changes that a transaction made.
 
+pub mod agent_updates;
 pub mod alarm;
 pub mod commands;
 pub mod create;

@@ -68,7 +68,7 @@ macro_rules! error_names {
 }
 
 error_names! {
-    AccessDenied AlarmsLimitExceeded ApplicationAlreadyExists ApplicationDoesNotExist ApplicationLimitExceeded
+    AccessDenied AgentUpdateDoesNotExist AgentUpdateInProgress AlarmsLimitExceeded ApplicationAlreadyExists ApplicationDoesNotExist ApplicationLimitExceeded
     ApplicationNameRequired ArnNotSupported BatchLimitExceeded BucketNameFilterRequired Client DamagedRecord
     DeploymentAlreadyCompleted DeploymentConfigAlreadyExists DeploymentConfigDoesNotExist
     DeploymentConfigInUse DeploymentConfigLimitExceeded DeploymentConfigNameRequired DeploymentDoesNotExist

@@ -39,6 +39,16 @@ pub enum InvalidFilter {
     LongValue(String),
 }
 
+impl std::fmt::Display for TagTest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TagTest::Key(key) => write!(f, "{key}=*"),
+            TagTest::Value(value) => write!(f, "*={value}"),
+            TagTest::Both { key, value } => write!(f, "{key}={value}"),
+        }
+    }
+}
+
 impl TagTest {
     /// If the type is omitted, it is inferred from the halves that are set. Some clients send an
     /// empty text for an omitted half.
@@ -299,16 +309,28 @@ pub fn instance_of_host(tx: &Tx<'_>, host: &str) -> Result<Option<String>, SqlEr
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub version: Option<String>,
+    /// Whether it says that it has a command that updates it.
+    pub updates: bool,
     /// The signers that it accepts; AWS's agents do not send them, nor does the first call of this
     /// project's agent.
     pub accepted_signers: Option<String>,
+}
+
+impl Agent {
+    /// Whether it has a command that updates it; `None` for an agent that has not said so either
+    /// way: each that says what it accepts says this, too.
+    pub fn can_update(&self) -> Option<bool> {
+        self.accepted_signers.as_ref().map(|_| self.updates)
+    }
 }
 
 /// The noted facts about a registered host.
 #[derive(Debug)]
 pub struct Noted {
     last_seen: Option<Timestamp>,
-    agent: Agent,
+    version: Option<String>,
+    accepted_signers: Option<String>,
+    can_update: Option<bool>,
 }
 
 impl Noted {
@@ -319,8 +341,9 @@ impl Noted {
     pub fn is_news(&self, agent: &Agent, now: Timestamp) -> bool {
         let differs = |said: &Option<String>, noted| said.is_some() && said != noted;
         self.last_seen.is_none_or(|seen| seen + Self::JUST <= now)
-            || differs(&agent.version, &self.agent.version)
-            || differs(&agent.accepted_signers, &self.agent.accepted_signers)
+            || differs(&agent.version, &self.version)
+            || differs(&agent.accepted_signers, &self.accepted_signers)
+            || (agent.can_update().is_some() && agent.can_update() != self.can_update)
     }
 }
 
@@ -331,17 +354,16 @@ pub fn host_of_key(
     now: Timestamp,
 ) -> Result<Option<Noted>, SqlError> {
     tx.query_opt(
-        "SELECT i.last_seen, i.agent_version, i.accepted_signers
+        "SELECT i.last_seen, i.agent_version, i.accepted_signers, i.can_update
          FROM credentials c JOIN instances i ON i.principal = c.arn AND i.deregistered IS NULL
          WHERE c.access_key_id = ?1 AND c.revoked IS NULL AND (c.expires IS NULL OR c.expires > ?2)",
         (access_key_id, now),
         |row| {
             Ok(Noted {
                 last_seen: row.get(0)?,
-                agent: Agent {
-                    version: row.get(1)?,
-                    accepted_signers: row.get(2)?,
-                },
+                version: row.get(1)?,
+                accepted_signers: row.get(2)?,
+                can_update: row.get(3)?,
             })
         },
     )
@@ -351,10 +373,14 @@ pub fn host_of_key(
 pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now: Timestamp) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version),
-             accepted_signers = coalesce(:signers, accepted_signers)
+             accepted_signers = coalesce(:signers, accepted_signers), can_update = coalesce(:updates, can_update)
          WHERE principal = :host AND deregistered IS NULL",
         named! {
-            ":now": now, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
+            ":now": now,
+            ":version": agent.version,
+            ":signers": agent.accepted_signers,
+            ":updates": agent.can_update(),
+            ":host": host,
         },
     )?;
     Ok(())

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use codedeploy_api::codedeploy::Timestamp;
 use tokio::time::MissedTickBehavior;
 
-use crate::deployment::decide;
 use crate::deployment::resume::resume;
+use crate::deployment::{agent_updates, decide};
 use crate::error::{ApiError, ErrorName};
 use crate::records::unfinished;
 use crate::registry::audit;
@@ -34,7 +34,8 @@ const ABSENCE: Duration = Duration::from_secs(60);
 /// before any host is served and anything is decided.
 pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     let back = Timestamp::now();
-    let doubtful = service.transact(|_, context| {
+    let doubtful = service.transact(move |_, context| {
+        agent_updates::resume(context, back)?;
         let (active, strange) = (
             unfinished::all(context.tx)?,
             unfinished::strange(context.tx)?,
@@ -128,6 +129,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         }
         if look {
             look_for_overdue(&service).await;
+            advance_agent_updates(&service).await;
             tell_of_administration(&service).await;
         }
     }
@@ -178,6 +180,14 @@ async fn look_for_overdue(service: &Arc<Service>) {
         Err(error) => {
             tracing::error!(%error, "overdue commands could not be looked for; trying again")
         }
+    }
+}
+
+/// Hosts that do not report, and those that another process has deregistered, end an update.
+async fn advance_agent_updates(service: &Arc<Service>) {
+    let decided = service.change(|_, context| Ok(((), agent_updates::decide(context)?)));
+    if let Err(error) = decided.await {
+        tracing::error!(%error, "the update of agents cannot be advanced; trying again");
     }
 }
 

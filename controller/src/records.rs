@@ -1,9 +1,11 @@
-//! The rows of deployments, of their targets and commands, and of their traces.
+//! The rows of deployments, of their targets and commands, and of their traces; and those of
+//! updates of agents, [`agent_update`].
 //!
 //! Lists of deployments are in [`listing`] and [`unfinished`], the health of instances is in
 //! [`health`], and the changes to report to receivers are in [`state_changes`]. A row that cannot
 //! be read is [set aside](set_aside).
 
+pub(crate) mod agent_update;
 pub(crate) mod columns;
 pub(crate) mod command;
 pub(crate) mod definition;

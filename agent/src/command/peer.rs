@@ -1,6 +1,6 @@
 //! The responder: this project's controller announces its signing keys in every response. Only the
-//! controller gets the list of accepted signers; no other service gets anything beyond AWS's
-//! protocol.
+//! controller gets the list of accepted signers, and learns whether the agent can be updated; no
+//! other service gets anything beyond AWS's protocol.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,8 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use codedeploy_api::command::{
-    ACCEPTED_SIGNERS_HEADER, ANY_SIGNER, AUTHORITY_SIGNER, SIGNER_SEPARATOR, SIGNERS_HEADER,
+    ACCEPTED_SIGNERS_HEADER, ANY_SIGNER, AUTHORITY_SIGNER, CAN_UPDATE, SIGNER_SEPARATOR,
+    SIGNERS_HEADER, UPDATE_HEADER,
 };
 
 use crate::config::{KeyDigest, SignerTrust};
@@ -24,11 +25,12 @@ const MAX_SIGNERS: usize = 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     accepts: Arc<str>,
+    can_update: bool,
     signers: Arc<Mutex<Option<Arc<str>>>>,
 }
 
 impl Peer {
-    pub(super) fn new(trust: &SignerTrust) -> Self {
+    pub(super) fn new(trust: &SignerTrust, can_update: bool) -> Self {
         let accepts = match trust {
             SignerTrust::Anyone => ANY_SIGNER.to_owned(),
             SignerTrust::Authority(_) => AUTHORITY_SIGNER.to_owned(),
@@ -39,6 +41,7 @@ impl Peer {
         };
         Self {
             accepts: accepts.into(),
+            can_update,
             signers: Arc::default(),
         }
     }
@@ -68,6 +71,9 @@ impl Intercept for Peer {
         if self.signers().is_some() {
             let headers = context.request_mut().headers_mut();
             headers.try_insert(ACCEPTED_SIGNERS_HEADER, self.accepts.to_string())?;
+            if self.can_update {
+                headers.try_insert(UPDATE_HEADER, CAN_UPDATE)?;
+            }
         }
         Ok(())
     }

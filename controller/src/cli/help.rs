@@ -171,6 +171,20 @@ pub(super) const DRAIN: &str = concat!(
 
 pub(super) const UNDRAIN: &str = done!("codedeploy-controller undrain box1");
 
+pub(super) const UPDATE_AGENTS: &str = concat!(
+    end!(
+        "codedeploy-controller update-agents box1 --wait",
+        "codedeploy-controller update-agents --application shop --group web --at-a-time 5",
+        "codedeploy-controller update-agents --wait",
+        "codedeploy-controller update-agents --stop";
+        "0  the update began, or is shown; with --wait, it succeeded",
+        "1  failed; the standard error has the reason"
+    ),
+    "\n  3  the update failed",
+    "\n  4  the update was stopped",
+    "\n  5  the update has not ended in time",
+);
+
 pub(super) const ROLLBACK: &str = outcome!(
     "codedeploy-controller rollback shop web --wait";
     "0  the rollback began; with --wait, it succeeded",

@@ -13,6 +13,7 @@ mod follow;
 mod hosts;
 mod next_step;
 mod status;
+mod update_agents;
 mod why;
 
 use std::path::PathBuf;
@@ -194,6 +195,10 @@ pub(super) enum Operate {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Update the agents of hosts, stage by stage, with the command that each host has for it; or
+    /// show the last update.
+    #[command(after_help = help::UPDATE_AGENTS)]
+    UpdateAgents(update_agents::UpdateAgents),
     /// Show who changed what, from where and when.
     #[command(after_help = help::AUDIT)]
     Audit {
@@ -483,6 +488,7 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             drain::undrain(&mut session, host, connection.json).await?;
             Ok(done)
         }
+        Operate::UpdateAgents(command) => update_agents::run(command).await,
         Operate::Audit {
             since,
             only,

@@ -440,7 +440,7 @@ fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Option<Command>, 
     }
 }
 
-fn unknown(id: &str) -> ApiError {
+pub(super) fn unknown(id: &str) -> ApiError {
     ErrorName::Client.because(format!("{:?} is not a command of this host.", shorten(id)))
 }
 

@@ -9,6 +9,7 @@ use codedeploy_api::command::*;
 use super::header_text;
 use super::protocol::{RequestBody, to_json};
 use crate::credentials::{self, Principal, Role};
+use crate::deployment::agent_updates;
 use crate::deployment::commands::{self, Offer};
 use crate::deployment::script_logs;
 use crate::error::{ApiError, ErrorName};
@@ -70,8 +71,13 @@ pub(super) async fn call(
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = body.read()?;
             let id = input.host_command_identifier;
-            let status = service
-                .look(move |_, context| commands::current(context, caller.admit(context)?, &id));
+            let status = service.look(move |_, context| {
+                let host = caller.admit(context)?;
+                match agent_updates::is_of_update(&id) {
+                    true => agent_updates::current(context, host, &id),
+                    false => commands::current(context, host, &id),
+                }
+            });
             body.answer(&PostHostCommandUpdateOutput {
                 command_status: Some(status.await?),
             })
@@ -108,6 +114,7 @@ impl Caller {
             accepted_signers: said(ACCEPTED_SIGNERS_HEADER)
                 .filter(|said| said.len() <= 2048)
                 .map(str::to_owned),
+            updates: said(UPDATE_HEADER) == Some(CAN_UPDATE),
         };
         Caller {
             principal,
@@ -199,8 +206,20 @@ async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandO
         woken.as_mut().enable();
         let caller = caller.clone();
         // The lease is announced whether or not anyone receives the response.
-        let offer =
-            service.change(move |_, context| commands::lease(context, caller.admit(context)?));
+        let offer = service.change(move |_, context| {
+            let host = caller.admit(context)?;
+            let again_at = match commands::lease(context, host)? {
+                (Offer::Nothing { again_at }, None) => again_at,
+                offered => return Ok(offered),
+            };
+            Ok(match agent_updates::lease(context, host, &caller.agent)? {
+                (Offer::Nothing { again_at: other }, effects) => {
+                    let again_at = again_at.into_iter().chain(other).min();
+                    (Offer::Nothing { again_at }, effects)
+                }
+                offered => offered,
+            })
+        });
         let again_at = match offer.await? {
             Offer::Command(command) => {
                 return Ok(PollHostCommandOutput {
@@ -266,13 +285,11 @@ async fn acknowledge(
     // The result starts the command's run timer.
     let status = service
         .change(move |_, context| {
-            let id = &input.host_command_identifier;
-            let (status, effects) = commands::acknowledge(
-                context,
-                caller.admit(context)?,
-                id,
-                input.diagnostics.as_ref(),
-            )?;
+            let (id, host) = (&input.host_command_identifier, caller.admit(context)?);
+            let (status, effects) = match agent_updates::is_of_update(id) {
+                true => agent_updates::acknowledge(context, host, id)?,
+                false => commands::acknowledge(context, host, id, input.diagnostics.as_ref())?,
+            };
             Ok((status, Some(effects)))
         })
         .await?;
@@ -299,6 +316,11 @@ async fn complete(
             let id = &input.host_command_identifier;
             let host = caller.admit(context)?;
             let diagnostics = input.diagnostics.as_ref();
+            if agent_updates::is_of_update(id) {
+                let report = (id.as_str(), succeeded, diagnostics);
+                let effects = agent_updates::complete(context, host, &caller.agent, report)?;
+                return Ok((None, Some(effects)));
+            }
             if let Some(scripts) = input
                 .scripts
                 .as_deref()

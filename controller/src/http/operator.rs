@@ -14,7 +14,7 @@ use crate::credentials::{Principal, Role};
 use crate::deployment::effects::Effects;
 use crate::deployment::removal::{self, Step};
 use crate::deployment::{
-    create, drain, intervene, queries, reversal, script_logs, status, targets,
+    agent_updates, create, drain, intervene, queries, reversal, script_logs, status, targets,
 };
 use crate::error::{ApiError, ErrorName};
 use crate::events;
@@ -93,12 +93,15 @@ struct Record {
 }
 
 impl Record {
-    /// Writes it into the transaction of the change, which may have created a deployment.
+    /// Writes it into the transaction of the change, which may have created a deployment or an
+    /// update of agents.
     fn write(&self, context: &Context<'_>, effects: Option<&Effects>) -> Result<(), ApiError> {
         let mut names = self.names.clone();
-        let created = effects.map(|effects| effects.deployment_id.as_str());
-        if let Some(id) = created.filter(|id| id.starts_with("d-")) {
-            names.insert("deploymentId".into(), id.to_owned());
+        let created = effects.map_or("", |effects| effects.deployment_id.as_str());
+        if created.starts_with("d-") {
+            names.insert("deploymentId".into(), created.to_owned());
+        } else if agent_updates::is_of_update(created) {
+            names.insert("agentUpdateId".into(), created.to_owned());
         }
         Ok(audit::record(
             context.tx,
@@ -495,6 +498,9 @@ operations! {
     read ListAuditEntries => audit::list,
     decide DrainHost => drain::drain,
     decide UndrainHost => drain::undrain,
+    decide UpdateAgents => agent_updates::begin,
+    read GetAgentUpdate => agent_updates::get,
+    decide StopAgentUpdate => agent_updates::stop,
     decide RollBackDeploymentGroup => reversal::roll_back,
 }
 

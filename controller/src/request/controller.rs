@@ -5,18 +5,121 @@ use codedeploy_api::controller::*;
 
 use super::deployments::both_or_none;
 use super::members::*;
-use super::{Field, Request, requests};
+use super::{Field, Member, Request, Subject, requests};
 use crate::error::{ApiError, ErrorName};
+use crate::fleet::TagTest;
 
 requests! {
     GetHostStatus(GetHostStatusInput) { instance_name: InstanceName, }
     GetDeploymentStatus(GetDeploymentStatusInput) { deployment_id: DeploymentId, }
     DrainHost(DrainHostInput) { instance_name: InstanceName, reason: Option<Description>, }
     UndrainHost(UndrainHostInput) { instance_name: InstanceName, }
+    StopAgentUpdate(StopAgentUpdateInput) { agent_update_id: AgentUpdateId, }
     RollBackDeploymentGroup(RollBackDeploymentGroupInput) {
         application_name: ApplicationName,
         deployment_group_name: GroupName,
         description: Option<Description>,
+    }
+}
+
+/// The hosts whose agents are to be updated.
+#[derive(Debug, Clone)]
+pub enum ChosenHosts {
+    Named(InstanceNames),
+    Group(ApplicationName, GroupName),
+    Tagged(Vec<TagTest>),
+    All,
+}
+
+/// The number of hosts in one stage.
+#[derive(Debug, Clone, Copy)]
+pub struct AtATime(pub usize);
+
+impl Member for AtATime {
+    type Raw = usize;
+
+    fn check(raw: usize) -> Result<Self, ApiError> {
+        match raw {
+            1..=1000 => Ok(AtATime(raw)),
+            other => Err(ErrorName::InvalidInput.because(format!(
+                "The number of hosts in a stage (atATime) is {other}; expected 1 to 1000."
+            ))),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct UpdateAgents {
+    pub hosts: ChosenHosts,
+    pub at_a_time: AtATime,
+}
+
+impl Request for UpdateAgents {
+    type Input = UpdateAgentsInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        let names: Option<InstanceNames> = Field::read(input.instance_names)?;
+        let group = both_or_none(input.application_name, input.deployment_group_name)?;
+        let tests: Option<Vec<TagTest>> = Field::read(input.tag_filters)?;
+        let ways = [
+            names
+                .filter(|names| !names.0.is_empty())
+                .map(ChosenHosts::Named),
+            group.map(|(application, group)| ChosenHosts::Group(application, group)),
+            tests
+                .filter(|tests| !tests.is_empty())
+                .map(ChosenHosts::Tagged),
+            input
+                .all_hosts
+                .unwrap_or_default()
+                .then_some(ChosenHosts::All),
+        ];
+        let mut given = ways.into_iter().flatten();
+        let (Some(hosts), None) = (given.next(), given.next()) else {
+            return Err(ErrorName::InvalidInput.because(
+                "Say in one way which hosts are meant: instanceNames, a deployment group with its application, tagFilters, \
+                 or allHosts.",
+            ));
+        };
+        Ok(UpdateAgents {
+            hosts,
+            at_a_time: Field::read(Some(input.at_a_time.unwrap_or(1)))?,
+        })
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        let mut subject = Subject::default();
+        match &self.hosts {
+            ChosenHosts::Named(names) => {
+                subject.instances = names.0.iter().map(ToString::to_string).collect();
+            }
+            ChosenHosts::Group(application, group) => {
+                subject.application = Some(application.to_string());
+                subject.deployment_group = Some(group.to_string());
+            }
+            ChosenHosts::Tagged(tests) => {
+                let tests: Vec<String> = tests.iter().map(ToString::to_string).collect();
+                subject.tags = Some(tests.join(", "));
+            }
+            ChosenHosts::All => subject.instances = vec!["all".to_owned()],
+        }
+        Some(subject)
+    }
+}
+
+/// An update of agents, or the last one.
+#[derive(Debug, Clone)]
+pub struct GetAgentUpdate {
+    pub agent_update_id: Option<AgentUpdateId>,
+}
+
+impl Request for GetAgentUpdate {
+    type Input = GetAgentUpdateInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        Ok(GetAgentUpdate {
+            agent_update_id: Field::read(input.agent_update_id)?,
+        })
     }
 }
 

@@ -120,6 +120,11 @@ texts! {
         "deployment id", missing: DeploymentIdRequired, invalid: InvalidDeploymentId,
         allowed: is_deployment_id, "an id such as d-A1B2C3D4E"
     }
+    /// An update of agents.
+    AgentUpdateId {
+        "agent update id", missing: InvalidInput, invalid: InvalidInput,
+        allowed: is_agent_update_id, "an id such as u-A1B2C3D4E"
+    }
     /// A target by its id or its ARN.
     TargetId {
         "target id", missing: DeploymentTargetIdRequired, invalid: InvalidDeploymentTargetId,
@@ -150,10 +155,18 @@ fn is_name(text: &str) -> bool {
 }
 
 fn is_deployment_id(text: &str) -> bool {
+    is_id(text, "d-")
+}
+
+fn is_agent_update_id(text: &str) -> bool {
+    is_id(text, "u-")
+}
+
+fn is_id(text: &str, prefix: &str) -> bool {
     let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
     text.len() <= 64
         && text
-            .strip_prefix("d-")
+            .strip_prefix(prefix)
             .is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed))
 }
 

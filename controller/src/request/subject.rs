@@ -9,7 +9,10 @@ pub struct Subject {
     pub(super) deployment_group: Option<String>,
     pub(super) deployment_config: Option<String>,
     pub(super) deployment_id: Option<String>,
+    pub(super) agent_update_id: Option<String>,
     pub(super) instances: Vec<String>,
+    /// Tag filters.
+    pub(super) tags: Option<String>,
     pub(super) token: Option<String>,
     pub(super) resource: Option<String>,
     pub(super) new_name: Option<String>,
@@ -26,7 +29,9 @@ impl Subject {
             ("deploymentGroup", self.deployment_group.clone()),
             ("deploymentConfig", self.deployment_config.clone()),
             ("deploymentId", self.deployment_id.clone()),
+            ("agentUpdateId", self.agent_update_id.clone()),
             ("instances", instances),
+            ("tags", self.tags.clone()),
             ("token", self.token.clone()),
             ("resource", self.resource.clone()),
             ("newName", self.new_name.clone()),
@@ -46,7 +51,9 @@ impl Subject {
             deployment_group = self.deployment_group,
             deployment_config = self.deployment_config,
             deployment_id = self.deployment_id,
+            agent_update_id = self.agent_update_id,
             instances = self.instances.join(", "),
+            tags = self.tags,
             token = self.token,
             resource = self.resource,
             new_name = self.new_name,
@@ -68,6 +75,9 @@ macro_rules! name {
     };
     ($subject:ident, deployment_id, $value:expr) => {
         $subject.deployment_id = Some($value.to_string());
+    };
+    ($subject:ident, agent_update_id, $value:expr) => {
+        $subject.agent_update_id = Some($value.to_string());
     };
     ($subject:ident, instance_name, $value:expr) => {
         $subject.instances.push($value.to_string());

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{StoreError, backup};
 
 /// One script per version; a released script is never changed.
-const MIGRATIONS: [&str; 19] = [
+const MIGRATIONS: [&str; 20] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -32,6 +32,7 @@ const MIGRATIONS: [&str; 19] = [
     include_str!("sqlite/v17.sql"),
     include_str!("sqlite/v18.sql"),
     include_str!("sqlite/v19.sql"),
+    include_str!("sqlite/v20.sql"),
 ];
 
 /// The schema version of this program, kept in `user_version`.

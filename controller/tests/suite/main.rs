@@ -44,6 +44,7 @@ mod console {
 
 /// Deployments from their creation to their end.
 mod rollout {
+    mod agent_updates;
     mod automation;
     mod blue_green_history;
     mod blue_green_traffic;

@@ -18,6 +18,7 @@ mod pages;
 mod fleet {
     mod absence;
     mod agent_commands;
+    mod agent_updates;
     mod automatic_rollback;
     mod aws_cli;
     mod blue_green;

@@ -9,7 +9,7 @@ use codedeploy_api::controller::{
 };
 
 use super::connect::Session;
-use super::{OperateError, Patience, UNFINISHED, hosts, report, words};
+use super::{OperateError, Patience, UNFINISHED, hosts, report, update_agents, words};
 use crate::cli::output;
 
 /// The interval of looks at a host that is being drained.
@@ -49,7 +49,9 @@ pub(super) async fn drain(
 /// Whether a drained host gets no traffic and performs no command.
 fn is_idle(host: &HostStatus) -> bool {
     let drain = host.drain.clone().unwrap_or_default();
-    drain.traffic != Some(DrainTraffic::Blocking) && host.commands.iter().flatten().next().is_none()
+    drain.traffic != Some(DrainTraffic::Blocking)
+        && host.commands.iter().flatten().next().is_none()
+        && host.agent_update.is_none()
 }
 
 fn progress(name: &str, host: &HostStatus) -> String {
@@ -58,6 +60,9 @@ fn progress(name: &str, host: &HostStatus) -> String {
     let mut progress = format!("{name} is drained; {}", hosts::traffic(&drain));
     for command in host.commands.iter().flatten() {
         progress += &format!("\n{name} {}", hosts::brief(command));
+    }
+    if let Some(update) = &host.agent_update {
+        progress += &format!("\n{name} {}", update_agents::brief(update));
     }
     progress
 }

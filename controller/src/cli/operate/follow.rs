@@ -30,7 +30,8 @@ pub(super) async fn follow(
     let until = patience.map(|patience| Instant::now() + patience);
     let mut told = String::new();
     loop {
-        let Some(found) = ask_patiently(session, id, until).await? else {
+        let asked = ask_patiently(until, async || ask(session, id).await).await?;
+        let Some(found) = asked else {
             return Ok(unfinished(id));
         };
         let deployment = found.deployment.clone().unwrap_or_default();
@@ -56,7 +57,7 @@ pub(super) async fn follow(
 }
 
 /// Returns the time that is left to wait.
-fn left(until: Option<Instant>) -> Duration {
+pub(super) fn left(until: Option<Instant>) -> Duration {
     until.map_or(Duration::MAX, |until| {
         until.saturating_duration_since(Instant::now())
     })
@@ -69,17 +70,16 @@ fn unfinished(id: &str) -> ExitCode {
     ExitCode::from(UNFINISHED)
 }
 
-/// Asks again while the controller cannot be reached: it may be restarting, and the deployment
+/// Asks again while the controller cannot be reached: it may be restarting, and its work
 /// continues. Returns `None` once the time to wait is over.
-async fn ask_patiently(
-    session: &mut Session,
-    id: &str,
+pub(super) async fn ask_patiently<T>(
     until: Option<Instant>,
-) -> Result<Option<GetDeploymentStatusOutput>, OperateError> {
+    mut ask: impl AsyncFnMut() -> Result<T, OperateError>,
+) -> Result<Option<T>, OperateError> {
     let began = Instant::now();
     let mut is_first = true;
     loop {
-        let Ok(asked) = tokio::time::timeout(left(until), ask(session, id)).await else {
+        let Ok(asked) = tokio::time::timeout(left(until), ask()).await else {
             return Ok(None);
         };
         match asked {

@@ -6,7 +6,7 @@ use codedeploy_api::controller::{
 };
 
 use super::connect::Session;
-use super::{OperateError, words};
+use super::{OperateError, update_agents, words};
 use crate::cli::output;
 use crate::cli::table::{table, when};
 
@@ -88,7 +88,11 @@ pub(super) async fn show(
 
 /// Returns a row for each group of a host; only the first has the host's own columns.
 fn rows(host: &HostStatus) -> Vec<[String; 8]> {
-    let now = commands(host).first().map_or("idle".into(), brief);
+    let now = match (commands(host).first(), &host.agent_update) {
+        (Some(command), _) => brief(command),
+        (None, Some(update)) => update_agents::brief(update).to_owned(),
+        (None, None) => "idle".to_owned(),
+    };
     let drained = if host.drain.is_some() {
         ", DRAINED"
     } else {
@@ -240,8 +244,12 @@ fn page(host: &HostStatus) -> String {
         Some(version) => format!(", version {}", words::plain(version)),
         None => String::new(),
     };
+    let updates = match host.can_update {
+        Some(true) => "; update-agents can update it",
+        _ => "",
+    };
     for (name, value) in [
-        ("agent", format!("{seen}{version}")),
+        ("agent", format!("{seen}{version}{updates}")),
         ("tags", words::plain(&tags.collect::<Vec<_>>().join(" "))),
         ("identity", text(&host.host_identifier)),
         ("registered", when(host.register_time)),
@@ -286,6 +294,13 @@ fn page(host: &HostStatus) -> String {
         if let Some(expires) = command.expires {
             page += &format!("             given up {}\n", words::until(expires));
         }
+    }
+    if let Some(update) = &host.agent_update {
+        let brief = update_agents::brief(update);
+        page += &format!(
+            "\nnow          {brief}, since {}\n",
+            words::ago(update.since)
+        );
     }
     page += &words::steps(&advice(host));
     page

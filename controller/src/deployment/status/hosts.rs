@@ -12,7 +12,7 @@ use codedeploy_api::controller::{
 use codedeploy_planner::event_state::EventState;
 
 use super::summary::brief;
-use crate::deployment::{drain, queries};
+use crate::deployment::{agent_updates, drain, queries};
 use crate::error::ApiError;
 use crate::fleet::Membership;
 use crate::pagination::PAGE;
@@ -50,6 +50,7 @@ struct Host {
     registered: Timestamp,
     agent_version: Option<String>,
     last_seen: Option<Timestamp>,
+    can_update: Option<bool>,
     /// Since when it is drained, by whom and why.
     drain: Option<(Timestamp, Option<String>, Option<String>)>,
 }
@@ -64,6 +65,7 @@ impl Host {
             registered: row.get("registered")?,
             agent_version: row.get("agent_version")?,
             last_seen: row.get("last_seen")?,
+            can_update: row.get("can_update")?,
             drain: match row.get("drained")? {
                 Some(since) => Some((since, row.get("drained_by")?, row.get("drain_reason")?)),
                 None => None,
@@ -304,12 +306,19 @@ fn status(context: &Context<'_>, known: &[Known], host: Host) -> Result<HostStat
     let commands = commands
         .iter()
         .filter_map(|(target, deadline)| command(target, *deadline));
+    // An update of agents may reach beyond the groups of the caller's key.
+    let agent_update = match context.is_limited() {
+        true => None,
+        false => agent_updates::present(context.tx, &host.principal)?,
+    };
     let drain = host
         .drain
         .clone()
         .map(|drain| drain::view(context, &host.arn, drain));
     Ok(HostStatus {
         drain: drain.transpose()?,
+        can_update: host.can_update,
+        agent_update,
         revisions: Some(revisions.collect::<Result<_, _>>()?),
         commands: Some(commands.collect()),
         state: Some(state(host.last_seen, context.now)),
