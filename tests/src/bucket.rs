@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -151,6 +153,14 @@ impl Bucket {
             etag,
             version: put.version_id().map(str::to_owned),
         }
+    }
+
+    /// An address from which anyone can fetch the newest version of `key` for an hour.
+    pub async fn presigned(&self, key: &str) -> String {
+        let hour = PresigningConfig::expires_in(Duration::from_secs(3600));
+        let request = self.client.get_object().bucket(&self.name).key(key);
+        let request = request.presigned(hour.expect("an hour is allowed")).await;
+        request.expect("it can be signed").uri().to_owned()
     }
 
     /// Looks up the newest version of `key`.

@@ -1,7 +1,11 @@
 //! The figures of a benchmark, as lines of text or as JSON with the description of the machine.
 
+#![allow(clippy::print_stderr, reason = "a wrong command line is told there")]
+
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
@@ -12,6 +16,49 @@ pub enum Aim {
     AtLeast(f64),
     None,
 }
+
+impl Aim {
+    fn parts(self) -> (&'static str, Option<f64>) {
+        match self {
+            Self::AtMost(bound) => ("at most", Some(bound)),
+            Self::AtLeast(bound) => ("at least", Some(bound)),
+            Self::None => ("", None),
+        }
+    }
+}
+
+/// Reads the command line of a benchmark whose only option is `--json`: whether it is there. After
+/// `--help`, or wrong usage, the program ends with the code.
+pub fn only_json(program: &str, about: &str, arguments: &[OsString]) -> Result<bool, ExitCode> {
+    let mut json = false;
+    for word in arguments.iter().skip(1) {
+        match word.to_str() {
+            Some("--json") => json = true,
+            Some("-h" | "--help") => {
+                say(&format!(
+                    "{about}\n\nUsage: {program} [--json]\n\n{OPTIONS}"
+                ));
+                return Err(ExitCode::SUCCESS);
+            }
+            _ => {
+                eprintln!("{program}: found {word:?}, expected --json; --help shows the arguments");
+                return Err(ExitCode::from(2));
+            }
+        }
+    }
+    if cfg!(debug_assertions) && !json {
+        say("This is a debug build; the figures mean little. Add --release.\n");
+    }
+    Ok(json)
+}
+
+const OPTIONS: &str = "\
+Options:
+      --json  print the figures as JSON, with the machine's description
+  -h, --help  print this help
+
+The programs are roles of this executable, unless CODEDEPLOY_BIN_DIR names a folder with those of a
+release.";
 
 /// Prints figures as they are measured; with JSON, all of them at the end.
 ///
@@ -44,16 +91,33 @@ impl Figures {
     }
 
     pub fn add(&mut self, name: &str, value: f64, unit: &str, aim: Aim) {
-        let (word, bound) = match aim {
-            Aim::AtMost(bound) => ("at most", Some(bound)),
-            Aim::AtLeast(bound) => ("at least", Some(bound)),
-            Aim::None => ("", None),
-        };
+        let (word, bound) = aim.parts();
         let aim = bound.map_or(String::new(), |bound| format!("aim: {word} {bound}"));
         let line = format!("  {name:<48} {value:>10.1} {unit:<4} {aim}");
         self.print(line.trim_end());
         let mut figure =
             json!({"section": self.section, "name": name, "value": value, "unit": unit});
+        if let Some(bound) = bound {
+            figure["aim"] = json!({ word: bound });
+        }
+        self.found.push(figure);
+    }
+
+    /// Adds a figure beside that of something else in the same unit, with their ratio, for which
+    /// the aim is.
+    pub fn compare(&mut self, name: &str, ours: f64, other: (&str, f64), unit: &str, aim: Aim) {
+        let (who, theirs) = other;
+        let ratio = ours / theirs;
+        let (word, bound) = aim.parts();
+        let aim = bound.map_or(String::new(), |bound| format!("aim: {word} {bound}"));
+        let line = format!(
+            "  {name:<48} {ours:>10.2} {unit:<4} {who} {theirs:.2} {unit}, ratio {ratio:.2}  {aim}"
+        );
+        self.print(line.trim_end());
+        let mut figure = json!({
+            "section": self.section, "name": name, "value": ours, "unit": unit,
+            "beside": who, "theirs": theirs, "ratio": ratio,
+        });
         if let Some(bound) = bound {
             figure["aim"] = json!({ word: bound });
         }

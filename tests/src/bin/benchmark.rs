@@ -5,7 +5,6 @@
 //! programs are roles of this executable, unless `CODEDEPLOY_BIN_DIR` names a folder with those of a
 //! release.
 
-#![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -22,20 +21,18 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_codedeploy::types::BundleType;
 use codedeploy_tests::bucket::Bucket;
+use codedeploy_tests::figures::{self, Aim, Figures, median};
 use codedeploy_tests::host::Host;
 use codedeploy_tests::programs::{Programs, Running, programs_folder};
 use codedeploy_tests::service::{Service, revision};
 use codedeploy_tests::{bundle, roles};
 
-/// A measured quantity.
-struct Row {
-    name: &'static str,
-    unit: &'static str,
-    measured: f64,
-    aim: f64,
-    /// The value of AWS's Ruby agent 1.8.1, where it was measured on a similar machine.
-    theirs: Option<f64>,
-}
+const ABOUT: &str = "\
+Measures the cost of the agent and of an idle controller, and a deployment of 1 GiB beside bare tools.";
+
+/// AWS's Ruby agent 1.8.1, measured on a similar machine.
+const RUBY_MEMORY: f64 = 60.0;
+const RUBY_EMPTY: f64 = 600.0;
 
 const HOST: &str = "bench";
 const APPLICATION: &str = "bench";
@@ -45,17 +42,16 @@ fn main() -> ExitCode {
     if let Some(code) = roles::play(&arguments) {
         return code;
     }
-    if cfg!(debug_assertions) {
-        println!(
-            "This is a debug build; the figures mean little. Use cargo run --release --bin benchmark.\n"
-        );
-    }
+    let json = match figures::only_json("benchmark", ABOUT, &arguments) {
+        Ok(json) => json,
+        Err(code) => return code,
+    };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    runtime.block_on(run());
+    runtime.block_on(run(json));
     ExitCode::SUCCESS
 }
 
-async fn run() {
+async fn run(json: bool) {
     let folder = tempfile::Builder::new()
         .prefix("codedeploy-benchmark-")
         .tempdir()
@@ -99,36 +95,44 @@ async fn run() {
     let (large, bare) = bench.large().await;
     let peak = status_of(bench.pid(), "VmHWM");
 
-    let row = |name, unit, measured, aim, theirs| Row {
-        name,
-        unit,
-        measured,
-        aim,
-        theirs,
-    };
-    let mut rows = vec![
-        row("idle memory", "MiB PSS", memory, 8.0, Some(60.0)),
-        row("wake-ups a minute while idle", "", wakeups, 4.0, None),
-        row("start to first poll", "ms", first_poll, 10.0, None),
-        row(
-            "deployment of seven empty commands",
-            "ms",
-            empty,
-            250.0,
-            Some(600.0),
-        ),
-        row("peak memory, 1 GiB bundle", "MiB", peak, 24.0, None),
-        row("idle controller", "MiB PSS", controller, 20.0, None),
-    ];
-    if std::env::var_os("CODEDEPLOY_BIN_DIR").is_some() {
-        let size = fs::metadata(programs_folder().join("codedeploy-agent")).map_or(0, |m| m.len());
-        rows.push(row("size of the agent", "MB", size as f64 / 1e6, 8.0, None));
-    }
-    print(&rows);
-    println!(
-        "\ndeployment of a tar of 1 GiB           {large:>10.1} s; tar -x and cp -a of the same {bare:.1} s; ratio {:.2}",
-        large / bare
+    let mut figures = Figures::new(json);
+    figures.section("Agent");
+    let ruby = |value| ("AWS's Ruby agent", value);
+    figures.add("idle memory (PSS)", memory, "MiB", Aim::AtMost(8.0));
+    figures.compare(
+        "idle memory (PSS)",
+        memory,
+        ruby(RUBY_MEMORY),
+        "MiB",
+        Aim::None,
     );
+    figures.add(
+        "wake-ups a minute while idle",
+        wakeups,
+        "",
+        Aim::AtMost(4.0),
+    );
+    figures.add("start to first poll", first_poll, "ms", Aim::AtMost(10.0));
+    let name = "deployment of seven empty commands";
+    figures.add(name, empty, "ms", Aim::AtMost(250.0));
+    figures.compare(name, empty, ruby(RUBY_EMPTY), "ms", Aim::None);
+    figures.add("peak memory, 1 GiB bundle", peak, "MiB", Aim::AtMost(20.0));
+    if std::env::var_os("CODEDEPLOY_BIN_DIR").is_some() {
+        let program = fs::metadata(programs_folder().join("codedeploy-agent"));
+        let size = program.map_or(0, |program| program.len()) as f64 / 1e6;
+        figures.add("size of the program", size, "MB", Aim::AtMost(8.0));
+    }
+    let name = "deployment of a tar of 1 GiB from S3";
+    figures.compare(
+        name,
+        large,
+        ("curl, tar, cp -a", bare),
+        "s",
+        Aim::AtMost(1.3),
+    );
+    figures.section("Controller");
+    figures.add("idle memory (PSS)", controller, "MiB", Aim::AtMost(20.0));
+    figures.finish();
     let Bench {
         service,
         bucket,
@@ -138,34 +142,6 @@ async fn run() {
     agent.stop().await;
     service.stop().await;
     bucket.stop().await;
-}
-
-fn print(rows: &[Row]) {
-    println!(
-        "{:<38} {:>10} {:>8} {:>8}   AWS's Ruby agent",
-        "", "measured", "aim", "ratio"
-    );
-    for row in rows {
-        let Row {
-            name,
-            unit,
-            measured,
-            aim,
-            ..
-        } = row;
-        let theirs = row.theirs.map_or(String::new(), |theirs| {
-            format!("{theirs} {unit}: ratio {:.2}", measured / theirs)
-        });
-        let what = if unit.is_empty() {
-            (*name).to_owned()
-        } else {
-            format!("{name}, {unit}")
-        };
-        println!(
-            "{what:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}",
-            measured / aim
-        );
-    }
 }
 
 /// The programs that are measured.
@@ -287,33 +263,34 @@ impl Bench<'_> {
         times[4] * 1000.0
     }
 
-    /// Seconds of a deployment of 1 GiB, and of the bare tools that unpack and copy the same files.
+    /// Seconds of a deployment of 1 GiB from S3, and of bare tools that fetch, unpack and copy the
+    /// same files; the medians of three.
     async fn large(&self) -> (f64, f64) {
-        let source = self.revision("large", "/dev/urandom", 16);
-        let bytes = bundle::tar(&source);
-        let archive = self.folder.join("large.tar");
-        fs::write(&archive, &bytes).expect("the disk has room");
-        let (unpacked, copy) = (self.folder.join("bare"), self.folder.join("bare-copy"));
-        fs::create_dir(&unpacked).expect("a folder");
+        let bytes = bundle::tar(&self.revision("large", "/dev/urandom", 16));
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let deployed = self.deploy("large.tar", BundleType::Tar, bytes.clone());
+            ours.push(deployed.await);
+            bare.push(self.bare(&self.bucket.presigned("large.tar").await));
+        }
+        (median(ours), median(bare))
+    }
+
+    fn bare(&self, address: &str) -> f64 {
+        let folder = self.folder.join("bare");
+        fs::create_dir_all(folder.join("unpacked")).expect("a folder");
+        let script = r#"curl -sf "$ADDRESS" -o archive && tar -xf archive -C unpacked &&
+            cp -a unpacked copy && sync -f copy"#;
         let began = Instant::now();
-        let arguments = [
-            "-c".into(),
-            format!(
-                "tar -xf {0} -C {1} && cp -a {1} {2} && sync -f {2}",
-                archive.display(),
-                unpacked.display(),
-                copy.display()
-            ),
-        ];
-        assert!(
-            Command::new("sh")
-                .args(arguments)
-                .status()
-                .expect("sh exists")
-                .success()
-        );
-        let bare = began.elapsed().as_secs_f64();
-        (self.deploy("large.tar", BundleType::Tar, bytes).await, bare)
+        let ran = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(&folder)
+            .env("ADDRESS", address)
+            .status();
+        let seconds = began.elapsed().as_secs_f64();
+        assert!(ran.expect("sh exists").success(), "curl, tar or cp failed");
+        fs::remove_dir_all(folder).expect("it was made");
+        seconds
     }
 }
 

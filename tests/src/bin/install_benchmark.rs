@@ -8,7 +8,6 @@
 //! The last rows show the event Install alone: of a revision of which few files changed, compared
 //! with that of the same revision on an empty host.
 
-#![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -25,7 +24,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use codedeploy_tests::figures::{self, Aim, Figures, median};
 use codedeploy_tests::{bundle, roles};
+
+const ABOUT: &str = "\
+Measures whole local deployments beside bare tools that move the same bytes, and the Install of a
+revision of which few files changed. Each figure is a median; both sides run alternately.";
 
 /// The contents of a revision.
 struct Shape {
@@ -47,7 +51,7 @@ const SHAPES: [Shape; 2] = [
         name: "20 files of 51 MiB",
         files: 20,
         sizes: &[51 << 20],
-        rounds: 3,
+        rounds: 5,
     },
 ];
 
@@ -67,18 +71,17 @@ fn main() -> ExitCode {
     if let Some(code) = roles::play(&arguments) {
         return code;
     }
-    if cfg!(debug_assertions) {
-        println!("This is a debug build; the figures mean little. Add --release.\n");
-    }
+    let json = match figures::only_json("install_benchmark", ABOUT, &arguments) {
+        Ok(json) => json,
+        Err(code) => return code,
+    };
+    let mut figures = Figures::new(json);
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let folder = tempfile::Builder::new()
         .prefix("codedeploy-benchmark-")
         .tempdir()
         .expect("a temporary folder");
-    println!(
-        "{:<26} {:<5} {:>12} {:>12} {:>7}",
-        "", "", "deployment", "bare tools", "ratio"
-    );
+    figures.section("Local deployments, beside unzip or tar, cp -a and sync of the same files");
     for shape in &SHAPES {
         let revision = shape.revision(folder.path());
         for (kind, pack, unpack) in KINDS {
@@ -93,22 +96,16 @@ fn main() -> ExitCode {
                 ours.push(runtime.block_on(place.deploy(kind)));
             }
             let (ours, bare) = (median(ours), median(bare));
-            println!(
-                "{:<26} {kind:<5} {ours:>10.2} s {bare:>10.2} s {:>7.2}",
-                shape.name,
-                ours / bare
-            );
+            let name = format!("{}, {kind}", shape.name);
+            let aim = Aim::AtMost(1.0);
+            figures.compare(&name, ours, ("bare tools", bare), "s", aim);
             fs::remove_file(&place.archive).expect("it was made");
         }
         fs::remove_dir_all(&revision).expect("it was made");
     }
-    update::print(folder.path());
+    update::measure(folder.path(), &mut figures);
+    figures.finish();
     ExitCode::SUCCESS
-}
-
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
 }
 
 impl Shape {

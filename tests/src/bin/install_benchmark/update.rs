@@ -10,7 +10,9 @@ use codedeploy_hooks::appspec;
 use codedeploy_hooks::install::{self, Records, Request, Turn};
 use tokio_util::sync::CancellationToken;
 
-use super::{Place, SHAPES, median};
+use codedeploy_tests::figures::{Aim, Figures, median};
+
+use super::{Place, SHAPES};
 
 /// One file in so many changes.
 const ONE_IN: usize = 100;
@@ -21,8 +23,8 @@ struct Host {
     revisions: [PathBuf; 2],
 }
 
-/// Prints how the Install of a changed revision compares with that on an empty host.
-pub(super) fn print(folder: &Path) {
+/// Measures how the Install of a changed revision compares with that on an empty host.
+pub(super) fn measure(folder: &Path, figures: &mut Figures) {
     let shape = &SHAPES[0];
     let first = shape.revision(folder);
     let second = folder.join("second");
@@ -44,12 +46,9 @@ pub(super) fn print(folder: &Path) {
         folder: folder.to_owned(),
         revisions: [first, second],
     };
-    println!(
-        "\n{:<32} {:>12} {:>12} {:>7} {:>14}",
-        "100 of 10,000 files changed", "update", "first", "ratio", "kept of bytes"
-    );
+    figures.section("Install of 10,000 files of which 100 changed, beside that on an empty host");
     for (name, touches) in [("same times", false), ("every file has a new time", true)] {
-        let (mut updates, mut whole, mut kept) = (Vec::new(), Vec::new(), 0.0);
+        let (mut updates, mut whole, mut kept) = (Vec::new(), Vec::new(), Kept::default());
         for _ in 0..shape.rounds {
             whole.push(host.install(0));
             if touches {
@@ -63,12 +62,20 @@ pub(super) fn print(folder: &Path) {
             host.clear();
         }
         let (update, whole) = (median(updates), median(whole));
-        println!(
-            "{name:<32} {update:>10.2} s {whole:>10.2} s {:>7.2} {:>12.1} %",
-            update / whole,
-            kept * 100.0
-        );
+        figures.compare(name, update, ("first", whole), "s", Aim::AtMost(0.25));
+        let of = bytes(&host.revisions[1]) as f64 / 100.0;
+        let files = "kept for the way back: replaced files";
+        figures.add(files, kept.files as f64 / of, "%", Aim::AtMost(2.0));
+        let records = "kept for the way back: records of the Install";
+        figures.add(records, kept.records as f64 / of, "%", Aim::None);
     }
+}
+
+/// The bytes that are kept for a rollback.
+#[derive(Debug, Default)]
+struct Kept {
+    files: u64,
+    records: u64,
 }
 
 impl Host {
@@ -121,9 +128,20 @@ impl Host {
         }
     }
 
-    /// The share of the revision's bytes that is kept for a rollback.
-    fn kept(&self) -> f64 {
-        bytes(&self.deployment(1)) as f64 / bytes(&self.revisions[1]) as f64
+    fn kept(&self) -> Kept {
+        let deployment = self.deployment(1);
+        let mut kept = Kept::default();
+        for entry in fs::read_dir(deployment).expect("it is there").flatten() {
+            let path = entry.path();
+            let is_record = path.extension().is_some_and(|kind| kind == "json");
+            let part = if is_record {
+                &mut kept.records
+            } else {
+                &mut kept.files
+            };
+            *part += bytes(&path);
+        }
+        kept
     }
 
     fn clear(&self) {
