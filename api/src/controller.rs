@@ -133,6 +133,14 @@ shapes! {
         deployment_group_name: String,
         /// Whether the silent hosts come first, then those that were never seen, then the others.
         silent_first: bool,
+        /// Only hosts with this text in their names, in upper or lower case.
+        name_contains: String,
+        /// Only hosts with one of these tags.
+        tag_filters: Vec<TagFilter>,
+        /// Only hosts whose agents do not poll, or were never seen.
+        silent: bool,
+        /// Only hosts that are drained.
+        drained: bool,
         next_token: String,
     }
     ListHostsOutput { hosts: Vec<HostStatus>, next_token: String, }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use codedeploy_planner::Timers;
 
 use crate::config::alarms::Alarms;
-use crate::config::console::Console;
+use crate::config::console::{Console, Login};
 use crate::config::events::Events;
 use crate::config::identity_providers::Provider;
 use crate::config::load_balancers::Balancers;
@@ -170,6 +170,11 @@ impl Settings {
         Err(ConfigError::of(problems))
     }
 
+    /// The identity provider at which users of the console log in, if there is one.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.console.as_ref()?.login.as_ref()
+    }
+
     /// The files with secrets outside the data directory.
     pub(crate) fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let key = match &self.tls {
@@ -189,6 +194,7 @@ impl Settings {
             .into_iter()
             .chain(key)
             .chain(self.metrics.as_ref().and_then(Metrics::token_file))
+            .chain(self.login().and_then(Login::secret_file))
     }
 }
 
@@ -406,6 +412,40 @@ mod tests {
             (
                 "console: {session_hour: 8}",
                 "line 1: console.session_hour is not a setting: did you mean session_hours?",
+            ),
+            (
+                "console: {login: {provider: a, client_id: c, roles: [r]}}",
+                "console.login.provider is \"a\": expected a name of identity_providers, which has none",
+            ),
+            (
+                "console: {login: {provider: a, client_id: c}}",
+                "line 1: console.login",
+            ),
+            (
+                "console: {login: {provider: a, client_id: c, client_secret: x, roles: [r]}}",
+                "console.login.client_secret is not a setting",
+            ),
+            (
+                "{console: {login: {provider: a, client_id: c, roles: [r]}}, identity_providers: {a: {issuer: 'https://b', \
+                 jwks_url: 'https://b/k', roles: {q: {role: operator, claims: {sub: x}}}}}}",
+                "console.login.roles has \"r\": expected a name of identity_providers.a.roles, which has q",
+            ),
+            (
+                "{console: {login: {provider: a, client_id: c, roles: []}}, identity_providers: {a: {issuer: 'https://b', \
+                 jwks_url: 'https://b/k'}}}",
+                "console.login.roles is empty",
+            ),
+            (
+                "console: {login: {provider: a, client_id: '', client_secret_file: s, scopes: ['a b'], roles: [r]}}",
+                "console.login.client_id is \"\"",
+            ),
+            (
+                "console: {login: {provider: a, client_id: c, client_secret_file: s, roles: [r]}}",
+                "console.login.client_secret_file is s: expected an absolute path",
+            ),
+            (
+                "console: {login: {provider: a, client_id: c, scopes: ['a b'], roles: [r]}}",
+                "console.login.scopes has \"a b\"",
             ),
             ("metrics: {token: guess}", "openssl rand"),
             ("metrics: {token_file: token}", "absolute path"),

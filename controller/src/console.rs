@@ -54,6 +54,7 @@
 mod assets;
 mod audit;
 mod board;
+mod comparison;
 mod deploy;
 mod deployment;
 mod deployments;
@@ -90,6 +91,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::config::Tls;
 use crate::http::Kind;
 use crate::service::Service;
+use login::by_provider;
 use page::page;
 use throttle::Throttle;
 use visit::Visit;
@@ -109,26 +111,32 @@ struct Console {
     service: Arc<Service>,
     /// The time after which users must log in again.
     session: Duration,
+    /// The URL for browsers, without a path.
+    url: String,
     /// Whether browsers reach it by TLS only.
     is_secure: bool,
     logins: Throttle,
     live: Arc<Semaphore>,
     /// Live pages are rendered one after the other, so that they leave time for other requests.
     rendering: Mutex<()>,
+    /// Bundles are compared one after the other.
+    comparing: Mutex<()>,
 }
 
-/// The console of a service, if it is on.
-pub(crate) fn router(service: &Arc<Service>) -> Option<Router> {
+/// The console of a service with a URL for browsers, if it is on.
+pub(crate) fn router(service: &Arc<Service>, url: String) -> Option<Router> {
     let settings = &service.settings;
-    let session = settings.console?.session;
+    let session = settings.console.as_ref()?.session;
     let by_proxy = settings.endpoint.as_ref().is_some_and(|url| url.is_tls());
     let console = Arc::new(Console {
         service: Arc::clone(service),
         session,
+        url,
         is_secure: by_proxy || settings.tls != Tls::Off,
         logins: Throttle::default(),
         live: Arc::new(Semaphore::new(MOST_LIVE)),
         rendering: Mutex::default(),
+        comparing: Mutex::default(),
     });
     let front = get(async || response::see_other(FRONT));
     let router = Router::new()
@@ -166,6 +174,8 @@ pub(crate) fn router(service: &Arc<Service>) -> Option<Router> {
             page::<rollback::Rollback>().post(rollback::roll_back),
         )
         .route(LOGIN, get(login::form).post(login::log_in))
+        .route(by_provider::BEGIN, get(by_provider::begin))
+        .route(by_provider::RETURN, get(by_provider::finish))
         .route("/console/logout", post(login::log_out))
         .route("/console/assets/{name}", get(assets::get))
         .fallback(async |visit: Visit| visit.nowhere())

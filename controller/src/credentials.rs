@@ -256,8 +256,11 @@ const EXPIRED: Duration = Duration::from_secs(24 * 3600);
 /// The number of such keys that one transaction deletes.
 const MOST_DELETED: usize = 100;
 
-/// Deletes old keys of assumed roles, a few at a time.
-pub fn delete_old_sessions(tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError> {
+/// The most keys of assumed roles at a time.
+const MOST_SESSIONS: i64 = 10_000;
+
+/// Deletes old keys of assumed roles, a few at a time, and rejects another one if there are too many.
+pub fn make_room(tx: &Tx<'_>, now: Timestamp) -> Result<(), ApiError> {
     let age = i64::try_from(EXPIRED.as_millis()).unwrap_or(i64::MAX);
     let before = Timestamp::from_millis(now.millis().saturating_sub(age));
     tx.execute(
@@ -265,13 +268,14 @@ pub fn delete_old_sessions(tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError> 
             SELECT access_key_id FROM credentials WHERE subject IS NOT NULL AND expires <= ?1 LIMIT ?2)",
         (before, MOST_DELETED),
     )?;
-    Ok(())
-}
-
-/// The number of keys of assumed roles that have not expired.
-pub fn sessions(tx: &Tx<'_>, now: Timestamp) -> Result<i64, SqlError> {
     let sql = "SELECT count(*) FROM credentials WHERE subject IS NOT NULL AND expires > ?1";
-    Ok(tx.query_opt(sql, [now], |row| row.get(0))?.unwrap_or(0))
+    let sessions: Option<i64> = tx.query_opt(sql, [now], |row| row.get(0))?;
+    if sessions.unwrap_or(0) >= MOST_SESSIONS {
+        return Err(ErrorName::Throttling.because(format!(
+            "There are {MOST_SESSIONS} temporary keys of assumed roles: try again when some have expired."
+        )));
+    }
+    Ok(())
 }
 
 /// Makes an access key.

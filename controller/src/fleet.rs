@@ -49,6 +49,19 @@ impl std::fmt::Display for TagTest {
     }
 }
 
+/// The filter that people write as `KEY=VALUE`, or as `KEY` for any value.
+pub(crate) fn tag_filter(text: &str) -> TagFilter {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (text, None),
+    };
+    TagFilter {
+        key: Some(key.to_owned()),
+        value,
+        kind: None,
+    }
+}
+
 impl TagTest {
     /// If the type is omitted, it is inferred from the halves that are set. Some clients send an
     /// empty text for an omitted half.

@@ -1,6 +1,8 @@
 //! Revisions: pointers to bundles that the hosts of this service can fetch.
 
 pub mod address;
+pub(crate) mod changes;
+pub(crate) mod manifest;
 
 use std::fmt;
 

@@ -229,7 +229,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        ended = run(service, listener, metrics, stop) => ended?,
+        ended = run(service, announcement.url(), (listener, metrics), stop) => ended?,
         () = fresh => {}
     }
     tracing::info!("stopped");
@@ -282,8 +282,8 @@ fn by_address(address: SocketAddr, tls: &Tls) -> Option<String> {
 
 async fn run(
     service: Arc<Service>,
-    listener: Listener,
-    metrics: Option<TcpListener>,
+    url: String,
+    (listener, metrics): (Listener, Option<TcpListener>),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let stopping = |service: &Service| {
@@ -300,7 +300,7 @@ async fn run(
     let timeout = service.settings.timers.request;
     let requests = connections::serve(
         listener,
-        http::router(Arc::clone(&service), console::router(&service)),
+        http::router(Arc::clone(&service), console::router(&service, url)),
         timeout,
         shutdown,
     );

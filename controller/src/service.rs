@@ -30,7 +30,7 @@ use crate::store::{Priority, Store, StoreError, Tx, backup};
 use crate::tls::Present;
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
-use crate::web_identity::{IdentityProviders, KeysError};
+use crate::web_identity::{CodeFlow, IdentityProviders, KeysError};
 
 /// The environment variable for the data directory, if the command line has none.
 pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
@@ -50,6 +50,8 @@ pub struct Service {
     pub outgoing: Arc<Outgoing>,
     /// The issuers of identity tokens that are accepted.
     pub identity_providers: IdentityProviders,
+    /// The one at which users of the console log in, if there is one.
+    pub login: Option<CodeFlow>,
     /// The folder of revisions, if the service has one.
     pub objects: Option<Arc<Objects>>,
     /// The keys of hosts that called recently.
@@ -87,6 +89,8 @@ pub enum OpenError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Metrics(#[from] config::metrics::MetricsError),
+    #[error(transparent)]
+    Console(#[from] config::console::ConsoleError),
     #[error("identity_providers cannot be used")]
     IdentityProviders(#[from] KeysError),
     #[error("the folder of revisions (s3.folder) cannot be used")]
@@ -248,6 +252,7 @@ impl Service {
             certificate: OnceLock::new(),
             outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),
             identity_providers: IdentityProviders::open(&settings.identity_providers)?,
+            login: settings.login().map(CodeFlow::open).transpose()?,
             objects: objects.map(Arc::new),
             store,
             pages: Pages::new(vault.page_key()?),

@@ -6,7 +6,10 @@
 //!    audience. Its claims are those of an [`Identity`] then.
 //!
 //! The signature comes first: a claim is compared only once the issuer is known to have written it.
+//!
+//! People get their tokens by logging in at an issuer: [`CodeFlow`].
 
+mod code_flow;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod key_set;
@@ -21,6 +24,7 @@ use serde_json::{Map, Value};
 use crate::config::identity_providers::Provider;
 use crate::error::chain;
 use crate::outgoing::Outgoing;
+pub use code_flow::{Attempt, CodeFlow, LoginError, Person};
 pub use published_keys::KeysError;
 use published_keys::PublishedKeys;
 pub use token::{Token, TokenError};

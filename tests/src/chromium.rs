@@ -322,9 +322,9 @@ fn arguments(profile: &Path) -> Vec<String> {
         "--disable-features=OptimizationHints,MediaRouter,Translate",
         "--hide-scrollbars",
         "--force-color-profile=srgb",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE 127.0.0.2",
         "--proxy-server=127.0.0.1:9",
-        "--proxy-bypass-list=127.0.0.1",
+        "--proxy-bypass-list=127.0.0.1;127.0.0.2",
         "--window-size=1280,900",
     ];
     let profile = format!("--user-data-dir={}", profile.display());

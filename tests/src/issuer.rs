@@ -63,27 +63,39 @@ impl Issuer {
         )
     }
 
+    /// The key set, as a document.
+    pub fn keys(&self) -> String {
+        std::fs::read_to_string(self.path("jwks.json")).expect("it was written")
+    }
+
     /// Writes a token for a job of some minutes into a file.
     pub async fn token(&self, subject: &str) -> PathBuf {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |since| since.as_secs());
-        let header = json!({"typ": "JWT", "alg": "RS256", "kid": KEY_ID});
+        let now = seconds();
         let claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 300,
         });
+        let name = format!("token-{}", hex::encode(subject));
+        let token = PathBuf::from(self.path(&name));
+        write(&token, &self.sign(&claims).await);
+        token
+    }
+
+    /// Signs claims.
+    pub async fn sign(&self, claims: &Value) -> String {
+        let header = json!({"typ": "JWT", "alg": "RS256", "kid": KEY_ID});
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&header), part(&claims));
+        let signed = format!("{}.{}", part(&header), part(claims));
         let (text, key) = (self.path("signed"), self.path(KEY));
         write(Path::new(&text), &signed);
         let signature = openssl(&["dgst", "-sha256", "-sign", &key, &text]).await;
-        let name = format!("token-{}", hex::encode(subject));
-        let token = PathBuf::from(self.path(&name));
-        write(
-            &token,
-            &format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)),
-        );
-        token
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
+}
+
+/// Seconds since the epoch.
+pub fn seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
 }
 
 fn write(path: &Path, text: &str) {

@@ -50,6 +50,7 @@ pub mod mounts;
 pub mod old_kernel;
 pub mod pair;
 pub mod programs;
+pub mod provider;
 pub mod proxy;
 pub mod roles;
 pub mod s3_stub;

@@ -69,7 +69,7 @@ pub(super) enum Operate {
     #[command(after_help = help::HOSTS)]
     Hosts {
         /// Everything about one host.
-        #[arg(conflicts_with_all = ["application", "group", "silent", "behind"])]
+        #[arg(conflicts_with_all = ["application", "group", "contains", "tag", "silent", "behind"])]
         name: Option<String>,
         /// Only the hosts of a deployment group of this application.
         #[arg(long, requires = "group")]
@@ -77,6 +77,12 @@ pub(super) enum Operate {
         /// Only the hosts of this deployment group.
         #[arg(long, requires = "application")]
         group: Option<String>,
+        /// Only hosts with this text in their names.
+        #[arg(long, value_name = "TEXT")]
+        contains: Option<String>,
+        /// Only hosts with this tag: KEY=VALUE, or KEY for any value.
+        #[arg(long)]
+        tag: Option<String>,
         /// Only hosts whose agents do not poll.
         #[arg(long)]
         silent: bool,
@@ -301,7 +307,7 @@ pub(super) enum OperateError {
     #[error("the bundle of {name} cannot be compared")]
     Manifest {
         name: String,
-        source: diff::manifest::ManifestError,
+        source: crate::revision::manifest::ManifestError,
     },
     #[error("no deployment has failed")]
     NothingFailed,
@@ -354,6 +360,8 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
             name: None,
             application,
             group,
+            contains,
+            tag,
             silent,
             behind,
             drained,
@@ -361,11 +369,14 @@ async fn perform(command: Operate) -> Result<ExitCode, OperateError> {
         } => {
             let mut session = connection.open(Access::Reads)?;
             let only = hosts::Only {
+                group: application.zip(group),
+                contains,
+                tag,
                 silent,
                 behind,
                 drained,
             };
-            hosts::show(&mut session, application, group, only, connection.json).await?;
+            hosts::show(&mut session, &only, connection.json).await?;
             Ok(done)
         }
         Operate::Deployments {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::data_dir::DataDir;
 use super::table::table;
 use super::{CliError, output};
+use crate::config::console::Login;
 use crate::config::metrics::Metrics;
 use crate::config::show::{Line, show};
 use crate::config::{Arguments, ConfigError, Settings};
@@ -99,6 +100,9 @@ fn look(arguments: &Arguments) -> Result<Found, ConfigError> {
     }
     if let Some(Err(error)) = settings.metrics.as_ref().map(Metrics::token) {
         mistakes.push(ConfigError::Metrics(error));
+    }
+    if let Some(Err(error)) = settings.login().map(Login::secret) {
+        mistakes.push(ConfigError::Console(error));
     }
     for path in settings.secret_files() {
         if is_readable_by_all(path) {

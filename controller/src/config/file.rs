@@ -147,6 +147,11 @@ impl Problems {
     fn note<T, E: Into<ConfigError>>(&mut self, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.0.push(error.into())).ok()
     }
+
+    fn note_all<T, E: Into<ConfigError>>(&mut self, result: Result<T, Vec<E>>) -> Option<T> {
+        let noted = result.map_err(|errors| self.0.extend(errors.into_iter().map(Into::into)));
+        noted.ok()
+    }
 }
 
 impl File {
@@ -200,13 +205,7 @@ impl File {
         let ca_bundle = problems.note(ca_bundle);
         let region = arguments.region.or(self.region);
         let account_id = arguments.account_id.or(self.account_id);
-        let partition = match Partition::new(region, account_id) {
-            Ok(partition) => Some(partition),
-            Err(mistakes) => {
-                problems.0.extend(mistakes);
-                None
-            }
-        };
+        let partition = problems.note_all(Partition::new(region, account_id));
         let timers = self.timers.settle(&mut problems);
         let mut age = |key, days: Option<f64>| {
             let age = days.map(|days| keep(key, days));
@@ -225,30 +224,17 @@ impl File {
         }
         let script_logs = self.script_logs.settle();
         let script_logs = problems.note(script_logs.map_err(ConfigError::ScriptLogBytes));
-        let metrics = match self.metrics.map(FileMetrics::settle).transpose() {
-            Ok(metrics) => metrics,
-            Err(mistakes) => {
-                problems
-                    .0
-                    .extend(mistakes.into_iter().map(ConfigError::Metrics));
-                None
-            }
-        };
+        let metrics = self.metrics.map(FileMetrics::settle).transpose();
+        let metrics = problems.note_all(metrics).flatten();
         let traces = self.traces.as_ref().map(Traces::mistakes);
         problems
             .0
             .extend(traces.into_iter().flatten().map(ConfigError::Traces));
-        let console = self.console.map(FileConsole::settle).transpose();
-        let console = problems.note(console).flatten();
-        let identity_providers = match self.identity_providers.settle() {
-            Ok(providers) => providers,
-            Err(mistakes) => {
-                problems
-                    .0
-                    .extend(mistakes.into_iter().map(ConfigError::IdentityProviders));
-                Vec::new()
-            }
-        };
+        let identity_providers = self.identity_providers.settle();
+        let known = identity_providers.as_deref().ok();
+        let console = self.console.map(|console| console.settle(known));
+        let console = problems.note_all(console.transpose()).flatten();
+        let identity_providers = problems.note_all(identity_providers).unwrap_or_default();
         match (listen, endpoint, tls, ca_bundle, partition) {
             (Some(listen), Some(endpoint), Some(tls), Some(ca_bundle), Some(partition))
                 if problems.0.is_empty() =>

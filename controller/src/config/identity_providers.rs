@@ -335,7 +335,7 @@ pub(crate) fn is_role_name(text: &str) -> bool {
 }
 
 /// Whether nobody on the network path can change what is read from this URL.
-fn is_safe(url: &str) -> bool {
+pub(crate) fn is_safe(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {
         return false;
     };

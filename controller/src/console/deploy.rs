@@ -1,29 +1,38 @@
 //! Deploying: a form, and a preview of what it would do before the button.
 
+mod commands;
+
+use std::sync::Arc;
+
 use askama::Template;
 use axum::body::Body;
 use axum::http::Response;
 use codedeploy_api::codedeploy::{
     ApplicationRevisionSortBy, CreateDeploymentInput, CreateDeploymentOutput, FileExistsBehavior,
-    ListApplicationRevisionsInput, ListDeploymentConfigsInput, RevisionLocation, SortOrder,
-    TagFilter, TagFilterType, TargetInstances, Timestamp,
+    GetDeploymentGroupInput, ListApplicationRevisionsInput, ListDeploymentConfigsInput,
+    RevisionLocation, SortOrder, TagFilter, TagFilterType, TargetInstances, Timestamp,
 };
 use codedeploy_planner::deployment_state::Stage;
 use serde::Serialize;
 
+use super::comparison::{Comparison, Pair};
 use super::frame::Frame;
 use super::page::Page;
 use super::response::{Refused, see_other};
 use super::view::{When, deployment_path, group_path};
-use super::visit::{Asked, Posted};
+use super::visit::{Asked, Outside, Posted, Visit};
 use crate::deployment::preview::{Planned, Preview, preview};
 use crate::error::ApiError;
 use crate::options::Style;
+use crate::records::Record;
+use crate::registry::applications::Application;
+use crate::registry::groups::Group;
 use crate::registry::{applications, configs, groups, revisions};
 use crate::request::{self, Request as _};
 use crate::revision::address;
 use crate::transaction::Context;
 use crate::words;
+use commands::commands;
 
 /// The number of revisions to choose from.
 const REVISIONS: usize = 12;
@@ -92,6 +101,7 @@ struct Effect {
     silent: Vec<String>,
     more_silent: usize,
     stop: Option<String>,
+    comparison: Option<Arc<Comparison>>,
 }
 
 /// Hosts that may be in progress at a time.
@@ -111,6 +121,9 @@ pub(super) struct Document {
     /// In the order of attempt.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     instances: Vec<Instance>,
+    /// The difference to the running revision.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    comparison: Option<Comparison>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
 }
@@ -183,22 +196,9 @@ impl Page for Deploy {
     ];
 
     fn read(context: &Context<'_>, asked: &Asked) -> Result<Self, ApiError> {
-        let wanted = request::GetDeploymentGroup::check(
-            codedeploy_api::codedeploy::GetDeploymentGroupInput {
-                application_name: asked.get("application"),
-                deployment_group_name: asked.get("group"),
-            },
-        )?;
-        let application = applications::find(context, &wanted.application_name)?;
-        let group = groups::find(context, &application, &wanted.deployment_group_name)?;
+        let (application, group) = of(context, asked)?;
         let fields = Fields::read(|name| asked.get(name));
-        let present = match &group.last_successful {
-            Some(id) => crate::records::Record::load(context.tx, id)?,
-            None => None,
-        };
-        let present: Option<RevisionLocation> = present
-            .and_then(|record| record.revision().cloned())
-            .map(Into::into);
+        let present = present(context, &group)?;
         let revisions = choices(context, &application.name, &fields.revision)?;
         let mut page = Deploy {
             frame: asked.frame(
@@ -214,6 +214,7 @@ impl Page for Deploy {
                 deployment_group_name: group.name.clone(),
                 revision: None,
                 instances: Vec::new(),
+                comparison: None,
                 refusal: None,
             },
             path: format!("{}/deploy", group_path(&application.name, &group.name)),
@@ -244,9 +245,78 @@ impl Page for Deploy {
     fn document(&self) -> &Document {
         &self.document
     }
+
+    /// Compares the bundles.
+    async fn ask(visit: &Visit) -> Outside {
+        // The page itself reports an error.
+        let pair = visit.read(Self::OPERATIONS, pair).await.ok().flatten();
+        let comparison = match pair {
+            Some(pair) => {
+                let prefix = format!("{}/", pair.application);
+                let prefix = visit.asked.is_limited().then_some(prefix);
+                let objects = visit.console.service.objects.clone();
+                let made = Comparison::make(&visit.console, (objects, prefix), pair);
+                Some(Arc::new(made.await))
+            }
+            None => None,
+        };
+        Outside {
+            comparison,
+            ..Outside::default()
+        }
+    }
+}
+
+/// The group of the page.
+fn of(context: &Context<'_>, asked: &Asked) -> Result<(Application, Group), ApiError> {
+    let input = GetDeploymentGroupInput {
+        application_name: asked.get("application"),
+        deployment_group_name: asked.get("group"),
+    };
+    let wanted = request::GetDeploymentGroup::check(input)?;
+    let application = applications::find(context, &wanted.application_name)?;
+    let group = groups::find(context, &application, &wanted.deployment_group_name)?;
+    Ok((application, group))
+}
+
+/// The revision that a group runs.
+fn present(context: &Context<'_>, group: &Group) -> Result<Option<RevisionLocation>, ApiError> {
+    let record = match &group.last_successful {
+        Some(id) => Record::load(context.tx, id)?,
+        None => None,
+    };
+    let revision = record.and_then(|record| record.revision().cloned());
+    Ok(revision.map(Into::into))
+}
+
+/// The revisions to compare, if there are two.
+fn pair(context: &Context<'_>, asked: &Asked) -> Result<Option<Pair>, ApiError> {
+    let (application, group) = of(context, asked)?;
+    let application = application.name;
+    let running = present(context, &group)?;
+    let new = address::read(&Fields::read(|name| asked.get(name)).revision);
+    let Some((running, mut new)) = running.zip(new) else {
+        return Ok(None);
+    };
+    pin(asked, &application, &mut new, context.now);
+    Ok((running != new).then_some(Pair {
+        application,
+        running,
+        new,
+    }))
 }
 
 impl Deploy {
+    /// The command that compares bundles wherever they are.
+    fn diff(&self) -> String {
+        format!(
+            "codedeploy-controller diff {} {} {}",
+            words::argument(&self.application),
+            words::argument(&self.group),
+            words::argument(&self.fields.revision)
+        )
+    }
+
     /// Adds the preview, or the reason why there is none.
     fn look_ahead(
         &mut self,
@@ -270,7 +340,15 @@ impl Deploy {
         match looked {
             Ok(preview) => {
                 self.document.instances = preview.targets.iter().map(instance).collect();
-                self.effect = Some(effect(&preview, &revision, since, present));
+                // Another object may have been uploaded meanwhile.
+                let comparison = asked.outside.comparison.clone();
+                let comparison = comparison
+                    .filter(|made| made.of.new == revision && present == Some(&made.of.running));
+                self.document.comparison = comparison.as_deref().cloned();
+                self.effect = Some(Effect {
+                    comparison,
+                    ..effect(&preview, &revision, since, present)
+                });
                 self.document.revision = Some(revision);
             }
             Err(error) => self.refuse(&error.message),
@@ -353,6 +431,7 @@ fn effect(
         more_silent: silent.len().saturating_sub(NAMES),
         silent: silent.into_iter().take(NAMES).collect(),
         stop: preview.stop.clone(),
+        comparison: None,
     }
 }
 
@@ -441,82 +520,6 @@ fn choice(name: String, chosen: &str) -> Choice {
     }
 }
 
-/// The commands that make the same deployment.
-fn commands(application: &str, group: &str, input: &CreateDeploymentInput) -> Vec<String> {
-    let revision = input.revision.clone().unwrap_or_default();
-    let (application, group) = (words::argument(application), words::argument(group));
-    let mut aws = format!(
-        "aws deploy create-deployment --application-name {application} --deployment-group-name {group}"
-    );
-    if let Some(object) = &revision.s3_location {
-        let kind = object
-            .bundle_type
-            .as_ref()
-            .map(|kind| kind.as_str().to_owned());
-        let members = [
-            ("bucket", object.bucket.clone()),
-            ("key", object.key.clone()),
-            ("bundleType", kind),
-            ("version", object.version.clone()),
-            ("eTag", object.e_tag.clone()),
-        ];
-        let members = members
-            .into_iter()
-            .filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-        let members = members.collect::<Vec<_>>().join(",");
-        aws += &format!(" --s3-location {}", words::argument(&members));
-    }
-    if let Some(commit) = &revision.git_hub_location {
-        let location = format!(
-            "repository={},commitId={}",
-            commit.repository.as_deref().unwrap_or_default(),
-            commit.commit_id.as_deref().unwrap_or_default()
-        );
-        aws += &format!(" --github-location {}", words::argument(&location));
-    }
-    let mut own = revision.s3_location.as_ref().and_then(|_| {
-        let revision = address::write(&revision)?;
-        Some(format!(
-            "codedeploy-controller deploy {application} {group} {}",
-            words::argument(&revision)
-        ))
-    });
-    let mut both = |of_aws: &str, of_own: &str, value: Option<&str>| {
-        let value = value
-            .map(|value| format!(" {}", words::argument(value)))
-            .unwrap_or_default();
-        aws += &format!(" --{of_aws}{value}");
-        if let Some(own) = &mut own {
-            *own += &format!(" --{of_own}{value}");
-        }
-    };
-    if let Some(config) = &input.deployment_config_name {
-        both("deployment-config-name", "config", Some(config));
-    }
-    if let Some(description) = &input.description {
-        both("description", "description", Some(description));
-    }
-    if let Some(behavior) = &input.file_exists_behavior {
-        both(
-            "file-exists-behavior",
-            "file-exists-behavior",
-            Some(behavior.as_str()),
-        );
-    }
-    if input.update_outdated_instances_only == Some(true) {
-        both("update-outdated-instances-only", "outdated-only", None);
-    }
-    if let Some(instances) = &input.target_instances {
-        let json = serde_json::to_string(instances).unwrap_or_default();
-        aws += &format!(" --target-instances {}", words::argument(&json));
-        own = None;
-    }
-    own.map(|own| own + " --wait")
-        .into_iter()
-        .chain([aws])
-        .collect()
-}
-
 pub(super) async fn deploy(posted: Posted) -> Result<Response<Body>, Refused> {
     let visit = &posted.visit;
     let fields = Fields::read(|name| posted.get(name));
@@ -527,28 +530,4 @@ pub(super) async fn deploy(posted: Posted) -> Result<Response<Body>, Refused> {
     Ok(see_other(&deployment_path(
         &done.deployment_id.unwrap_or_default(),
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_commands_make_the_same_deployment() {
-        let fields = Fields {
-            config: "CodeDeployDefault.OneAtATime".into(),
-            description: "it's new".into(),
-            outdated_only: true,
-            ..Fields::default()
-        };
-        let revision = address::read("s3://b/shop/2.tgz?versionId=v1").unwrap();
-        let input = fields.input("shop", "web", revision);
-        assert_eq!(
-            commands("shop", "web", &input),
-            [
-                r"codedeploy-controller deploy shop web 's3://b/shop/2.tgz?versionId=v1' --config CodeDeployDefault.OneAtATime --description 'it'\''s new' --outdated-only --wait",
-                r"aws deploy create-deployment --application-name shop --deployment-group-name web --s3-location bucket=b,key=shop/2.tgz,bundleType=tgz,version=v1 --deployment-config-name CodeDeployDefault.OneAtATime --description 'it'\''s new' --update-outdated-instances-only",
-            ]
-        );
-    }
 }

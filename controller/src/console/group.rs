@@ -135,7 +135,7 @@ impl Page for GroupPage {
             application_name: application.clone(),
             deployment_group_name: group.clone(),
             silent_first: Some(true),
-            next_token: None,
+            ..ListHostsInput::default()
         };
         let hosts = status::hosts::list(context, request::ListHosts::check(input)?)?;
         let hosts = hosts.hosts.unwrap_or_default();

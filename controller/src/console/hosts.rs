@@ -13,6 +13,7 @@ use super::view::{Chip, Tone, When, deployment_path, group_path, host_path};
 use super::visit::Asked;
 use crate::deployment::status::hosts;
 use crate::error::ApiError;
+use crate::fleet::tag_filter;
 use crate::request::Request as _;
 use crate::transaction::Context;
 use crate::{request, words};
@@ -26,9 +27,86 @@ pub(super) struct Hosts {
     rows: Vec<HostRow>,
     /// The group whose hosts these are, and its page.
     of_group: Option<(String, String)>,
-    /// Whether it is the first page of the list.
-    is_first: bool,
+    search: Search,
+    /// The first page of the list, unless this is it.
+    first: Option<String>,
     next: Option<String>,
+}
+
+/// The fields of the search.
+struct Search {
+    /// Those of the group, if these are its hosts.
+    application: String,
+    group: String,
+    /// A part of the name.
+    name: String,
+    /// `KEY=VALUE` or `KEY`.
+    tag: String,
+    /// One of [`STATES`].
+    state: String,
+}
+
+/// The values of the field `state`, and their words.
+const STATES: [(&str, &str); 3] = [
+    ("", "All hosts"),
+    ("silent", "Silent or never seen"),
+    ("drained", "Drained"),
+];
+
+impl Search {
+    fn read(asked: &Asked) -> Self {
+        let field = |name: &str| asked.get(name).unwrap_or_default().trim().to_owned();
+        Search {
+            application: field("application"),
+            group: field("group"),
+            name: field("name"),
+            tag: field("tag"),
+            state: field("state"),
+        }
+    }
+
+    fn states(&self) -> Vec<(&'static str, &'static str, bool)> {
+        let states = STATES.into_iter();
+        let states = states.map(|(value, words)| (value, words, value == self.state));
+        states.collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.name.is_empty() && self.tag.is_empty() && self.state.is_empty()
+    }
+
+    fn input(&self, next_token: Option<String>) -> ListHostsInput {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        ListHostsInput {
+            application_name: given(&self.application),
+            deployment_group_name: given(&self.group),
+            silent_first: Some(true),
+            name_contains: given(&self.name),
+            tag_filters: given(&self.tag).map(|tag| vec![tag_filter(&tag)]),
+            silent: (self.state == "silent").then_some(true),
+            drained: (self.state == "drained").then_some(true),
+            next_token,
+        }
+    }
+
+    /// The command that lists the same.
+    fn command(&self) -> String {
+        let mut command = "codedeploy-controller hosts".to_owned();
+        for (option, value) in [
+            ("application", &self.application),
+            ("group", &self.group),
+            ("contains", &self.name),
+            ("tag", &self.tag),
+        ] {
+            if !value.is_empty() {
+                command += &format!(" --{option} {}", words::argument(value));
+            }
+        }
+        if STATES.iter().any(|(state, _)| *state == self.state) && !self.state.is_empty() {
+            command += &format!(" --{}", self.state);
+        }
+        command
+    }
 }
 
 /// A host in a list.
@@ -69,36 +147,25 @@ impl Page for Hosts {
     const OPERATIONS: &'static [&'static str] = &["ListHosts"];
 
     fn read(context: &Context<'_>, asked: &Asked) -> Result<Self, ApiError> {
-        let (application, group) = (asked.get("application"), asked.get("group"));
+        let search = Search::read(asked);
         let next = asked.get("next");
-        let input = ListHostsInput {
-            application_name: application.clone(),
-            deployment_group_name: group.clone(),
-            silent_first: Some(true),
-            next_token: next.clone(),
-        };
-        let found = hosts::list(context, request::ListHosts::check(input)?)?;
+        let is_first = next.is_none();
+        let found = hosts::list(context, request::ListHosts::check(search.input(next))?)?;
         let list = found.hosts.as_deref().unwrap_or_default();
-        let of_group = application.as_deref().zip(group.as_deref());
-        let command = match of_group {
-            Some((application, group)) => format!(
-                "codedeploy-controller hosts --application {} --group {}",
-                words::argument(application),
-                words::argument(group)
-            ),
-            None => "codedeploy-controller hosts".to_owned(),
-        };
+        let (application, group) = (&search.application, &search.group);
+        let of_group = (!group.is_empty()).then(|| {
+            (
+                format!("{application} · {group}"),
+                group_path(application, group),
+            )
+        });
         Ok(Hosts {
-            frame: asked.frame("Hosts", [command]).live(),
+            frame: asked.frame("Hosts", [search.command()]).live(),
             rows: list.iter().map(|host| row(host, context.now)).collect(),
-            of_group: of_group.map(|(application, group)| {
-                (
-                    format!("{application} · {group}"),
-                    group_path(application, group),
-                )
-            }),
-            is_first: next.is_none(),
+            of_group,
+            first: (!is_first).then(|| asked.first()),
             next: asked.next(found.next_token.as_deref()),
+            search,
             found,
         })
     }

@@ -1,4 +1,7 @@
-//! Logging in: by a link of `codedeploy-controller console`, or with an access key.
+//! Logging in: by a link of `codedeploy-controller console`, with an access key, or at an identity
+//! provider.
+
+pub(super) mod by_provider;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,9 +16,10 @@ use axum::response::IntoResponse as _;
 use codedeploy_api::codedeploy::Timestamp;
 
 use super::frame::Frame;
-use super::response::{Refused, html, refuse_nobody, see_other};
+use super::response::{Refused, html, refuse_nobody, see_other, status};
 use super::session;
-use super::visit::Posted;
+use super::view::segment;
+use super::visit::{Cookie, Posted};
 use super::{Console, FRONT, LOGIN};
 use crate::credentials::{self, Principal, Role};
 use crate::error::{ApiError, ErrorName};
@@ -36,13 +40,23 @@ struct Login {
     link: Option<String>,
     /// The page to show after the login.
     next: String,
+    /// The identity provider, and the address that leads to it.
+    provider: Option<(String, String)>,
     error: Option<String>,
 }
 
 impl Login {
-    fn new(fields: &BTreeMap<String, String>, error: Option<String>) -> Self {
+    fn new(console: &Console, fields: &BTreeMap<String, String>, error: Option<String>) -> Self {
         let next = fields.get("next").filter(|next| is_own(next));
+        let provider = console.service.login.as_ref().map(|flow| {
+            let href = match next {
+                Some(next) => format!("{}?next={}", by_provider::BEGIN, segment(next)),
+                None => by_provider::BEGIN.to_owned(),
+            };
+            (flow.provider().to_owned(), href)
+        });
         Login {
+            provider,
             frame: Frame::of_nobody("Log in"),
             link: fields.get("link").filter(|_| error.is_none()).cloned(),
             next: next.cloned().unwrap_or_default(),
@@ -51,21 +65,25 @@ impl Login {
     }
 }
 
-/// Whether a text is the address of a page of the console.
+/// Whether a text is the address of a page of the console, and not one that logs in once more.
 fn is_own(text: &str) -> bool {
     let plain = text
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
-    text.starts_with(FRONT) && text.len() <= 2048 && plain && !text.contains("//")
+    text.starts_with(FRONT)
+        && !text.starts_with(LOGIN)
+        && text.len() <= 2048
+        && plain
+        && !text.contains("//")
 }
 
 /// The page with the form. It does not use a link up: programs that preview addresses load it, too.
-pub(super) async fn form(uri: Uri) -> Response<Body> {
+pub(super) async fn form(State(console): State<Arc<Console>>, uri: Uri) -> Response<Body> {
     let query = uri.query().unwrap_or_default();
     let fields = form_urlencoded::parse(query.as_bytes())
         .into_owned()
         .collect();
-    html(StatusCode::OK, &Login::new(&fields, None))
+    html(StatusCode::OK, &Login::new(&console, &fields, None))
 }
 
 /// A login that failed.
@@ -93,19 +111,9 @@ pub(super) async fn log_in(
 ) -> Result<Response<Body>, Refused> {
     console.check_origin(request.headers())?;
     let origin = Origin::of_console(request.extensions());
-    let client = request.extensions().get::<Client>();
-    let client = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Client(client)| {
-        client.ip()
-    });
-    if let Some(wait) = console.logins.wait(client, Instant::now()) {
-        let message = format!(
-            "Too many logins from this address failed. Try again in {}.",
-            crate::words::span(wait + Duration::from_secs(1))
-        );
-        let mut response = refuse_nobody(StatusCode::TOO_MANY_REQUESTS, &message).into_response();
-        let seconds = HeaderValue::from(wait.as_secs() + 1);
-        response.headers_mut().insert(header::RETRY_AFTER, seconds);
-        return Ok(response);
+    let client = client(&request);
+    if let Some(refusal) = wait(&console, client) {
+        return Ok(refusal);
     }
     let fields = console.fields(request).await?;
     let begun = match fields.get("link") {
@@ -116,25 +124,45 @@ pub(super) async fn log_in(
         Ok(begun) => {
             let next = fields.get("next").filter(|next| is_own(next));
             let mut response = see_other(next.map_or(FRONT, String::as_str));
-            let cookie = console.set_cookie(&begun.token, begun.lasts);
+            let cookie = console.set_cookie(Cookie::Session, &begun.token, begun.lasts);
             response.headers_mut().insert(header::SET_COOKIE, cookie);
             return Ok(response);
         }
-        Err(Failure::Error(error)) => {
-            return Err(refuse_nobody(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                &error.message,
-            ));
-        }
+        Err(Failure::Error(error)) => return Err(broken(&error)),
         Err(Failure::Wrong(error)) => error,
     };
     console.logins.failed(client, Instant::now());
     tracing::info!(reason = error, "login refused");
-    let login = Login::new(&fields, Some(error.to_owned()));
+    let login = Login::new(&console, &fields, Some(error.to_owned()));
     let mut response = html(StatusCode::FORBIDDEN, &login);
     let name = ErrorName::UnrecognizedClient;
     crate::http::refused(&mut response, &name.because(error));
     Ok(response)
+}
+
+fn broken(error: &ApiError) -> Refused {
+    refuse_nobody(status(error), &error.message)
+}
+
+/// The address of the client, or of a proxy in front.
+fn client(request: &Request) -> IpAddr {
+    let client = request.extensions().get::<Client>();
+    client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Client(client)| {
+        client.ip()
+    })
+}
+
+/// The response to a client that failed too often.
+fn wait(console: &Console, client: IpAddr) -> Option<Response<Body>> {
+    let wait = console.logins.wait(client, Instant::now())?;
+    let message = format!(
+        "Too many logins from this address failed. Try again in {}.",
+        crate::words::span(wait + Duration::from_secs(1))
+    );
+    let mut response = refuse_nobody(StatusCode::TOO_MANY_REQUESTS, &message).into_response();
+    let seconds = HeaderValue::from(wait.as_secs() + 1);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    Some(response)
 }
 
 const USED: &str = "The link was used before, or its ten minutes are over. Make another one: codedeploy-controller console";
@@ -152,7 +180,7 @@ async fn by_link(console: &Console, link: &str, origin: Origin) -> Result<Begun,
         .transact(move |service: &Service, context: &Context<'_>| {
             let begun = session::redeem(context.tx, &service.vault, context.now, &link, lasts)?;
             if let Some((_, principal)) = &begun {
-                record(context, origin, principal.clone())?;
+                record(context, origin, principal.clone(), &BTreeMap::new())?;
             }
             Ok(begun)
         });
@@ -195,7 +223,12 @@ async fn by_key(
     let begun = console.service.transact(move |_, context: &Context<'_>| {
         let id = &principal.access_key_id;
         let token = session::begin(context.tx, context.now, id, lasts, false)?;
-        record(context, origin, Arc::unwrap_or_clone(principal))?;
+        record(
+            context,
+            origin,
+            Arc::unwrap_or_clone(principal),
+            &BTreeMap::new(),
+        )?;
         Ok(token)
     });
     let token = begun.await?;
@@ -203,15 +236,15 @@ async fn by_key(
 }
 
 /// Records a login.
-fn record(context: &Context<'_>, origin: Origin, principal: Principal) -> Result<(), ApiError> {
+fn record(
+    context: &Context<'_>,
+    origin: Origin,
+    principal: Principal,
+    names: &BTreeMap<String, String>,
+) -> Result<(), ApiError> {
     let caller = origin.caller(principal);
-    Ok(audit::record(
-        context.tx,
-        context.now,
-        &caller,
-        "ConsoleLogin",
-        &BTreeMap::new(),
-    )?)
+    let (tx, now) = (context.tx, context.now);
+    Ok(audit::record(tx, now, &caller, "ConsoleLogin", names)?)
 }
 
 pub(super) async fn log_out(posted: Posted) -> Result<Response<Body>, Refused> {
@@ -220,7 +253,9 @@ pub(super) async fn log_out(posted: Posted) -> Result<Response<Body>, Refused> {
     let ended = service.transact(move |_, context| Ok(session::end(context.tx, &token)?));
     ended.await.map_err(|error| visit.refuse(&error))?;
     let mut response = see_other(LOGIN);
-    let cookie = visit.console.set_cookie("", Duration::ZERO);
+    let cookie = visit
+        .console
+        .set_cookie(Cookie::Session, "", Duration::ZERO);
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
 }
@@ -239,6 +274,7 @@ mod tests {
             "/",
             "//evil.example",
             "/console//evil.example",
+            "/console/login/provider",
             "/console/\\evil",
             "https://evil.example/console/",
             "/console/\r\nx",

@@ -35,7 +35,7 @@ fn kept(token: &str) -> Vec<u8> {
 
 /// Makes a link that can be used once, and returns its token.
 pub(crate) fn offer(tx: &Tx<'_>, now: Timestamp, rights: &Rights) -> Result<String, ApiError> {
-    let token = random_text(LETTERS, LENGTH)?;
+    let token = new_token()?;
     tx.execute(
         "INSERT INTO console_links (token, role, arn, scopes, expires)
          VALUES (:token, :role, :arn, :scopes, :expires)",
@@ -86,11 +86,27 @@ pub(super) fn redeem(
         scopes,
         subject: None,
     };
+    begin_with_own_key(tx, vault, now, new, lasts)
+}
+
+/// Begins a session with an access key of its own, which ends with it. Returns the session's token.
+pub(super) fn begin_with_own_key(
+    tx: &Tx<'_>,
+    vault: &Vault,
+    now: Timestamp,
+    new: NewKey,
+    lasts: Duration,
+) -> Result<Option<(String, Principal)>, ApiError> {
     let key = credentials::create(tx, vault, new)
         .map_err(|error| ErrorName::InternalFailure.because(error.to_string()))?;
     let token = begin(tx, now, &key.access_key_id, lasts, true)?;
     let principal = find(tx, now, &token)?;
     Ok(principal.map(|principal| (token, principal)))
+}
+
+/// A token that nobody can guess.
+pub(super) fn new_token() -> Result<String, ApiError> {
+    random_text(LETTERS, LENGTH)
 }
 
 /// Begins a session that acts with an access key, and returns its token.
@@ -102,7 +118,7 @@ pub(super) fn begin(
     own_key: bool,
 ) -> Result<String, ApiError> {
     forget_expired(tx, now)?;
-    let token = random_text(LETTERS, LENGTH)?;
+    let token = new_token()?;
     tx.execute(
         "INSERT INTO console_sessions (token, access_key_id, own_key, expires)
          VALUES (:token, :key, :own, :expires)",

@@ -15,6 +15,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::comparison::Comparison;
 use super::frame::{Frame, User};
 use super::response::{Refused, explain, html, json, refuse_nobody, see_other, status, title};
 use super::session;
@@ -31,6 +32,30 @@ use crate::words;
 
 /// The largest form, in bytes.
 const MAX_FORM: usize = 64 * 1024;
+
+/// A cookie of the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cookie {
+    Session,
+    /// That of a browser that is at an identity provider, from whose site it returns.
+    Login,
+}
+
+impl Cookie {
+    fn name(self) -> &'static str {
+        match self {
+            Cookie::Session => "codedeploy-console",
+            Cookie::Login => "codedeploy-login",
+        }
+    }
+
+    fn same_site(self) -> &'static str {
+        match self {
+            Cookie::Session => "Strict",
+            Cookie::Login => "Lax",
+        }
+    }
+}
 
 /// The form of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +86,8 @@ pub(super) struct Outside {
     pub(super) alarms: Vec<alarms::Shown>,
     /// The end of the service's certificate.
     pub(super) certificate_expires: Option<Timestamp>,
+    /// The differences of two bundles.
+    pub(super) comparison: Option<Arc<Comparison>>,
 }
 
 impl Asked {
@@ -78,6 +105,14 @@ impl Asked {
     /// Whether the user sees only a part of the fleet.
     pub(super) fn is_limited(&self) -> bool {
         self.principal.scopes.are_limited()
+    }
+
+    /// The page at the beginning of its list, with the same other parameters.
+    pub(super) fn first(&self) -> String {
+        match self.query_without("next") {
+            query if query.is_empty() => self.path.clone(),
+            query => format!("{}?{query}", self.path),
+        }
     }
 
     /// The page at another place of its list, with the same other parameters.
@@ -237,7 +272,7 @@ impl FromRequestParts<Arc<Console>> for Visit {
             parameters.extend(in_path.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        let token = console.cookie(&parts.headers);
+        let token = console.cookie(Cookie::Session, &parts.headers);
         let principal = match &token {
             Some(token) => find(console, token).await,
             None => Ok(None),
@@ -289,6 +324,16 @@ struct Again {
     href: String,
 }
 
+/// A page that loads another one of the console: as the browser comes from here then, it sends
+/// strict cookies.
+pub(super) fn again(href: &str) -> Response<Body> {
+    let again = Again {
+        frame: Frame::of_nobody("One moment"),
+        href: href.to_owned(),
+    };
+    html(StatusCode::OK, &again)
+}
+
 /// Leads to the login and back.
 fn lead_to_login(parts: &Parts, parameters: &BTreeMap<String, String>) -> Response<Body> {
     if matches!(
@@ -310,11 +355,7 @@ fn lead_to_login(parts: &Parts, parameters: &BTreeMap<String, String>) -> Respon
         .get("sec-fetch-site")
         .is_some_and(|site| site == "cross-site");
     if from_elsewhere && parts.method == Method::GET {
-        let again = Again {
-            frame: Frame::of_nobody("One moment"),
-            href: here.to_owned(),
-        };
-        return html(StatusCode::OK, &again);
+        return again(here);
     }
     if here == super::FRONT {
         return see_other(LOGIN);
@@ -323,18 +364,16 @@ fn lead_to_login(parts: &Parts, parameters: &BTreeMap<String, String>) -> Respon
 }
 
 impl Console {
-    /// The name of the cookie. Browsers take the prefix only with TLS, and then no other site can
-    /// set such a cookie.
-    fn cookie_name(&self) -> &'static str {
-        match self.is_secure {
-            true => "__Host-codedeploy-console",
-            false => "codedeploy-console",
-        }
+    /// The name of a cookie. Browsers take the prefix only with TLS, and then no other site can set
+    /// such a cookie.
+    fn cookie_name(&self, cookie: Cookie) -> String {
+        let prefix = if self.is_secure { "__Host-" } else { "" };
+        format!("{prefix}{}", cookie.name())
     }
 
-    /// The token of a session in a request's cookies.
-    fn cookie(&self, headers: &HeaderMap) -> Option<String> {
-        let name = self.cookie_name();
+    /// The value of a cookie in a request.
+    pub(super) fn cookie(&self, cookie: Cookie, headers: &HeaderMap) -> Option<String> {
+        let name = self.cookie_name(cookie);
         let cookies = headers.get_all(header::COOKIE).into_iter();
         let cookies = cookies.filter_map(|value| value.to_str().ok());
         cookies
@@ -345,14 +384,13 @@ impl Console {
     }
 
     /// A cookie that a browser keeps for a time; an empty one is deleted.
-    pub(super) fn set_cookie(&self, token: &str, lasts: Duration) -> HeaderValue {
-        let (name, secure) = (
-            self.cookie_name(),
-            if self.is_secure { "; Secure" } else { "" },
-        );
+    pub(super) fn set_cookie(&self, cookie: Cookie, value: &str, lasts: Duration) -> HeaderValue {
+        let (name, same_site) = (self.cookie_name(cookie), cookie.same_site());
+        let secure = if self.is_secure { "; Secure" } else { "" };
         let seconds = lasts.as_secs();
-        let cookie =
-            format!("{name}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+        let cookie = format!(
+            "{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}"
+        );
         HeaderValue::try_from(cookie).unwrap_or(HeaderValue::from_static(""))
     }
 

@@ -1,6 +1,6 @@
 //! Requests of the controller's own API.
 
-use codedeploy_api::codedeploy::{DeploymentStatus, Timestamp};
+use codedeploy_api::codedeploy::{DeploymentStatus, Tag, Timestamp};
 use codedeploy_api::controller::*;
 
 use super::deployments::both_or_none;
@@ -172,7 +172,34 @@ impl Request for GetFleetStatus {
 pub struct ListHosts {
     pub group: Option<(ApplicationName, GroupName)>,
     pub silent_first: bool,
+    pub only: OnlyHosts,
     pub next_token: Option<String>,
+}
+
+/// The hosts of a list; by default all of them.
+#[derive(Debug, Clone, Default)]
+pub struct OnlyHosts {
+    /// In lower case.
+    name: Option<String>,
+    /// One of them must match, if there are any.
+    tags: Vec<TagTest>,
+    pub silent: bool,
+    pub drained: bool,
+}
+
+impl OnlyHosts {
+    /// Whether they have a host with these tags.
+    pub fn have_tags(&self, tags: &[Tag]) -> bool {
+        self.tags.is_empty() || self.tags.iter().any(|test| test.matches(tags))
+    }
+
+    /// Whether they have a host with a name, which is read if it matters.
+    pub fn have_name<E>(&self, name: impl FnOnce() -> Result<String, E>) -> Result<bool, E> {
+        match &self.name {
+            Some(wanted) => Ok(name()?.to_lowercase().contains(wanted.as_str())),
+            None => Ok(true),
+        }
+    }
 }
 
 impl Request for ListHosts {
@@ -182,6 +209,15 @@ impl Request for ListHosts {
         Ok(ListHosts {
             group: both_or_none(input.application_name, input.deployment_group_name)?,
             silent_first: input.silent_first.unwrap_or_default(),
+            only: OnlyHosts {
+                name: input
+                    .name_contains
+                    .filter(|name| !name.is_empty())
+                    .map(|name| name.to_lowercase()),
+                tags: <Option<Vec<TagTest>>>::read(input.tag_filters)?.unwrap_or_default(),
+                silent: input.silent.unwrap_or_default(),
+                drained: input.drained.unwrap_or_default(),
+            },
             next_token: input.next_token,
         })
     }

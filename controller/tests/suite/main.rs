@@ -36,10 +36,13 @@ mod admin {
 /// The web console, as a browser without script uses it.
 mod console {
     mod access;
+    mod comparison;
     mod deploy;
     mod deployment;
     mod fleet;
     mod pages;
+    mod provider;
+    mod strangers;
 }
 
 /// Deployments from their creation to their end.

@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 pub(crate) mod fleet;
 pub(crate) mod issuer;
+pub(crate) mod provider;
 pub(crate) mod shop;
 pub(crate) mod signed;
 

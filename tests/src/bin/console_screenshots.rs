@@ -59,6 +59,11 @@ async fn take(folder: &Path) {
         ),
         ("failure", format!("/console/deployments/{}", scene.failed)),
         ("deploy", deploy.into()),
+        ("deployments", "/console/deployments".into()),
+        (
+            "target",
+            format!("/console/deployments/{}/hosts/blog1", scene.failed),
+        ),
         ("hosts", "/console/hosts".into()),
         ("host", "/console/hosts/blog1".into()),
         ("group", "/console/groups/blog/site".into()),

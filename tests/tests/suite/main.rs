@@ -46,6 +46,7 @@ mod fleet {
 /// The web console in a browser.
 mod console {
     mod browser;
+    mod provider;
 }
 
 /// `codedeploy-local` on one machine, without a service.

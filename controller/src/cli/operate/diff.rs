@@ -1,9 +1,6 @@
 //! `diff`: a revision compared with the one that a deployment group runs. Both bundles are read
 //! here; the controller only hands them out.
 
-mod changes;
-pub(super) mod manifest;
-
 use std::path::PathBuf;
 
 use clap::Args;
@@ -18,8 +15,8 @@ use super::connect::{Access, Connection, Session};
 use super::deploy::{Source, source};
 use super::{OperateError, words};
 use crate::cli::output;
-use changes::{Change, Changes, FileChange, HookChange};
-use manifest::{Entry, Hook, Manifest};
+use crate::revision::changes::Changes;
+use crate::revision::manifest::{Limits, Manifest};
 
 /// The number of files that are shown to people.
 const SHOWN: usize = 200;
@@ -136,7 +133,7 @@ async fn fetch(session: &mut Session, location: &S3Location) -> Result<Bundle, O
 }
 
 fn read(bundle: &Bundle, name: &str) -> Result<Manifest, OperateError> {
-    Manifest::read(bundle.file()).map_err(|source| OperateError::Manifest {
+    Manifest::read(bundle.file(), Limits::WIDE).map_err(|source| OperateError::Manifest {
         name: name.to_owned(),
         source,
     })
@@ -145,18 +142,15 @@ fn read(bundle: &Bundle, name: &str) -> Result<Manifest, OperateError> {
 fn page(changes: &Changes) -> String {
     let mut page = String::new();
     for change in changes.files.iter().take(SHOWN) {
-        page += &format!("  {}\n", file_words(change));
+        let line = change.line();
+        let parts: Vec<String> = std::iter::once(line.name).chain(line.details).collect();
+        page += &format!("  {:<8} {}\n", line.verb, parts.join(", "));
     }
     let more = changes.files.len().saturating_sub(SHOWN);
     if more > 0 {
         page += &format!("  … and {more} more; --json has all\n");
     }
-    page += &match (changes.files.len(), changes.equal_files) {
-        (0, _) => "All files are equal.\n".to_owned(),
-        (_, 0) => "No file is equal.\n".to_owned(),
-        (_, 1) => "1 file is equal.\n".to_owned(),
-        (_, equal) => format!("{equal} files are equal.\n"),
-    };
+    page += &format!("{}\n", changes.equality());
     if let Some(problem) = &changes.hooks_problem {
         page += &format!(
             "\nThe hooks cannot be compared: {}\n",
@@ -167,67 +161,9 @@ fn page(changes: &Changes) -> String {
         page += "\nHooks\n";
     }
     for change in &changes.hooks {
-        page += &format!("  {}\n", hook_words(change));
+        let line = change.line();
+        let details = line.details.join(", ");
+        page += &format!("  {:<8} {}: {details}\n", line.verb, line.name);
     }
     page
-}
-
-fn file_words(change: &FileChange) -> String {
-    let verb = match change.changes.as_slice() {
-        [Change::Added] => "added",
-        [Change::Removed] => "removed",
-        [Change::Mode] => "mode",
-        _ => "changed",
-    };
-    let mut line = format!("{verb:<8} {}", words::plain(&change.path));
-    if let (Some(before), Some(after)) = (&change.before, &change.after) {
-        if change.changes.contains(&Change::Content) {
-            line += &format!(", {} before, now {}", content(before), content(after));
-        }
-        if let (true, Some(old), Some(new)) = (
-            change.changes.contains(&Change::Mode),
-            &before.mode,
-            &after.mode,
-        ) {
-            line += &format!(", mode {old} before, now {new}");
-        }
-    }
-    line
-}
-
-fn content(entry: &Entry) -> String {
-    match (&entry.target, entry.size) {
-        (Some(target), _) => format!("a link to {}", words::plain(target)),
-        (None, Some(1)) => "1 byte".into(),
-        (None, size) => format!("{} bytes", size.unwrap_or_default()),
-    }
-}
-
-fn hook_words(change: &HookChange) -> String {
-    let event = words::plain(&change.lifecycle_event_name);
-    let (old, new) = (scripts(&change.before), scripts(&change.after));
-    match change.change {
-        Change::Added => format!("added    {event}: {new}"),
-        Change::Removed => format!("removed  {event}: {old}"),
-        Change::Script => format!("script   {event}: {new}, with another content"),
-        Change::Content | Change::Mode => format!("changed  {event}: {old} before, now {new}"),
-    }
-}
-
-fn scripts(hooks: &[Hook]) -> String {
-    let script = |hook: &Hook| {
-        let timeout = hook
-            .timeout
-            .as_ref()
-            .map(|timeout| format!("timeout {timeout}"));
-        let runas = hook.runas.as_ref().map(|user| format!("runas {user}"));
-        let more: Vec<String> = timeout.into_iter().chain(runas).collect();
-        let location = words::plain(&hook.location);
-        if more.is_empty() {
-            location
-        } else {
-            format!("{location} ({})", words::plain(&more.join(", ")))
-        }
-    };
-    hooks.iter().map(script).collect::<Vec<_>>().join(", ")
 }

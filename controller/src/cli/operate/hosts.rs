@@ -9,20 +9,46 @@ use super::connect::Session;
 use super::{OperateError, update_agents, words};
 use crate::cli::output;
 use crate::cli::table::{table, when};
+use crate::fleet::tag_filter;
 
 /// The drift of a host on which the group's last deployment failed.
 const FAILED: &str = "FAILED";
 
 /// The hosts to show.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Only {
+    /// An application and its group.
+    pub(super) group: Option<(String, String)>,
+    /// A part of the name.
+    pub(super) contains: Option<String>,
+    /// `KEY=VALUE` or `KEY`.
+    pub(super) tag: Option<String>,
     pub(super) silent: bool,
     pub(super) behind: bool,
     pub(super) drained: bool,
 }
 
 impl Only {
-    fn includes(self, host: &HostStatus) -> bool {
+    fn input(&self, next_token: Option<String>) -> ListHostsInput {
+        let (application, group) = self.group.clone().unzip();
+        ListHostsInput {
+            application_name: application,
+            deployment_group_name: group,
+            silent_first: None,
+            name_contains: self.contains.clone(),
+            tag_filters: self.tag.as_deref().map(|tag| vec![tag_filter(tag)]),
+            silent: self.silent.then_some(true),
+            drained: self.drained.then_some(true),
+            next_token,
+        }
+    }
+
+    fn is_everything(&self) -> bool {
+        let has_filter = self.group.is_some() || self.contains.is_some() || self.tag.is_some();
+        !has_filter && !self.silent && !self.behind && !self.drained
+    }
+
+    fn includes(&self, host: &HostStatus) -> bool {
         let polls = host.state == Some(HostState::Polling);
         let behind = revisions(host).iter().any(is_behind);
         (!self.silent || !polls)
@@ -42,22 +68,16 @@ fn is_behind(revision: &HostRevision) -> bool {
 
 pub(super) async fn show(
     session: &mut Session,
-    application: Option<String>,
-    group: Option<String>,
-    only: Only,
+    only: &Only,
     json: bool,
 ) -> Result<(), OperateError> {
     let mut hosts = Vec::new();
     let mut next_token = None;
     loop {
-        let input = ListHostsInput {
-            application_name: application.clone(),
-            deployment_group_name: group.clone(),
-            silent_first: None,
-            next_token,
-        };
         let client = session.client()?;
-        let page: ListHostsOutput = client.controller("ListHosts", &input).await?;
+        let page: ListHostsOutput = client
+            .controller("ListHosts", &only.input(next_token))
+            .await?;
         let listed = page.hosts.unwrap_or_default().into_iter();
         hosts.extend(listed.filter(|host| only.includes(host)));
         next_token = page.next_token;
@@ -69,8 +89,7 @@ pub(super) async fn show(
         return Ok(output::show(words::json(&hosts))?);
     }
     if hosts.is_empty() {
-        let all = !only.silent && !only.behind && !only.drained && group.is_none();
-        output::complain(match (all, session.is_local()) {
+        output::complain(match (only.is_everything(), session.is_local()) {
             (true, true) => "No host is registered yet: codedeploy-controller host add NAME",
             (true, false) => "There is no host that this access key is for.",
             (false, _) => "There is no such host.",

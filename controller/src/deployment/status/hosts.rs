@@ -122,7 +122,11 @@ pub fn list(
         }
         None => None,
     };
-    let name = format!("hosts {:?} {}", request.group, request.silent_first);
+    let only = &request.only;
+    let name = format!(
+        "hosts {:?} {} {only:?}",
+        request.group, request.silent_first
+    );
     let listing = context
         .pages
         .listing::<(usize, String)>(name, request.next_token.as_deref())?;
@@ -131,6 +135,7 @@ pub fn list(
         membership
             .as_ref()
             .is_none_or(|membership| membership.includes(tags))
+            && only.have_tags(tags)
             && sees(context, &known, tags)
     };
     let mut listed = ByTags::new(is_listed);
@@ -150,7 +155,16 @@ pub fn list(
     for (number, wanted) in rounds.iter().enumerate().skip(begin) {
         let after = if number == begin { name.as_str() } else { "" };
         let look = |row: &Row<'_>| {
-            if listed.is(row)? {
+            let is_silent = || {
+                Ok::<_, SqlError>(state(row.get("last_seen")?, context.now) != HostState::Polling)
+            };
+            let is_drained =
+                || Ok::<_, SqlError>(row.get::<Option<Timestamp>>("drained")?.is_some());
+            if only.have_name(|| row.get("name"))?
+                && (!only.silent || is_silent()?)
+                && (!only.drained || is_drained()?)
+                && listed.is(row)?
+            {
                 let host = Host::read(row)?;
                 found.push(((number, host.name.clone()), host));
             }

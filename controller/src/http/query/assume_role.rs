@@ -23,9 +23,6 @@ pub(super) const OPERATION: &str = "AssumeRoleWithWebIdentity";
 /// The lifetimes that a key may have, in seconds; the longest is the default.
 const LIFETIME: std::ops::RangeInclusive<u64> = 900..=3600;
 
-/// The most keys of assumed roles at a time.
-const MOST_SESSIONS: i64 = 10_000;
-
 /// A client that asks for less than the role's rights must not get all of them.
 const UNSUPPORTED: [&str; 3] = ["Policy", "PolicyArns.member.1.arn", "ProviderId"];
 
@@ -75,12 +72,7 @@ pub(super) async fn assume(
         ("subject".to_owned(), shorten_subject(&identity.subject)),
     ]);
     let made = service.transact(move |service, context| {
-        credentials::delete_old_sessions(context.tx, context.now)?;
-        if credentials::sessions(context.tx, context.now)? >= MOST_SESSIONS {
-            return Err(ErrorName::Throttling.because(format!(
-                "There are {MOST_SESSIONS} temporary keys of assumed roles: try again when some have expired."
-            )));
-        }
+        credentials::make_room(context.tx, context.now)?;
         let key = credentials::create(context.tx, &service.vault, new)?;
         let change = Change {
             who: &key.arn,
@@ -138,7 +130,7 @@ fn permitted<'a>(
 }
 
 /// A subject for a log or a record: an issuer may choose a long one.
-fn shorten_subject(subject: &str) -> String {
+pub(crate) fn shorten_subject(subject: &str) -> String {
     subject.chars().take(300).collect()
 }
 

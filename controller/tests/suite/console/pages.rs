@@ -21,7 +21,7 @@ fn lacks(page: &Shown, unexpected: &[&str]) {
 }
 
 /// Runs the commands of a host up to an event, and fails that.
-async fn fail_at(agent: &Agent, last: &str) {
+pub(super) async fn fail_at(agent: &Agent, last: &str) {
     loop {
         let command = agent.poll().await.expect("a command");
         agent.acknowledge(&command).await;
@@ -45,10 +45,7 @@ async fn silent_hosts_come_first_on_bounded_pages() {
         let input = json!({"instanceName": format!("unborn{number:03}"), "iamUserArn": arn});
         call(&admin, "RegisterOnPremisesInstance", input).await;
     }
-    tokio::select! {
-        _ = agent.poll() => {}
-        () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
-    }
+    assert!(agent.poll().await.is_none());
     let mut browser = Browser::at(&controller, &[]).await;
     let page = browser.page("/console/hosts").await;
     has(
@@ -75,6 +72,80 @@ async fn silent_hosts_come_first_on_bounded_pages() {
     let json = browser.page("/console/hosts?format=json").await.json();
     assert_eq!(json["hosts"].as_array().unwrap().len(), 100);
     assert_eq!(json["hosts"][0]["state"], "NeverSeen");
+}
+
+#[tokio::test]
+async fn hosts_are_found_by_name_tag_and_state_and_pages_keep_the_search() {
+    let (controller, _client, agent) = shop::one_host(CONFIG).await;
+    let admin = controller.operator();
+    for number in 0..102 {
+        let name = format!("Unborn{number:03}");
+        let arn = format!("arn:aws:iam::123456789012:user/{name}");
+        let input = json!({"instanceName": name, "iamUserArn": arn});
+        call(&admin, "RegisterOnPremisesInstance", input).await;
+    }
+    assert!(agent.poll().await.is_none());
+    let mut browser = Browser::at(&controller, &[]).await;
+    let page = browser.page("/console/hosts?name=BORN&tag=&state=").await;
+    has(
+        &page,
+        &["Unborn099", "hosts --contains BORN</pre>", "value=\"BORN\""],
+    );
+    lacks(&page, &["box1", "Unborn100"]);
+    let (_, rest) = page
+        .text
+        .split_once("href=\"/console/hosts?name=BORN&#38;")
+        .unwrap();
+    let next = rest.split('"').next().unwrap().replace("&#38;", "&");
+    let page = browser
+        .page(&format!("/console/hosts?name=BORN&{next}"))
+        .await;
+    has(
+        &page,
+        &[
+            "Unborn101",
+            "href=\"/console/hosts?name=BORN&#38;tag=&#38;state=\">First hosts",
+        ],
+    );
+    lacks(&page, &["box1", "More hosts"]);
+    // The place in one list is none in another.
+    let other = browser.get(&format!("/console/hosts?name=x&{next}")).await;
+    assert_eq!(other.status, 400, "{}", other.text);
+
+    for query in ["tag=env%3Dprod", "tag=env", "name=box1&state=", "name=bOX"] {
+        let page = browser.page(&format!("/console/hosts?{query}")).await;
+        has(&page, &["box1"]);
+        lacks(&page, &["Unborn"]);
+    }
+    for query in [
+        "tag=env%3Dtest",
+        "state=drained",
+        "name=box1&state=silent",
+        "name=%3Cb%3E%22",
+    ] {
+        let page = browser.page(&format!("/console/hosts?{query}")).await;
+        has(&page, &["There is no such host."]);
+        lacks(&page, &["<b>\"", "host add NAME"]);
+    }
+    controller.admin_json(&["drain", "box1", "--json"]);
+    let page = browser.page("/console/hosts?state=drained&tag=env").await;
+    has(&page, &["box1", "hosts --tag env --drained</pre>"]);
+    let json = browser
+        .page("/console/hosts?name=box&format=json")
+        .await
+        .json();
+    assert_eq!(json["hosts"].as_array().unwrap().len(), 1);
+
+    // A user of another application finds nothing of it.
+    call(
+        &admin,
+        "CreateApplication",
+        json!({"applicationName": "blog"}),
+    )
+    .await;
+    let mut limited = Browser::at(&controller, &["--application", "blog"]).await;
+    let page = limited.page("/console/hosts?name=box1").await;
+    has(&page, &["There is no such host."]);
 }
 
 #[tokio::test]

@@ -49,8 +49,10 @@ impl Shown {
 #[derive(Clone)]
 pub(crate) struct Browser {
     address: SocketAddr,
-    /// The only cookie of the console.
+    /// The cookie of its session.
     pub(crate) cookie: Option<String>,
+    /// The cookie of a login at an identity provider.
+    login: Option<String>,
     /// Headers of every request.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
@@ -60,6 +62,7 @@ impl Browser {
         Browser {
             address: controller.address,
             cookie: None,
+            login: None,
             headers: Vec::new(),
         }
     }
@@ -156,8 +159,12 @@ impl Browser {
     }
 
     async fn send(&mut self, mut request: axum::http::request::Builder, body: String) -> Shown {
-        if let Some(cookie) = &self.cookie {
-            request = request.header("cookie", cookie);
+        let cookies: Vec<&str> = [&self.cookie, &self.login]
+            .into_iter()
+            .filter_map(Option::as_deref)
+            .collect();
+        if !cookies.is_empty() {
+            request = request.header("cookie", cookies.join("; "));
         }
         for (name, value) in &self.headers {
             request = request.header(*name, value);
@@ -169,9 +176,13 @@ impl Browser {
             .unwrap();
         let (head, body) = response.into_parts();
         let text = to_bytes(Body::new(body), usize::MAX).await.unwrap();
-        if let Some(cookie) = head.headers.get("set-cookie") {
+        for cookie in head.headers.get_all("set-cookie") {
             let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
-            self.cookie = (!cookie.ends_with('=')).then(|| cookie.to_owned());
+            let kept = (!cookie.ends_with('=')).then(|| cookie.to_owned());
+            match cookie.contains("codedeploy-login=") {
+                true => self.login = kept,
+                false => self.cookie = kept,
+            }
         }
         Shown {
             status: head.status.as_u16(),

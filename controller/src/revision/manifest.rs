@@ -13,9 +13,22 @@ use serde_yaml::Value;
 use tar::EntryType;
 use zip::ZipArchive;
 
-/// The largest numbers of files, and of bytes of all files, that are read.
-const MAX_FILES: usize = 200_000;
-const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// The most that is read of a bundle.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) files: usize,
+    /// Of all files.
+    pub(crate) bytes: u64,
+}
+
+impl Limits {
+    /// For a process that does nothing else.
+    pub(crate) const WIDE: Self = Limits {
+        files: 200_000,
+        bytes: 16 * 1024 * 1024 * 1024,
+    };
+}
+
 /// The longest path and the longest target of a link, in bytes.
 const MAX_PATH: usize = 4096;
 /// The largest AppSpec file, in bytes.
@@ -25,63 +38,68 @@ const MAX_APPSPEC: usize = 1024 * 1024;
 const APPSPEC: [&str; 2] = ["appspec.yml", "appspec.yaml"];
 
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum ManifestError {
+pub(crate) enum ManifestError {
     #[error("it cannot be read")]
     Read(#[from] io::Error),
     #[error("it is not a zip that can be read")]
     Zip(#[from] zip::result::ZipError),
     #[error(
-        "it has more than {MAX_FILES} files, more than {MAX_BYTES} bytes, or a path of more than {MAX_PATH} bytes"
+        "it has more than {} files, more than {} bytes, or a path of more than {MAX_PATH} bytes", .0.files, .0.bytes
     )]
-    TooLarge,
+    TooLarge(Limits),
 }
 
 /// A file or a symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Absent for a link.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) size: Option<u64>,
+    pub(crate) size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
     /// In octal digits; absent for a link, and if the bundle has none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) mode: Option<String>,
+    pub(crate) mode: Option<String>,
     /// The target of a link.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) target: Option<String>,
+    pub(crate) target: Option<String>,
 }
 
 /// A script of a lifecycle event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Hook {
-    pub(super) location: String,
+pub(crate) struct Hook {
+    pub(crate) location: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) timeout: Option<String>,
+    pub(crate) timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) runas: Option<String>,
+    pub(crate) runas: Option<String>,
 }
 
 /// The scripts by their lifecycle events.
-pub(super) type Hooks = BTreeMap<String, Vec<Hook>>;
+pub(crate) type Hooks = BTreeMap<String, Vec<Hook>>;
 
 /// The contents of a bundle.
 #[derive(Debug)]
-pub(super) struct Manifest {
-    pub(super) files: BTreeMap<String, Entry>,
+pub(crate) struct Manifest {
+    pub(crate) files: BTreeMap<String, Entry>,
     /// Or the reason why they cannot be read.
-    pub(super) hooks: Result<Hooks, String>,
+    pub(crate) hooks: Result<Hooks, String>,
 }
 
 impl Manifest {
     /// Reads a bundle; its form is recognised by its first bytes, as agents do.
-    pub(super) fn read(bundle: &Path) -> Result<Self, ManifestError> {
+    pub(crate) fn read(bundle: &Path, limits: Limits) -> Result<Self, ManifestError> {
         let mut file = File::open(bundle)?;
         let mut magic = Vec::new();
         (&mut file).take(4).read_to_end(&mut magic)?;
         file.seek(SeekFrom::Start(0))?;
-        let mut reading = Reading::default();
+        let mut reading = Reading {
+            limits,
+            files: BTreeMap::new(),
+            bytes: 0,
+            appspecs: BTreeMap::new(),
+        };
         match magic.as_slice() {
             [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6] => reading.zip(file)?,
             [0x1f, 0x8b, ..] => reading.tar(MultiGzDecoder::new(BufReader::new(file)))?,
@@ -92,8 +110,9 @@ impl Manifest {
 }
 
 /// A bundle that is being read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Reading {
+    limits: Limits,
     files: BTreeMap<String, Entry>,
     bytes: u64,
     /// The texts of files that may be the AppSpec file, by path.
@@ -105,7 +124,7 @@ impl Reading {
         let mut archive = tar::Archive::new(reader);
         for entry in archive.entries()? {
             let mut entry = entry?;
-            let path = plain(&entry.path_bytes())?;
+            let path = self.plain(&entry.path_bytes())?;
             let mode = entry.header().mode().ok();
             let target = entry.link_name_bytes();
             match (entry.header().entry_type(), target) {
@@ -115,7 +134,7 @@ impl Reading {
                 }
                 // It has the content of an earlier file.
                 (EntryType::Link, Some(target)) => {
-                    let target = plain(&target)?;
+                    let target = self.plain(&target)?;
                     if let Some(same) = self.files.get(&target).cloned() {
                         self.insert(path, same)?;
                     }
@@ -131,12 +150,12 @@ impl Reading {
 
     fn zip(&mut self, file: File) -> Result<(), ManifestError> {
         let mut archive = ZipArchive::new(file)?;
-        if archive.len() > MAX_FILES {
-            return Err(ManifestError::TooLarge);
+        if archive.len() > self.limits.files {
+            return Err(self.too_large());
         }
         for index in 0..archive.len() {
             let mut entry = archive.by_index(index)?;
-            let path = plain(entry.name_raw())?;
+            let path = self.plain(entry.name_raw())?;
             let mode = entry.unix_mode();
             if entry.is_symlink() {
                 let mut target = String::new();
@@ -153,7 +172,7 @@ impl Reading {
 
     fn link(&mut self, path: String, target: String) -> Result<(), ManifestError> {
         if target.len() > MAX_PATH {
-            return Err(ManifestError::TooLarge);
+            return Err(self.too_large());
         }
         let entry = Entry {
             size: None,
@@ -184,8 +203,8 @@ impl Reading {
             };
             size += bytes.len() as u64;
             self.bytes += bytes.len() as u64;
-            if self.bytes > MAX_BYTES {
-                return Err(ManifestError::TooLarge);
+            if self.bytes > self.limits.bytes {
+                return Err(self.too_large());
             }
             context.update(bytes);
             if let Some(text) = text.as_mut().filter(|text| text.len() <= MAX_APPSPEC) {
@@ -204,10 +223,24 @@ impl Reading {
         self.insert(path, entry)
     }
 
+    /// Returns a path without `./` and without a slash at its end.
+    fn plain(&self, path: &[u8]) -> Result<String, ManifestError> {
+        if path.len() > MAX_PATH {
+            return Err(self.too_large());
+        }
+        let path = String::from_utf8_lossy(path);
+        let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+        Ok(parts.collect::<Vec<_>>().join("/"))
+    }
+
+    fn too_large(&self) -> ManifestError {
+        ManifestError::TooLarge(self.limits)
+    }
+
     fn insert(&mut self, path: String, entry: Entry) -> Result<(), ManifestError> {
         self.files.insert(path, entry);
-        if self.files.len() > MAX_FILES {
-            return Err(ManifestError::TooLarge);
+        if self.files.len() > self.limits.files {
+            return Err(self.too_large());
         }
         Ok(())
     }
@@ -245,16 +278,6 @@ impl Reading {
         };
         Manifest { files, hooks }
     }
-}
-
-/// Returns a path without `./` and without a slash at its end.
-fn plain(path: &[u8]) -> Result<String, ManifestError> {
-    if path.len() > MAX_PATH {
-        return Err(ManifestError::TooLarge);
-    }
-    let path = String::from_utf8_lossy(path);
-    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
-    Ok(parts.collect::<Vec<_>>().join("/"))
 }
 
 /// Reads the hooks of an AppSpec file.
@@ -320,7 +343,7 @@ mod tests {
     fn read(bundle: &[u8]) -> Result<Manifest, ManifestError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bundle).unwrap();
-        Manifest::read(file.path())
+        Manifest::read(file.path(), Limits::WIDE)
     }
 
     #[test]

@@ -1,26 +1,29 @@
 //! The differences between two bundles. Pure.
 
+mod lines;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::manifest::{Entry, Hook, Hooks, Manifest};
+pub(crate) use lines::Line;
 
 /// A file that only one of the bundles has, or that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FileChange {
-    pub(super) path: String,
+pub(crate) struct FileChange {
+    pub(crate) path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) before: Option<Entry>,
+    pub(crate) before: Option<Entry>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<Entry>,
-    pub(super) changes: Vec<Change>,
+    pub(crate) after: Option<Entry>,
+    pub(crate) changes: Vec<Change>,
 }
 
 /// The kinds of differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Added,
     Removed,
     /// The content, or the target of a link.
@@ -33,27 +36,27 @@ pub(super) enum Change {
 /// A lifecycle event with other scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct HookChange {
-    pub(super) lifecycle_event_name: String,
-    pub(super) before: Vec<Hook>,
-    pub(super) after: Vec<Hook>,
-    pub(super) change: Change,
+pub(crate) struct HookChange {
+    pub(crate) lifecycle_event_name: String,
+    pub(crate) before: Vec<Hook>,
+    pub(crate) after: Vec<Hook>,
+    pub(crate) change: Change,
 }
 
 /// All differences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Changes {
-    pub(super) files: Vec<FileChange>,
-    pub(super) equal_files: usize,
-    pub(super) hooks: Vec<HookChange>,
+pub(crate) struct Changes {
+    pub(crate) files: Vec<FileChange>,
+    pub(crate) equal_files: usize,
+    pub(crate) hooks: Vec<HookChange>,
     /// The reason why the hooks cannot be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hooks_problem: Option<String>,
+    pub(crate) hooks_problem: Option<String>,
 }
 
 impl Changes {
-    pub(super) fn between(before: &Manifest, after: &Manifest) -> Self {
+    pub(crate) fn between(before: &Manifest, after: &Manifest) -> Self {
         let paths: BTreeSet<&String> = before.files.keys().chain(after.files.keys()).collect();
         let mut files = Vec::new();
         let mut equal_files = 0;
