@@ -9,6 +9,8 @@ import debian
 from workspace import output, run
 
 RELEASE = "bookworm"
+# Emulators before 10 refuse prctl(PR_SET_CHILD_SUBREAPER), with which the agent watches scripts.
+EMULATOR_FROM = "trixie"
 # What scripts of deployments use beyond the packages that every Debian has.
 MORE = ("procps",)
 
@@ -64,10 +66,10 @@ def system(tools):
 @contextlib.contextmanager
 def emulator(tools):
     """The kernel starts all programs for arm64 with qemu, until the end of this."""
-    folder = tools / "arm64/qemu"
-    qemu = folder / "usr/bin/qemu-aarch64-static"
+    folder = tools / "arm64/emulator"
+    qemu = folder / "usr/bin/qemu-aarch64"
     if not qemu.exists():
-        debian.fetch(["qemu-user-static"], output("dpkg", "--print-architecture").strip(), folder)
+        debian.fetch(["qemu-user"], output("dpkg", "--print-architecture").strip(), folder, EMULATOR_FROM)
     mounted = not (BINFMT / "register").exists()
     if mounted:
         run("mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT)
