@@ -54,8 +54,9 @@ pub(super) fn measure(folder: &Path, figures: &mut Figures) {
             if touches {
                 host.touch();
             }
+            let records = bytes(&host.records());
             updates.push(host.install(1));
-            kept = host.kept();
+            kept = host.kept(records);
             host.clear();
             // What comes second to an empty host takes as long as the first.
             whole.push(host.install(1));
@@ -83,9 +84,13 @@ impl Host {
         self.folder.join(format!("root/group/d-{number}"))
     }
 
+    fn records(&self) -> PathBuf {
+        self.folder.join("root/records")
+    }
+
     /// The seconds that the Install of a revision takes.
     fn install(&self, number: usize) -> f64 {
-        let (deployment, records) = (self.deployment(number), self.folder.join("root/records"));
+        let (deployment, records) = (self.deployment(number), self.records());
         fs::create_dir_all(&deployment).expect("a folder");
         fs::create_dir_all(&records).expect("a folder");
         rustix::fs::sync();
@@ -128,20 +133,12 @@ impl Host {
         }
     }
 
-    fn kept(&self) -> Kept {
+    /// `replaced` are the bytes of the records that the update replaced, which lie among the files.
+    fn kept(&self, replaced: u64) -> Kept {
         let deployment = self.deployment(1);
-        let mut kept = Kept::default();
-        for entry in fs::read_dir(deployment).expect("it is there").flatten() {
-            let path = entry.path();
-            let is_record = path.extension().is_some_and(|kind| kind == "json");
-            let part = if is_record {
-                &mut kept.records
-            } else {
-                &mut kept.files
-            };
-            *part += bytes(&path);
-        }
-        kept
+        let files = bytes(&deployment.join("displaced")) - replaced;
+        let records = bytes(&deployment) - files;
+        Kept { files, records }
     }
 
     fn clear(&self) {
