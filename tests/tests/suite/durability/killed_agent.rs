@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use codedeploy_tests::pair::{Found, HOOKS, Pair, Reference, Revision};
 use codedeploy_tests::strike::{Report, Strike};
@@ -23,6 +24,9 @@ const COMMANDS: [&str; 6] = [
     "AfterInstall",
     "ApplicationStart",
 ];
+
+/// The time after which the service delivers a command again that has no outcome.
+const REDELIVERY: Duration = Duration::from_secs(2);
 
 /// A host with an agent, ready for the new revision.
 struct Host {
@@ -97,11 +101,18 @@ impl Host {
         };
         for event in COMMANDS {
             let command = self.lone.command(&deployed.id, event);
+            let mut delivered = Instant::now();
             let outcome = wait::until(&format!("an outcome of {command}"), async || {
                 if self.lone.agent.ended().is_some() {
                     self.restart().await;
                     // A service redelivers unacknowledged commands.
                     self.lone.command(&deployed.id, event);
+                    delivered = Instant::now();
+                }
+                // The last poll of the agent that was killed may have taken the command.
+                if delivered.elapsed() > REDELIVERY {
+                    self.lone.command(&deployed.id, event);
+                    delivered = Instant::now();
                 }
                 let told = self.lone.stub.completions(&command);
                 told.into_iter()
