@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::DirEntry;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
@@ -147,7 +150,8 @@ pub(super) fn processes(mark: &[u8]) -> Vec<Listed> {
     pids().filter_map(|pid| stat(pid, mark)).collect()
 }
 
-/// The processes that hold a pipe open, by its inode.
+/// The processes that can write into a pipe of `pipes` (inodes). One that only reads keeps nothing
+/// open: a child of this process holds the reading end too, from its fork to its exec.
 pub(super) fn holders_of(pipes: &[u64]) -> Vec<Holder> {
     let names: Vec<PathBuf> = pipes
         .iter()
@@ -158,7 +162,8 @@ pub(super) fn holders_of(pipes: &[u64]) -> Vec<Holder> {
             .into_iter()
             .flatten()
             .flatten();
-        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        open.filter(is_writable)
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
             .any(|target| names.contains(&target))
     };
     pids()
@@ -168,6 +173,15 @@ pub(super) fn holders_of(pipes: &[u64]) -> Vec<Holder> {
             command: command(pid),
         })
         .collect()
+}
+
+/// Whether the entry of `/proc/PID/fd` is open for writing: the mode of the link says so
+/// (proc_pid_fd(5)).
+fn is_writable(descriptor: &DirEntry) -> bool {
+    let owner_may_write = Mode::WUSR.bits();
+    descriptor
+        .metadata()
+        .is_ok_and(|link| link.mode() & owner_may_write != 0)
 }
 
 fn pids() -> impl Iterator<Item = i32> {

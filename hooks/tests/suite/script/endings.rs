@@ -263,6 +263,25 @@ async fn a_process_that_keeps_the_output_open_is_named() {
 }
 
 #[tokio::test]
+async fn a_process_that_only_reads_the_output_does_not_keep_it_open() {
+    let host = Host::new();
+    let lines = format!(
+        "sleep 61 2>/dev/null & echo $! > {}\n\
+         sleep 62 3</proc/self/fd/1 >/dev/null 2>&1 & echo $! > {}",
+        host.path("writer").display(),
+        host.path("reader").display()
+    );
+    let report = host.run_lines(&lines).await;
+    let writer = host.pid_in("writer").await;
+    assert!(host.pid_in("reader").await.is_alive());
+    let message = message(&report, ErrorCode::OutputLeftOpen, "run.sh");
+    assert!(
+        message.contains(&format!("held by process {} (sleep 61);", writer.0)),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn output_that_arrives_within_the_grace_counts() {
     let mut host = Host::new();
     host.limits.drain_grace = Duration::from_secs(30);
