@@ -5,6 +5,7 @@
 //! that keeps positions; [`fields`] reads values from it or reports what is wrong with them,
 //! [`scalar`] reads numbers and booleans; [`validate`] turns the tree into these types and collects
 //! every problem on the way; [`hooks`] and [`permissions`] hold the rules of these sections,
+//! [`strategy`] those of blue/green on one host,
 //! [`acl`] those of access control lists, [`path`] those of paths. [`lint`] compares a valid file
 //! with the unpacked revision and finds entries that cannot work; [`hints`] suggests what a missing
 //! path may have meant.
@@ -19,6 +20,7 @@ mod permissions;
 mod raw;
 mod relaxed;
 mod scalar;
+pub mod strategy;
 mod validate;
 mod values;
 
@@ -35,6 +37,7 @@ pub use hints::{exists, missing_script, missing_source};
 pub use hooks::closest_event;
 pub(crate) use path::kernel_folder;
 pub use path::{ArchivePath, HostPath, MAX_FOLDERS, MAX_PATH_BYTES, PathError, check_length};
+pub use strategy::Strategy;
 
 /// The largest AppSpec file that is read, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -54,6 +57,8 @@ pub struct AppSpec {
     /// Keys below `hooks` that cannot be the name of a lifecycle event, such as `After Install`;
     /// their scripts never run.
     pub unknown_hooks: Vec<String>,
+    /// Blue/green on this host; without it, revisions are deployed in place.
+    pub strategy: Option<Strategy>,
 }
 
 impl AppSpec {
@@ -193,6 +198,8 @@ pub struct Finding {
 pub struct Parsed {
     pub appspec: AppSpec,
     pub warnings: Vec<Finding>,
+    /// Facts about a file that is right, for those who check it.
+    pub notes: Vec<Finding>,
     /// For each permission, the number of its entry in the file.
     entries: Vec<usize>,
     text: Vec<u8>,

@@ -7,6 +7,7 @@
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
 //! * [`custody`] decides who owns a revision's files until they are installed;
 //! * [`fs`] alone writes files that others rely on;
+//! * [`slots`] names the two slots of a blue/green deployment on one host;
 //! * [`clock`] returns the host's local time.
 //!
 //! Nothing here depends on a network, a service or a deployment group's history: paths and values
@@ -19,3 +20,4 @@ pub mod fs;
 pub mod install;
 pub mod lifecycle;
 pub mod script;
+pub mod slots;

@@ -261,6 +261,7 @@ mod tests {
             permissions: vec![],
             hooks,
             unknown_hooks: vec![],
+            strategy: None,
         }
     }
 

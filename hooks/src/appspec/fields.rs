@@ -9,13 +9,14 @@ use super::raw::{Node, Value};
 use super::{AppSpec, Finding, Invalid, Parsed, Position, scalar};
 
 /// The keys of the document itself.
-pub(super) const TOP_LEVEL: [&str; 6] = [
+pub(super) const TOP_LEVEL: [&str; 7] = [
     "version",
     "os",
     "files",
     "file_exists_behavior",
     "permissions",
     "hooks",
+    "strategy",
 ];
 
 /// The number of characters of a found text that a message quotes.
@@ -26,6 +27,7 @@ const QUOTED_CHARS: usize = 60;
 pub(super) struct Report {
     pub(super) problems: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
+    pub(super) notes: Vec<Finding>,
     /// The file belongs to a revision that was deployed before. Values that official agents misread
     /// are read as those agents read them.
     pub(super) earlier: bool,
@@ -46,6 +48,7 @@ impl Report {
             Some((appspec, entries)) if self.problems.is_empty() => Ok(Parsed {
                 appspec,
                 warnings,
+                notes: self.notes,
                 entries,
                 text: text.to_vec(),
             }),
@@ -110,7 +113,7 @@ impl<'t> Place<'t> {
         report.warnings.push(self.finding(message));
     }
 
-    fn finding(&self, message: impl Display) -> Finding {
+    pub(super) fn finding(&self, message: impl Display) -> Finding {
         Finding {
             position: Some(self.node.position),
             path: self.path.clone(),

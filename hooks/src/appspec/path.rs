@@ -114,6 +114,15 @@ impl HostPath {
         &self.0
     }
 
+    /// Returns the same path below `to` if it is `from` or below it.
+    pub(super) fn moved(&self, from: &Path, to: &Path) -> Self {
+        match self.0.strip_prefix(from) {
+            Ok(below) if below.as_os_str().is_empty() => Self(to.to_owned()),
+            Ok(below) => Self(to.join(below)),
+            Err(_) => self.clone(),
+        }
+    }
+
     /// Returns the kernel's folder that the path names or is in.
     pub(super) fn kernel_folder(&self) -> Option<&'static str> {
         let mut names = self.0.iter().skip(1);

@@ -10,6 +10,7 @@ use super::scalar::{self, Number};
 use super::values::{archive_path, has_key, note_parents, wrong_path};
 use super::{
     AppSpec, ArchivePath, FileMapping, HostPath, Invalid, Parsed, PathError, hooks, permissions,
+    strategy,
 };
 
 /// `earlier` means that the file belongs to a revision that was deployed before.
@@ -60,6 +61,7 @@ fn document_root(root: Place<'_>, report: &mut Report) -> Option<(AppSpec, Vec<u
         hooks,
         unknown_hooks,
     } = hooks::hooks(&top, report);
+    let strategy = strategy::strategy(&top, &files, report);
     Some((
         AppSpec {
             files,
@@ -67,6 +69,7 @@ fn document_root(root: Place<'_>, report: &mut Report) -> Option<(AppSpec, Vec<u
             permissions,
             hooks,
             unknown_hooks,
+            strategy,
         },
         entries,
     ))

@@ -97,6 +97,7 @@ fn a_plan_holds_the_scripts_of_its_event_in_order() {
             ),
         ],
         unknown_hooks: Vec::new(),
+        strategy: None,
     };
     let plan = HookPlan::new(LifecycleEvent::ApplicationStart, "/srv/archive", &appspec);
     assert_eq!(plan.scripts, [script("b.sh"), script("a.sh")]);

@@ -15,6 +15,7 @@ mod appspec {
     mod permissions;
     mod reading;
     mod sections;
+    mod strategy;
     mod yaml;
 }
 

@@ -56,6 +56,8 @@ struct Checked {
 enum Severity {
     Error,
     Warning,
+    /// A fact; never an error.
+    Note,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +136,7 @@ impl Arguments {
             if self.strict {
                 findings
                     .iter_mut()
+                    .filter(|(severity, _)| *severity == Severity::Warning)
                     .for_each(|(severity, _)| *severity = Severity::Error);
             }
             findings.sort_by_key(|(_, finding)| finding.position);
@@ -170,6 +173,8 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
             let mut findings: Vec<_> = warnings
                 .map(|warning| (Severity::Warning, warning))
                 .collect();
+            let notes = parsed.notes.into_iter();
+            findings.extend(notes.map(|note| (Severity::Note, note)));
             let appspec = parsed.appspec;
             findings.extend(
                 folder

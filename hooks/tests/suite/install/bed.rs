@@ -190,6 +190,7 @@ impl Bed {
             permissions: Vec::new(),
             hooks: Vec::new(),
             unknown_hooks: Vec::new(),
+            strategy: None,
         }
     }
 

@@ -24,6 +24,7 @@ impl Severity {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         }
     }
 }
@@ -83,7 +84,10 @@ fn annotation(file: &str, severity: Severity, finding: &Finding) -> String {
         .unwrap_or_default();
     format!(
         "::{} file={}{at},title=AppSpec::{}\n",
-        severity.name(),
+        match severity {
+            Severity::Note => "notice",
+            other => other.name(),
+        },
         property(file),
         data(&message(finding))
     )
