@@ -43,6 +43,7 @@ pub mod report;
 pub mod revision;
 mod runtime;
 pub mod shutdown;
+pub mod slots;
 pub mod spec;
 pub mod systemd;
 pub mod telemetry;

@@ -200,7 +200,7 @@ fn runas(place: &Place<'_>, report: &mut Report) -> Option<String> {
 
 /// Reads whole seconds, as the official agents do. More than a [`u32`] holds would overflow the
 /// clocks that they are added to.
-fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
+pub(super) fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
     let expected = "a whole number of seconds greater than 0, such as 300";
     if place.is_false() {
         let default = DEFAULT_TIMEOUT.as_secs();

@@ -1,0 +1,3 @@
+//! Blue/green on one host.
+
+pub mod traffic;
