@@ -72,6 +72,9 @@ unpack systemctl usr/bin/systemctl
 # Its package would start a service that collects metrics of this machine.
 unpack prometheus usr/bin/promtool
 
+# Its package would serve a site on port 80.
+unpack nginx usr/sbin/nginx
+
 # Of this host's release, so that what was built here runs there.
 if [ "$(id -u)" -eq 0 ] && { [ ! -x "$tools/machine/usr/bin/dnf" ] || [ ! -x "$tools/machine/usr/bin/python3" ]; }; then
   echo "tests/tools.sh: unpacking a Debian system into $tools/machine"

@@ -13,7 +13,8 @@
 //!   [`tree`] compares folders;
 //! * [`issuer`] signs identity tokens, as CI systems do;
 //! * [`scripts`] are revisions that fail or wait on request; [`balancer`] is a real HAProxy with
-//!   clients that count failures, [`site`] the web servers behind it;
+//!   clients that count failures, [`site`] the web servers behind it; [`nginx`] is a real nginx, and
+//!   [`visitors`] count failures of connections that are kept, too;
 //! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands
 //!   of simulated hosts, [`machine`] a Debian system with its own systemd, for packages;
 //! * [`chromium`] is a real browser, [`scene`] a fleet for it to look at;
@@ -47,6 +48,7 @@ pub mod issuer;
 pub mod machine;
 pub mod metadata;
 pub mod mounts;
+pub mod nginx;
 pub mod old_kernel;
 pub mod pair;
 pub mod programs;
@@ -63,4 +65,5 @@ pub mod stub;
 pub mod swarm;
 pub mod sweep;
 pub mod tree;
+pub mod visitors;
 pub mod wait;

@@ -182,6 +182,18 @@ pub(super) fn strategy(
     let traffic = value(&fields, "traffic", Traffic::default(), |place| {
         traffic::traffic(place, report)
     });
+    if let Some(traffic) = &traffic
+        && traffic.needs_ports()
+        && fields.get("ports").is_none()
+    {
+        place.problem(
+            report,
+            format_args!(
+                "{} sends requests to ports; add the slots' ports, such as \"ports: [8001, 8002]\"",
+                traffic.provider()
+            ),
+        );
+    }
     kind?;
     let strategy = Strategy {
         link: link?,

@@ -70,6 +70,23 @@ mod local {
     mod validate;
 }
 
+/// Two slots behind real programs that move traffic between them.
+mod traffic {
+    mod bed;
+    mod haproxy;
+    mod nginx;
+
+    /// Reads the value of `traffic` as an AppSpec file has it.
+    fn traffic(provider: &str) -> codedeploy_hooks::appspec::strategy::Traffic {
+        let text = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - {{source: /, destination: /srv/app}}\n\
+             strategy:\n  type: blue_green\n  link: /srv/app\n  ports: [8001, 8002]\n  traffic:\n    {provider}\n"
+        );
+        let parsed = codedeploy_hooks::appspec::parse(text.as_bytes()).expect("a valid file");
+        parsed.appspec.strategy.expect("it has a strategy").traffic
+    }
+}
+
 /// Commands between a service and an agent.
 mod delivery {
     mod agent_update;

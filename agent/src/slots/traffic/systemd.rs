@@ -48,7 +48,7 @@ pub enum SystemdError {
 pub(super) async fn move_to(units: &SystemdSocket, to: &Side) -> Result<(), SystemdError> {
     let drop_in = DropIn::of(units);
     let before = drop_in.read()?;
-    let new = units.service.instance(to.name.name());
+    let new = units.service.of(to.name);
     drop_in.write(&format!("[Socket]\nService={new}\n"))?;
     if let Err(error) = hand_over(units, &new).await {
         drop_in.put_back(before.as_deref())?;
@@ -59,14 +59,14 @@ pub(super) async fn move_to(units: &SystemdSocket, to: &Side) -> Result<(), Syst
         }
         return Err(error);
     }
-    let old = units.service.instance(to.name.other().name());
+    let old = units.service.of(to.name.other());
     systemctl(&["stop", "--no-block", &old], QUICK).await?;
     Ok(())
 }
 
 /// The number of instances of a slot that have not ended: 1 or 0.
 pub(super) async fn running(units: &SystemdSocket, slot: SlotName) -> Result<u64, SystemdError> {
-    let unit = units.service.instance(slot.name());
+    let unit = units.service.of(slot);
     let state = property(&unit, "ActiveState").await?;
     Ok(u64::from(!matches!(state.as_str(), "inactive" | "failed")))
 }

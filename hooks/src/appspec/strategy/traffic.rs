@@ -12,6 +12,7 @@ use super::super::fields::{Fields, Place, Repeated, Report, quoted};
 use super::super::hooks::timeout;
 use super::super::values::{archive_path, wrong_path};
 use super::super::{ArchivePath, HostPath};
+use super::UnitTemplate;
 use crate::slots::SlotName;
 
 /// The timeout of a script that moves traffic and sets none.
@@ -76,7 +77,7 @@ pub struct Nginx {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemdSocket {
     pub socket: SocketUnit,
-    pub service: ServiceTemplate,
+    pub service: UnitTemplate,
 }
 
 /// A script that moves the traffic.
@@ -119,8 +120,6 @@ names! {
     UpstreamName
     /// The name of a socket unit, such as `shop.socket`.
     SocketUnit
-    /// The name of a template, such as `shop@.service`.
-    ServiceTemplate
 }
 
 impl Traffic {
@@ -166,14 +165,6 @@ impl CommandLine {
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(" "))
-    }
-}
-
-impl ServiceTemplate {
-    /// The unit of one instance.
-    pub fn instance(&self, name: &str) -> String {
-        let stem = self.0.strip_suffix(".service").unwrap_or(&self.0);
-        format!("{stem}{name}.service")
     }
 }
 
@@ -286,15 +277,9 @@ fn systemd_socket(place: &Place<'_>, report: &mut Report) -> Option<SystemdSocke
         "\"socket\" and \"service\", such as {socket: shop.socket, service: shop@.service}";
     let fields = place.fields(report, &["socket", "service"], Repeated::Refused, expected)?;
     let of_socket = "the name of a socket unit, such as shop.socket";
-    let socket = required(&fields, report, "socket", of_socket, |text| {
-        let stem = text.strip_suffix(".socket")?;
-        unit_name(stem).then(|| SocketUnit(text.to_owned()))
-    });
+    let socket = required(&fields, report, "socket", of_socket, socket_unit);
     let of_service = "the name of a template whose instances are the slots, such as shop@.service";
-    let service = required(&fields, report, "service", of_service, |text| {
-        let stem = text.strip_suffix("@.service")?;
-        unit_name(stem).then(|| ServiceTemplate(text.to_owned()))
-    });
+    let service = required(&fields, report, "service", of_service, UnitTemplate::new);
     Some(SystemdSocket {
         socket: socket?,
         service: service?,
@@ -438,8 +423,9 @@ fn upstream_name(text: &str) -> Option<UpstreamName> {
     word(text, "-_.", 64).then(|| UpstreamName(text.to_owned()))
 }
 
-fn unit_name(stem: &str) -> bool {
-    word(stem, "-_.:\\", MAX_UNIT)
+fn socket_unit(text: &str) -> Option<SocketUnit> {
+    let stem = text.strip_suffix(".socket")?;
+    word(stem, "-_.:", MAX_UNIT).then(|| SocketUnit(text.to_owned()))
 }
 
 /// Whether the text has letters, digits and these marks, and does not look like an option.

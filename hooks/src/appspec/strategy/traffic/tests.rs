@@ -65,7 +65,7 @@ fn a_template_has_an_instance_for_each_slot() {
         panic!("another provider");
     };
     assert_eq!(units.socket.to_string(), "shop.socket");
-    assert_eq!(units.service.instance("green"), "shop@green.service");
+    assert_eq!(units.service.of(SlotName::Green), "shop@green.service");
 }
 
 #[test]
