@@ -72,7 +72,7 @@ impl Nginx {
         let at = |name: &str| self.folder.join(name).display().to_string();
         let command = format!(
             "{}, -c, {}, -e, {}",
-            path(),
+            path().display(),
             at("nginx.conf"),
             at("error.log")
         );

@@ -175,7 +175,7 @@ async fn exchange(
     keeps: bool,
 ) -> Result<(String, Option<Connection>), Wrong> {
     let word = if keeps { "keep-alive" } else { "close" };
-    let request = format!("GET /page HTTP/1.1\r\nHost: test\r\nConnection: {word}\r\n\r\n");
+    let request = format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: {word}\r\n\r\n");
     if let Err(error) = connection.write_all(request.as_bytes()).await {
         let closed = error.kind() == io::ErrorKind::BrokenPipe;
         return Err(if closed {

@@ -75,6 +75,7 @@ mod traffic {
     mod bed;
     mod haproxy;
     mod nginx;
+    mod systemd;
 
     /// Reads the value of `traffic` as an AppSpec file has it.
     fn traffic(provider: &str) -> codedeploy_hooks::appspec::strategy::Traffic {

@@ -122,7 +122,10 @@ fn check_port(
     let (Some(address), Some(port)) = (&server.address, port) else {
         return Ok(());
     };
-    match address.rsplit_once(':').map(|(_, found)| found.parse()) {
+    match address
+        .rsplit_once(':')
+        .map(|(_, found)| found.parse::<u16>())
+    {
         Some(Ok(found)) if found != port => Err(HaproxyError::OtherPort {
             backend: haproxy.backend.to_string(),
             server: name.to_owned(),

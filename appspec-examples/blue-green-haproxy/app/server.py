@@ -1,0 +1,62 @@
+"""A small web service that ends with grace: it answers what it has accepted.
+
+It listens on 127.0.0.1:PORT. `/` greets, `/health` says which version answers.
+"""
+
+import json
+import os
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+VERSION = (Path(__file__).resolve().parent / "VERSION").read_text(encoding="utf-8").strip()
+STOPPING = threading.Event()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 5  # seconds for which an idle connection is kept
+
+    def do_GET(self):
+        if self.path == "/":
+            self.answer(200, "text/plain; charset=utf-8", f"Hello from version {VERSION}\n")
+        elif self.path == "/health":
+            self.answer(200, "application/json", json.dumps({"status": "ok", "version": VERSION}) + "\n")
+        else:
+            self.answer(404, "text/plain; charset=utf-8", "not found\n")
+
+    def answer(self, status, content_type, text):
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        if STOPPING.is_set():
+            # The client sends its next request on a new connection, to the other slot.
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = False  # the end waits for them
+
+
+def main():
+    servers = [Server(("127.0.0.1", int(os.environ["PORT"])), Handler)]
+
+    signal.signal(signal.SIGTERM, lambda *_: STOPPING.set())
+    for server in servers:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+    STOPPING.wait()
+    for server in servers:
+        server.shutdown()
+    for server in servers:
+        server.server_close()
+
+
+main()
