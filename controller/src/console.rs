@@ -120,7 +120,7 @@ struct Console {
     /// Live pages are rendered one after the other, so that they leave time for other requests.
     rendering: Mutex<()>,
     /// Bundles are compared one after the other.
-    comparing: Mutex<()>,
+    comparing: Arc<Mutex<()>>,
 }
 
 /// The console of a service with a URL for browsers, if it is on.
@@ -136,7 +136,7 @@ pub(crate) fn router(service: &Arc<Service>, url: String) -> Option<Router> {
         logins: Throttle::default(),
         live: Arc::new(Semaphore::new(MOST_LIVE)),
         rendering: Mutex::default(),
-        comparing: Mutex::default(),
+        comparing: Arc::default(),
     });
     let front = get(async || response::see_other(FRONT));
     let router = Router::new()

@@ -71,7 +71,7 @@ impl Comparison {
         (objects, prefix): (Option<Arc<Objects>>, Option<String>),
         pair: Pair,
     ) -> Self {
-        let turn = tokio::time::timeout(TURN, console.comparing.lock()).await;
+        let turn = tokio::time::timeout(TURN, Arc::clone(&console.comparing).lock_owned()).await;
         let Ok(turn) = turn else {
             return Self::none(
                 pair,
@@ -79,6 +79,8 @@ impl Comparison {
             );
         };
         let compared = tokio::task::spawn_blocking(move || {
+            // The work goes on when the browser does not wait for it.
+            let _turn = turn;
             let found = objects.map(|objects| compare(&objects, prefix.as_deref(), &pair));
             match found.unwrap_or_else(|| Err(not_held(&pair.new))) {
                 Ok(changes) => Self::of(pair, changes),
@@ -86,7 +88,6 @@ impl Comparison {
             }
         });
         let compared = compared.await;
-        drop(turn);
         compared.unwrap_or_else(|error| Self::none(Pair::nothing(), error.to_string()))
     }
 

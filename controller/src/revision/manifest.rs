@@ -1,5 +1,8 @@
 //! The contents of a bundle: its files by path, and the hooks of its AppSpec file. Nothing is
-//! unpacked.
+//! unpacked, and the memory that a bundle takes is limited.
+
+mod hooks;
+mod metered;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,15 +12,17 @@ use std::path::Path;
 use aws_lc_rs::digest;
 use flate2::read::MultiGzDecoder;
 use serde::Serialize;
-use serde_yaml::Value;
 use tar::EntryType;
 use zip::ZipArchive;
+
+pub(crate) use hooks::{Hook, Hooks};
+use metered::Metered;
 
 /// The most that is read of a bundle.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) files: usize,
-    /// Of all files.
+    /// Of all members of the archive, with their headers.
     pub(crate) bytes: u64,
 }
 
@@ -31,6 +36,15 @@ impl Limits {
 
 /// The longest path and the longest target of a link, in bytes.
 const MAX_PATH: usize = 4096;
+/// The average length of a path with its link's target, in bytes, in a bundle of the most files.
+const USUAL_PATH: usize = 256;
+/// The most that a tar has before the content of a member: long names and extended headers, which
+/// are kept in memory. In bytes.
+const MAX_HEADERS: u64 = 1024 * 1024;
+/// The size of a header in a tar, in bytes.
+const HEADER: u64 = 512;
+/// The size of the list of a zip by the most files that it may have, in bytes. It is kept in memory.
+const LISTED: u64 = 512;
 /// The largest AppSpec file, in bytes.
 const MAX_APPSPEC: usize = 1024 * 1024;
 
@@ -44,7 +58,8 @@ pub(crate) enum ManifestError {
     #[error("it is not a zip that can be read")]
     Zip(#[from] zip::result::ZipError),
     #[error(
-        "it has more than {} files, more than {} bytes, or a path of more than {MAX_PATH} bytes", .0.files, .0.bytes
+        "it has more than {} files, more than {} bytes, or paths of more than {MAX_PATH} bytes, or of {USUAL_PATH} on average",
+        .0.files, .0.bytes
     )]
     TooLarge(Limits),
 }
@@ -66,19 +81,6 @@ pub(crate) struct Entry {
     pub(crate) target: Option<String>,
 }
 
-/// A script of a lifecycle event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Hook {
-    pub(crate) location: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) timeout: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) runas: Option<String>,
-}
-
-/// The scripts by their lifecycle events.
-pub(crate) type Hooks = BTreeMap<String, Vec<Hook>>;
-
 /// The contents of a bundle.
 #[derive(Debug)]
 pub(crate) struct Manifest {
@@ -97,7 +99,9 @@ impl Manifest {
         let mut reading = Reading {
             limits,
             files: BTreeMap::new(),
+            names: 0,
             bytes: 0,
+            top: None,
             appspecs: BTreeMap::new(),
         };
         match magic.as_slice() {
@@ -114,16 +118,29 @@ impl Manifest {
 struct Reading {
     limits: Limits,
     files: BTreeMap<String, Entry>,
+    /// The length of all paths and targets, in bytes.
+    names: usize,
     bytes: u64,
+    /// The folder of the first file below the root. If there is an only folder, it is this one.
+    top: Option<String>,
     /// The texts of files that may be the AppSpec file, by path.
     appspecs: BTreeMap<String, Vec<u8>>,
 }
 
 impl Reading {
     fn tar(&mut self, reader: impl Read) -> Result<(), ManifestError> {
+        let (reader, meter) = Metered::new(reader);
         let mut archive = tar::Archive::new(reader);
-        for entry in archive.entries()? {
+        let mut entries = archive.entries()?;
+        loop {
+            meter.allow(MAX_HEADERS);
+            let Some(entry) = entries.next() else {
+                return Ok(());
+            };
             let mut entry = entry?;
+            meter.allow(u64::MAX);
+            // So that members without content have an end, too.
+            self.count(HEADER)?;
             let path = self.plain(&entry.path_bytes())?;
             let mode = entry.header().mode().ok();
             let target = entry.link_name_bytes();
@@ -144,12 +161,15 @@ impl Reading {
                 }
                 _ => {}
             }
+            self.each_part(&mut entry, |_| ())?;
         }
-        Ok(())
     }
 
     fn zip(&mut self, file: File) -> Result<(), ManifestError> {
+        let (file, meter) = Metered::new(file);
+        meter.allow(LISTED.saturating_mul(self.limits.files as u64));
         let mut archive = ZipArchive::new(file)?;
+        meter.allow(u64::MAX);
         if archive.len() > self.limits.files {
             return Err(self.too_large());
         }
@@ -189,29 +209,15 @@ impl Reading {
         mode: Option<u32>,
         content: &mut impl Read,
     ) -> Result<(), ManifestError> {
-        let is_appspec = APPSPEC.iter().any(|name| {
-            let rest = path.strip_suffix(name);
-            rest.is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
-        });
-        let mut text = is_appspec.then(Vec::new);
-        let (mut size, mut buffer) = (0, vec![0; 64 * 1024]);
+        let mut text = self.may_be_appspec(&path).then(Vec::new);
         let mut context = digest::Context::new(&digest::SHA256);
-        loop {
-            let read = content.read(&mut buffer)?;
-            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-                break;
-            };
-            size += bytes.len() as u64;
-            self.bytes += bytes.len() as u64;
-            if self.bytes > self.limits.bytes {
-                return Err(self.too_large());
-            }
+        let size = self.each_part(content, |bytes| {
             context.update(bytes);
             if let Some(text) = text.as_mut().filter(|text| text.len() <= MAX_APPSPEC) {
                 text.extend_from_slice(bytes);
             }
-        }
-        if let Some(text) = text.filter(|_| path.matches('/').count() <= 1) {
+        })?;
+        if let Some(text) = text {
             self.appspecs.insert(path.clone(), text);
         }
         let entry = Entry {
@@ -221,6 +227,39 @@ impl Reading {
             target: None,
         };
         self.insert(path, entry)
+    }
+
+    /// Whether a path has the name of an AppSpec file at the root, or in what may be the only folder.
+    fn may_be_appspec(&self, path: &str) -> bool {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let is_there = folder.is_empty() || self.top.as_deref().is_none_or(|top| top == folder);
+        APPSPEC.contains(&name) && is_there
+    }
+
+    /// Reads content to its end; returns its size.
+    fn each_part(
+        &mut self,
+        content: &mut impl Read,
+        mut part: impl FnMut(&[u8]),
+    ) -> Result<u64, ManifestError> {
+        let (mut size, mut buffer) = (0, vec![0; 64 * 1024]);
+        loop {
+            let read = content.read(&mut buffer)?;
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(size);
+            };
+            size += bytes.len() as u64;
+            self.count(bytes.len() as u64)?;
+            part(bytes);
+        }
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), ManifestError> {
+        self.bytes += bytes;
+        match self.bytes > self.limits.bytes {
+            true => Err(self.too_large()),
+            false => Ok(()),
+        }
     }
 
     /// Returns a path without `./` and without a slash at its end.
@@ -238,8 +277,13 @@ impl Reading {
     }
 
     fn insert(&mut self, path: String, entry: Entry) -> Result<(), ManifestError> {
+        self.names += path.len() + entry.target.as_ref().map_or(0, String::len);
+        if self.top.is_none() {
+            self.top = path.split_once('/').map(|(top, _)| top.to_owned());
+        }
         self.files.insert(path, entry);
-        if self.files.len() > self.limits.files {
+        let most = self.limits.files.saturating_mul(USUAL_PATH);
+        if self.files.len() > self.limits.files || self.names > most {
             return Err(self.too_large());
         }
         Ok(())
@@ -273,41 +317,10 @@ impl Reading {
         let appspec = APPSPEC.iter().find_map(|name| appspecs.get(*name));
         let hooks = match appspec {
             Some(text) if text.len() > MAX_APPSPEC => Err("it is too large".to_owned()),
-            Some(text) => hooks(text),
+            Some(text) => hooks::read(text),
             None => Err("the revision has none".to_owned()),
         };
         Manifest { files, hooks }
-    }
-}
-
-/// Reads the hooks of an AppSpec file.
-fn hooks(text: &[u8]) -> Result<Hooks, String> {
-    let document: Value = serde_yaml::from_slice(text).map_err(|error| error.to_string())?;
-    let mut hooks = Hooks::new();
-    let Some(events) = document.get("hooks").and_then(Value::as_mapping) else {
-        return Ok(hooks);
-    };
-    for (event, scripts) in events {
-        let scripts = scripts.as_sequence().into_iter().flatten();
-        let scripts: Vec<Hook> = scripts
-            .map(|script| Hook {
-                location: member(script, "location").unwrap_or_default(),
-                timeout: member(script, "timeout"),
-                runas: member(script, "runas"),
-            })
-            .collect();
-        if let (Some(event), false) = (event.as_str(), scripts.is_empty()) {
-            hooks.insert(event.to_owned(), scripts);
-        }
-    }
-    Ok(hooks)
-}
-
-fn member(script: &Value, name: &str) -> Option<String> {
-    match script.get(name)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod fleet;
 pub(crate) mod issuer;
 pub(crate) mod provider;
+pub(crate) mod revision;
 pub(crate) mod shop;
 pub(crate) mod signed;
 
@@ -129,6 +130,14 @@ impl Controller {
     /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that it has had so far, in bytes.
+    pub(crate) fn most_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// The lines that it has logged with this message.

@@ -1,36 +1,13 @@
 //! `diff`: a revision compared with the one that a deployment group runs.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::Value;
 
+use crate::support::revision::{appspec, revision, write};
 use crate::support::{Controller, shop, text};
 
 const SETTINGS: &str = "s3: {buckets: [revisions]}\ntimers: {poll: 0.05}";
-
-fn write(folder: &Path, path: &str, text: &str, mode: u32) {
-    let path = folder.join(path);
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn appspec(timeout: u32) -> String {
-    format!(
-        "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - {{location: after.sh, timeout: {timeout}}}\n  \
-         ApplicationStart:\n    - location: start.sh\n"
-    )
-}
-
-/// A revision that fits the one that [`change`] makes of it.
-fn revision(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    write(folder, "appspec.yml", &appspec(30), 0o644);
-    write(folder, "after.sh", "#!/bin/sh\nexit 0\n", 0o755);
-    write(folder, "start.sh", "#!/bin/sh\nexit 0\n", 0o755);
-    write(folder, "old.txt", "old", 0o644);
-    write(folder, "same.txt", "same", 0o644);
-}
 
 fn change(folder: &Path) {
     std::fs::remove_file(folder.join("old.txt")).unwrap();
