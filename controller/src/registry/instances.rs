@@ -230,7 +230,7 @@ pub fn list(
     request: request::ListOnPremisesInstances,
 ) -> Result<ListOnPremisesInstancesOutput, ApiError> {
     let status = request.registration_status;
-    let tests = request.tag_filters.unwrap_or_default();
+    let tests = request.tag_filters.unwrap_or_default().0;
     let wanted = |instance: &Instance| {
         let of_status = match status {
             Some(RegistrationStatus::Registered) => instance.deregistered.is_none(),

@@ -60,13 +60,14 @@ impl Request for UpdateAgents {
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         let names: Option<InstanceNames> = Field::read(input.instance_names)?;
         let group = both_or_none(input.application_name, input.deployment_group_name)?;
-        let tests: Option<Vec<TagTest>> = Field::read(input.tag_filters)?;
+        let tests: Option<TagTests> = Field::read(input.tag_filters)?;
         let ways = [
             names
                 .filter(|names| !names.0.is_empty())
                 .map(ChosenHosts::Named),
             group.map(|(application, group)| ChosenHosts::Group(application, group)),
             tests
+                .map(|TagTests(tests)| tests)
                 .filter(|tests| !tests.is_empty())
                 .map(ChosenHosts::Tagged),
             input
@@ -206,6 +207,7 @@ impl Request for ListHosts {
     type Input = ListHostsInput;
 
     fn check(input: Self::Input) -> Result<Self, ApiError> {
+        let tags: Option<TagTests> = Field::read(input.tag_filters)?;
         Ok(ListHosts {
             group: both_or_none(input.application_name, input.deployment_group_name)?,
             silent_first: input.silent_first.unwrap_or_default(),
@@ -214,7 +216,7 @@ impl Request for ListHosts {
                     .name_contains
                     .filter(|name| !name.is_empty())
                     .map(|name| name.to_lowercase()),
-                tags: <Option<Vec<TagTest>>>::read(input.tag_filters)?.unwrap_or_default(),
+                tags: tags.unwrap_or_default().0,
                 silent: input.silent.unwrap_or_default(),
                 drained: input.drained.unwrap_or_default(),
             },

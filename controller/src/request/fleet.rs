@@ -6,7 +6,6 @@ use super::members::*;
 use super::tags::InstanceTags;
 use super::{Field, Member, Request, Subject, requests};
 use crate::error::{ApiError, ErrorName};
-use crate::fleet::TagTest;
 use crate::identity::Identity;
 
 requests! {
@@ -15,7 +14,7 @@ requests! {
     BatchGetOnPremisesInstances(BatchGetOnPremisesInstancesInput) { instance_names: Batch<InstanceName>, }
     ListOnPremisesInstances(ListOnPremisesInstancesInput) {
         registration_status: Option<RegistrationStatus>,
-        tag_filters: Option<Vec<TagTest>>,
+        tag_filters: Option<TagTests>,
         next_token: Option<String>,
     }
     AddTagsToOnPremisesInstances(AddTagsToOnPremisesInstancesInput) {

@@ -386,12 +386,28 @@ impl Member for Period {
     }
 }
 
-impl Member for TagTest {
-    type Raw = TagFilter;
+/// The largest number of tag filters in a request: each is compared with the tags of all hosts.
+const MAX_TAG_FILTERS: usize = 100;
 
-    fn check(raw: TagFilter) -> Result<Self, ApiError> {
-        TagTest::read(&raw)
-            .map_err(|invalid| ErrorName::InvalidTagFilter.because(invalid.to_string()))
+/// Tests of the tags of hosts, of which one must match.
+#[derive(Debug, Clone, Default)]
+pub struct TagTests(pub Vec<TagTest>);
+
+impl Member for TagTests {
+    type Raw = Vec<TagFilter>;
+
+    fn check(raw: Vec<TagFilter>) -> Result<Self, ApiError> {
+        let refused = |why| ErrorName::InvalidTagFilter.because(why);
+        if raw.len() > MAX_TAG_FILTERS {
+            return Err(refused(format!(
+                "{} tag filters were given; expected at most {MAX_TAG_FILTERS}.",
+                raw.len()
+            )));
+        }
+        let tests = raw.iter().map(TagTest::read).collect::<Result<_, _>>();
+        tests
+            .map(TagTests)
+            .map_err(|invalid| refused(invalid.to_string()))
     }
 }
 

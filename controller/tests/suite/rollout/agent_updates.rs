@@ -258,3 +258,132 @@ async fn the_hosts_are_meant_in_one_way() {
     assert_eq!(begun["leftOut"][0]["reason"], "its agent was never seen");
     drop((one, silent));
 }
+
+#[tokio::test]
+async fn a_key_that_is_limited_or_only_reads_updates_no_agents() {
+    let (controller, [one]) = able(SHORT).await;
+    let begun = begin(&controller, 1).await;
+    let own = |operation: &str| Forgery {
+        service: "codedeploy",
+        target: format!("CodeDeployController_20261201.{operation}"),
+        ..Forgery::none("")
+    };
+    let create = ["credentials", "create", "--json", "--role"];
+    let named = json!({"agentUpdateId": begun["agentUpdateId"]});
+    let host = json!({"instanceName": "box1"});
+    for (args, may_look) in [
+        (&["operator", "--application", "shop"][..], false),
+        (&["read-only"], true),
+    ] {
+        let key = controller.admin_json(&[&create[..], args].concat());
+        let caller = controller.caller(&key);
+        for (operation, input, expected) in [
+            ("UpdateAgents", json!({"allHosts": true}), false),
+            ("UpdateAgents", json!({"instanceNames": ["gone"]}), false),
+            ("StopAgentUpdate", named.clone(), false),
+            (
+                "StopAgentUpdate",
+                json!({"agentUpdateId": "u-ABSENT123"}),
+                false,
+            ),
+            ("GetAgentUpdate", json!({}), may_look),
+            ("GetAgentUpdate", named.clone(), may_look),
+        ] {
+            let (status, answer) = caller.send(own(operation), input).await;
+            assert_eq!(status == 200, expected, "{args:?} {operation}: {answer}");
+            let is_denied = answer.to_string().contains("AccessDeniedException");
+            assert_eq!(is_denied, !expected, "{args:?} {operation}: {answer}");
+        }
+        let (_, seen) = caller.send(own("GetHostStatus"), host.clone()).await;
+        assert_eq!(seen["host"]["instanceName"], "box1", "{seen}");
+        assert_eq!(seen["host"]["agentUpdate"].is_object(), may_look, "{seen}");
+    }
+    assert_eq!(one.send(own("GetAgentUpdate"), json!({})).await.0, 400);
+    assert_eq!(state(&controller).await, ("InProgress".into(), "O".into()));
+}
+
+#[tokio::test]
+async fn requests_about_updates_that_mean_nothing_change_nothing() {
+    let (controller, [_]) = able(SHORT).await;
+    let long = "x".repeat(10_000);
+    let names: Vec<String> = (0..2000).map(|number| format!("box{number}")).collect();
+    let tags: Vec<Value> = (0..2000)
+        .map(|_| json!({"Key": "env", "Value": "prod"}))
+        .collect();
+    for (operation, input) in [
+        ("UpdateAgents", json!({"allHosts": true, "atATime": -1})),
+        ("UpdateAgents", json!({"allHosts": true, "atATime": 1001})),
+        ("UpdateAgents", json!({"allHosts": true, "atATime": 1e30})),
+        ("UpdateAgents", json!({"allHosts": true, "atATime": "2"})),
+        ("UpdateAgents", json!({"allHosts": "yes"})),
+        ("UpdateAgents", json!({"allHosts": false})),
+        ("UpdateAgents", json!({"instanceNames": "box1"})),
+        (
+            "UpdateAgents",
+            json!({"instanceNames": ["box1", "box1/.."]}),
+        ),
+        ("UpdateAgents", json!({"instanceNames": [long]})),
+        ("UpdateAgents", json!({"instanceNames": names})),
+        ("UpdateAgents", json!({"tagFilters": tags})),
+        (
+            "UpdateAgents",
+            json!({"tagFilters": [{"Type": "KEY_AND_VALUE"}]}),
+        ),
+        ("UpdateAgents", json!({"deploymentGroupName": "web"})),
+        ("GetAgentUpdate", json!({"agentUpdateId": "u-ABSENT123"})),
+        ("GetAgentUpdate", json!({"agentUpdateId": "d-ABSENT123"})),
+        ("GetAgentUpdate", json!({"agentUpdateId": long})),
+        ("StopAgentUpdate", json!({})),
+        ("StopAgentUpdate", json!({"agentUpdateId": "u-ABSENT123"})),
+        ("StopAgentUpdate", json!({"agentUpdateId": ["u-ABSENT123"]})),
+    ] {
+        let (status, refused) = ask(&controller, operation, input.clone()).await;
+        let input: String = input.to_string().chars().take(80).collect();
+        assert_eq!(status, 400, "{operation} {input}: {refused}");
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert!(message.len() < 1000, "{operation} {input}: {refused}");
+    }
+    let found = call(&controller, "GetAgentUpdate", json!({})).await;
+    assert_eq!(found, json!({}));
+}
+
+#[tokio::test]
+async fn an_update_survives_crashes_of_the_controller() {
+    let (mut controller, [one, two]) = able(SHORT).await;
+    let begun = begin(&controller, 1).await;
+    controller.crash_and_return();
+    let command = take(&one).await;
+    controller.crash_and_return();
+    // The agent does not know whether its word was heard, and gives it again.
+    assert_eq!(one.acknowledge(&command).await, "InProgress");
+    one.succeed(&command).await;
+    controller.crash_and_return();
+    one.succeed(&command).await;
+    let command = take(&two).await;
+    controller.crash_and_return();
+    let stop = json!({"agentUpdateId": begun["agentUpdateId"]});
+    call(&controller, "StopAgentUpdate", stop).await;
+    controller.crash_and_return();
+    two.succeed(&command).await;
+    assert_eq!(state(&controller).await, ("Succeeded".into(), "SS".into()));
+}
+
+#[tokio::test]
+async fn the_words_of_a_host_do_not_control_the_terminal_of_an_operator() {
+    let (controller, [one]) = able(SHORT).await;
+    begin(&controller, 1).await;
+    let command = take(&one).await;
+    let payload = json!({
+        "error_code": 4, "script_name": "x", "message": "bad\u{1b}[2J\u{202e}\nbox2: updated",
+        "log": "a\u{1b}]0;title\u{7}\nb\u{0}",
+    });
+    one.complete(&command, "Failed", &payload.to_string()).await;
+    let shown = controller.admin(&["update-agents"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("FAILED") && shown.contains("bad"), "{shown}");
+    assert!(
+        !shown.contains(['\u{1b}', '\u{202e}', '\u{7}', '\u{0}']),
+        "{shown}"
+    );
+    assert!(!shown.contains("\nbox2: updated"), "{shown}");
+}
