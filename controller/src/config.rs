@@ -490,6 +490,10 @@ mod tests {
                 "with any token of the issuer",
             ),
             (
+                "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: operator, claims: {iss: 'https://b', aud: c}}}}}",
+                "with any token of the issuer",
+            ),
+            (
                 "identity_providers: {a: {issuer: 'https://b', jwks_file: /k, roles: {r: {role: host, claims: {sub: a}}}}}",
                 "`operator` or `read-only`",
             ),

@@ -105,6 +105,9 @@ const LOGIN: &str = "/console/login";
 /// The largest number of pages that are live at a time; others stay as they were loaded.
 const MOST_LIVE: usize = 64;
 
+/// The number of logins at a provider that end at the same time.
+const MOST_FINISHING: usize = 8;
+
 /// The state of the console.
 #[derive(Debug)]
 struct Console {
@@ -116,6 +119,8 @@ struct Console {
     /// Whether browsers reach it by TLS only.
     is_secure: bool,
     logins: Throttle,
+    /// Those who return from the identity provider take turns.
+    finishing: Semaphore,
     live: Arc<Semaphore>,
     /// Live pages are rendered one after the other, so that they leave time for other requests.
     rendering: Mutex<()>,
@@ -134,6 +139,7 @@ pub(crate) fn router(service: &Arc<Service>, url: String) -> Option<Router> {
         url,
         is_secure: by_proxy || settings.tls != Tls::Off,
         logins: Throttle::default(),
+        finishing: Semaphore::new(MOST_FINISHING),
         live: Arc::new(Semaphore::new(MOST_LIVE)),
         rendering: Mutex::default(),
         comparing: Arc::default(),

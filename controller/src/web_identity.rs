@@ -10,6 +10,7 @@
 //! People get their tokens by logging in at an issuer: [`CodeFlow`].
 
 mod code_flow;
+mod discovery;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod key_set;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use axum::http::Uri;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::credentials::{Role, Scope};
 
@@ -44,8 +44,12 @@ pub struct AssumableRole {
 }
 
 impl AssumableRole {
-    /// Returns the first claim that does not match, if there is one.
-    pub fn mismatch<'a>(&'a self, claims: &serde_json::Map<String, Value>) -> Option<&'a str> {
+    /// Returns the first claim that does not match, if there is one. An e-mail address that the
+    /// issuer has not verified matches nothing: its user may have chosen it.
+    pub fn mismatch<'a>(&'a self, claims: &Map<String, Value>) -> Option<&'a str> {
+        if self.claims.contains_key(EMAIL) && is_unverified(claims) {
+            return Some(EMAIL_VERIFIED);
+        }
         let matches = |(name, patterns): &(&String, &Vec<Pattern>)| {
             claims
                 .get(name.as_str())
@@ -56,6 +60,21 @@ impl AssumableRole {
             .find(|claim| !matches(claim))
             .map(|(name, _)| name.as_str())
     }
+}
+
+const EMAIL: &str = "email";
+const EMAIL_VERIFIED: &str = "email_verified";
+
+/// Whether an issuer reports that it has not verified the e-mail address of a user. Some issuers
+/// write truth values as texts.
+pub(crate) fn is_unverified(claims: &Map<String, Value>) -> bool {
+    claims.get(EMAIL_VERIFIED).is_some_and(|value| {
+        let is_true = value.as_bool() == Some(true)
+            || value
+                .as_str()
+                .is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        !is_true
+    })
 }
 
 /// A text in which `*` stands for any characters, also none.
@@ -285,11 +304,12 @@ impl FileRole {
                 name: role.clone(),
             });
         }
-        let narrows = |patterns: &OneOrMore<Pattern>| {
+        // Every token that is accepted has the issuer and one of the audiences.
+        let narrows = |(name, patterns): (&String, &OneOrMore<Pattern>)| {
             let patterns = patterns.clone().into_list();
-            !patterns.iter().any(Pattern::is_anything)
+            name != "iss" && name != "aud" && !patterns.iter().any(Pattern::is_anything)
         };
-        if !self.claims.values().any(narrows) {
+        if !self.claims.iter().any(narrows) {
             mistakes.push(IdentityProvidersError::Everyone {
                 provider: provider.clone(),
                 role: role.clone(),

@@ -20,6 +20,9 @@ const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 /// 256 bits.
 const LENGTH: usize = 43;
 
+/// The most sessions of one user. Whoever may log in must not be able to use up the keys of all.
+const MOST: usize = 100;
+
 /// The rights of a login link.
 #[derive(Debug, Clone)]
 pub(crate) struct Rights {
@@ -129,7 +132,20 @@ pub(super) fn begin(
             ":expires": now + lasts,
         },
     )?;
+    end_oldest(tx, access_key_id, &token)?;
     Ok(token)
+}
+
+/// Ends the oldest sessions of the user of an access key, except a new one, if there are too many.
+fn end_oldest(tx: &Tx<'_>, access_key_id: &str, new: &str) -> Result<(), SqlError> {
+    let oldest = tx.query_all(
+        "SELECT console_sessions.token FROM console_sessions JOIN credentials USING (access_key_id)
+         WHERE arn = (SELECT arn FROM credentials WHERE access_key_id = :key) AND console_sessions.token <> :new
+         ORDER BY console_sessions.expires DESC LIMIT -1 OFFSET :others",
+        named! { ":key": access_key_id, ":new": kept(new), ":others": MOST - 1 },
+        |row| row.get::<Vec<u8>>(0),
+    )?;
+    oldest.iter().try_for_each(|token| end_kept(tx, token))
 }
 
 /// Returns the owner of the session of a token, unless it or its access key has expired or was revoked.
@@ -153,13 +169,17 @@ pub(super) fn find(
 
 /// Ends a session, and its access key if it was made for it.
 pub(super) fn end(tx: &Tx<'_>, token: &str) -> Result<(), SqlError> {
+    end_kept(tx, &kept(token))
+}
+
+fn end_kept(tx: &Tx<'_>, kept: &[u8]) -> Result<(), SqlError> {
     tx.execute(
         "DELETE FROM credentials WHERE access_key_id IN
              (SELECT access_key_id FROM console_sessions WHERE token = ?1 AND own_key = 1)",
-        [kept(token)],
+        [kept],
     )?;
     let sql = "DELETE FROM console_sessions WHERE token = ?1";
-    tx.execute(sql, [kept(token)]).map(drop)
+    tx.execute(sql, [kept]).map(drop)
 }
 
 fn forget_expired(tx: &Tx<'_>, now: Timestamp) -> Result<(), SqlError> {

@@ -410,7 +410,9 @@ impl Console {
         let is_own = from.is_some_and(|from| {
             host.is_some_and(|host| from.as_str().eq_ignore_ascii_case(host)) || Some(from) == own
         });
-        if is_own {
+        // Who can change plain http on the way can make a page of this host.
+        let scheme = origin.as_ref().and_then(Uri::scheme_str);
+        if is_own && (!self.is_secure || scheme == Some("https")) {
             return Ok(());
         }
         Err(refuse_nobody(

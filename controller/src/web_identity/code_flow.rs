@@ -15,64 +15,30 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
-use axum::http::{Method, Request, Uri, header};
+use axum::http::{Method, Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use codedeploy_api::codedeploy::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use super::discovery::{Discovery, Endpoints, MAX_ANSWER};
 use super::{Identity, IdentityProviders, Token, TokenError};
 use crate::config::console::{ConsoleError, Login};
 use crate::config::events::Secret;
-use crate::config::identity_providers::{AssumableRole, is_role_name, is_safe};
+use crate::config::identity_providers::{AssumableRole, is_role_name, is_unverified};
 use crate::error::chain;
 use crate::outgoing::{Answer, Outgoing, OutgoingError, place};
 
 /// The timeout of a request to the issuer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer of an issuer, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// The time for which the addresses of an issuer are used, and the time after which it is asked
-/// again if it failed.
-const FRESH: Duration = Duration::from_secs(3600);
-const FAILED: Duration = Duration::from_secs(2);
-
 /// An issuer at which people log in.
 #[derive(Debug)]
 pub struct CodeFlow {
     settings: Login,
     secret: Option<Secret>,
-    /// One reading at a time.
-    discovered: Mutex<Option<Discovered>>,
-}
-
-#[derive(Debug)]
-struct Discovered {
-    at: Instant,
-    endpoints: Result<Endpoints, String>,
-}
-
-/// The addresses of an issuer, of which nobody on the way can change the traffic.
-#[derive(Debug, Clone)]
-struct Endpoints {
-    authorization: String,
-    token: String,
-    /// Whether the client's secret is a field of the request, in place of a header.
-    secret_in_form: bool,
-}
-
-/// What an issuer publishes about itself (OpenID Connect Discovery, 3).
-#[derive(Debug, Deserialize)]
-struct Document {
-    issuer: String,
-    authorization_endpoint: String,
-    token_endpoint: String,
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    discovery: Discovery,
 }
 
 /// The answer of a token endpoint.
@@ -126,6 +92,12 @@ pub enum LoginError {
 }
 
 impl LoginError {
+    /// Whether it counts as a failed login of a client: it has cost the issuer something. Strangers
+    /// can lead a browser here with an answer of their own, which costs nothing.
+    pub fn counts(&self) -> bool {
+        !self.is_outage() && !matches!(self, LoginError::State)
+    }
+
     /// Whether somebody else than the one who logs in is the cause.
     pub fn is_outage(&self) -> bool {
         matches!(
@@ -168,8 +140,8 @@ impl CodeFlow {
     pub fn open(settings: &Login) -> Result<Self, ConsoleError> {
         Ok(CodeFlow {
             secret: settings.secret()?,
+            discovery: Discovery::of(&settings.issuer),
             settings: settings.clone(),
-            discovered: Mutex::default(),
         })
     }
 
@@ -181,11 +153,12 @@ impl CodeFlow {
     /// The address at the issuer that a browser visits to log in; it returns to `back`.
     pub async fn begin(
         &self,
-        outgoing: &Outgoing,
+        outgoing: &Arc<Outgoing>,
         attempt: Attempt<'_>,
         back: &str,
     ) -> Result<String, LoginError> {
-        let endpoint = self.endpoints(outgoing).await?.authorization;
+        let endpoints = self.discovery.endpoints(outgoing).await;
+        let endpoint = endpoints.map_err(LoginError::Away)?.authorization;
         let mark = if endpoint.contains('?') { '&' } else { '?' };
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("response_type", "code")
@@ -289,12 +262,13 @@ impl CodeFlow {
     /// Exchanges a code for a token.
     async fn exchange(
         &self,
-        outgoing: &Outgoing,
+        outgoing: &Arc<Outgoing>,
         attempt: Attempt<'_>,
         back: &str,
         code: &str,
     ) -> Result<String, LoginError> {
-        let endpoints = self.endpoints(outgoing).await?;
+        let endpoints = self.discovery.endpoints(outgoing).await;
+        let endpoints = endpoints.map_err(LoginError::Away)?;
         let url = endpoints.token.as_str();
         let fields = [
             ("grant_type", "authorization_code"),
@@ -350,79 +324,6 @@ impl CodeFlow {
         }
         request.body(Body::from(form.finish()))
     }
-
-    async fn endpoints(&self, outgoing: &Outgoing) -> Result<Endpoints, LoginError> {
-        let mut discovered = self.discovered.lock().await;
-        let known = discovered.as_ref().filter(|known| {
-            let limit = if known.endpoints.is_ok() {
-                FRESH
-            } else {
-                FAILED
-            };
-            known.at.elapsed() < limit
-        });
-        let endpoints = match known {
-            Some(known) => known.endpoints.clone(),
-            None => {
-                let found = self.discover(outgoing).await;
-                if let Err(error) = &found {
-                    tracing::warn!(error, "an identity provider cannot be used");
-                }
-                *discovered = Some(Discovered {
-                    at: Instant::now(),
-                    endpoints: found.clone(),
-                });
-                found
-            }
-        };
-        endpoints.map_err(LoginError::Away)
-    }
-
-    async fn discover(&self, outgoing: &Outgoing) -> Result<Endpoints, String> {
-        let issuer = self.settings.issuer.as_str();
-        let url = format!(
-            "{}/.well-known/openid-configuration",
-            issuer.trim_end_matches('/')
-        );
-        let answer = outgoing.get_at_most(MAX_ANSWER, &url).await;
-        let answer = answer.map_err(|error| chain(&error))?;
-        if answer.status != 200 {
-            return Err(format!(
-                "{url} answered {}: expected 200 and a document",
-                answer.status
-            ));
-        }
-        let document: Document = serde_json::from_slice(&answer.body)
-            .map_err(|error| format!("{url} is no document of OpenID Connect: {error}"))?;
-        if document.issuer != issuer {
-            let other: String = document.issuer.chars().take(200).collect();
-            return Err(format!(
-                "{url} is the document of {other:?}: expected the issuer {issuer:?}"
-            ));
-        }
-        for (name, address) in [
-            ("authorization_endpoint", &document.authorization_endpoint),
-            ("token_endpoint", &document.token_endpoint),
-        ] {
-            let is_plain = address.parse::<Uri>().is_ok() && !address.contains('#');
-            if !is_plain || !is_safe(address) {
-                return Err(format!(
-                    "{name} in {url} is no https:// address, and none of this host"
-                ));
-            }
-        }
-        let methods = document.token_endpoint_auth_methods_supported;
-        let has = |name: &str| {
-            methods
-                .as_ref()
-                .is_some_and(|methods| methods.iter().any(|one| one == name))
-        };
-        Ok(Endpoints {
-            secret_in_form: has("client_secret_post") && !has("client_secret_basic"),
-            authorization: document.authorization_endpoint,
-            token: document.token_endpoint,
-        })
-    }
 }
 
 fn away(error: OutgoingError) -> LoginError {
@@ -451,9 +352,8 @@ fn said(error: &str, description: Option<&str>) -> String {
 /// The e-mail address of a person unless the issuer knows that it may be another one's, else the
 /// subject; a digest of a subject that cannot be in an ARN.
 fn name(identity: &Identity) -> String {
-    let is_doubtful = identity.claims.get("email_verified") == Some(&Value::Bool(false));
     let email = identity.claims.get("email").and_then(Value::as_str);
-    let email = email.filter(|_| !is_doubtful);
+    let email = email.filter(|_| !is_unverified(&identity.claims));
     let subject = Some(identity.subject.as_str());
     let mut names = [email, subject].into_iter().flatten();
     let fits = |name: &&str| name.len() >= 2 && is_role_name(name);

@@ -40,6 +40,8 @@ struct Cache {
     keys: Option<(Arc<KeySet>, Instant)>,
     /// The last readings, successful or not.
     readings: VecDeque<Instant>,
+    /// The end of the last reading.
+    ended: Option<Instant>,
     /// The failure of the last reading, if it failed.
     failure: Option<String>,
 }
@@ -114,9 +116,10 @@ impl PublishedKeys {
     /// Reads the keys unless another caller just did. A caller that goes away does not end it.
     async fn read_again(self: &Arc<Self>, outgoing: &Arc<Outgoing>, known: Option<Arc<KeySet>>) {
         let (this, outgoing) = (Arc::clone(self), Arc::clone(outgoing));
+        let came = Instant::now();
         let reading = tokio::spawn(async move {
             let _turn = this.reading.lock().await;
-            if !this.may_read(known.as_ref()) {
+            if !this.may_read(known.as_ref(), came) {
                 return;
             }
             let read = this.read(&outgoing).await;
@@ -126,8 +129,9 @@ impl PublishedKeys {
         let _ = reading.await;
     }
 
-    /// Whether the keys are still as the caller found them, and the next reading is due. Counts it.
-    fn may_read(&self, known: Option<&Arc<KeySet>>) -> bool {
+    /// Whether the keys are still as the caller found them, nobody else has tried since it came, and
+    /// the next reading is due. Counts it.
+    fn may_read(&self, known: Option<&Arc<KeySet>>, came: Instant) -> bool {
         let now = Instant::now();
         let mut cache = self.cache();
         let replaced = match (known, &cache.keys) {
@@ -138,7 +142,8 @@ impl PublishedKeys {
         cache
             .readings
             .retain(|reading| now.duration_since(*reading) < PERIOD);
-        if replaced || cache.readings.len() >= READINGS {
+        let was_tried = cache.ended.is_some_and(|ended| ended >= came);
+        if replaced || was_tried || cache.readings.len() >= READINGS {
             return false;
         }
         cache.readings.push_back(now);
@@ -169,6 +174,7 @@ impl PublishedKeys {
 
     fn keep(&self, read: Result<KeySet, KeysError>) {
         let mut cache = self.cache();
+        cache.ended = Some(Instant::now());
         match read {
             Ok(keys) => {
                 cache.keys = Some((Arc::new(keys), Instant::now()));
@@ -226,4 +232,34 @@ fn read_file(path: &Path) -> Result<KeySet, KeysError> {
         place: path.display().to_string(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn callers_who_wait_for_a_reading_that_fails_do_not_read_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let keys = Arc::new(PublishedKeys::open(&KeySource::Url(url)).unwrap());
+        let outgoing = Arc::new(Outgoing::open(None).unwrap());
+        let callers: Vec<_> = (0..5)
+            .map(|_| {
+                let (keys, outgoing) = (Arc::clone(&keys), Arc::clone(&outgoing));
+                tokio::spawn(async move { keys.current(&outgoing).await })
+            })
+            .collect();
+        let (connection, _) = listener.accept().await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        drop((connection, listener));
+        for caller in callers {
+            assert!(caller.await.unwrap().is_err());
+        }
+        assert_eq!(keys.cache().readings.len(), 1);
+    }
 }

@@ -94,6 +94,8 @@ pub(in super::super) async fn finish(
 ) -> Result<Response<Body>, Refused> {
     let flow = flow(&console)?;
     let client = client(&request);
+    // The failures of those before count.
+    let _turn = console.finishing.acquire().await;
     if let Some(refusal) = wait(&console, client) {
         return Ok(refusal);
     }
@@ -110,7 +112,7 @@ pub(in super::super) async fn finish(
     let person = match finished.await {
         Ok(person) => person,
         Err(error) => {
-            if !error.is_outage() {
+            if error.counts() {
                 console.logins.failed(client, Instant::now());
             }
             return Ok(refuse(&console, &error, &kept.next));

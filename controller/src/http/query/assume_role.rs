@@ -23,8 +23,9 @@ pub(super) const OPERATION: &str = "AssumeRoleWithWebIdentity";
 /// The lifetimes that a key may have, in seconds; the longest is the default.
 const LIFETIME: std::ops::RangeInclusive<u64> = 900..=3600;
 
-/// A client that asks for less than the role's rights must not get all of them.
-const UNSUPPORTED: [&str; 3] = ["Policy", "PolicyArns.member.1.arn", "ProviderId"];
+/// A client that asks for less than the role's rights must not get all of them. The members of a
+/// list follow its name.
+const UNSUPPORTED: [&str; 3] = ["Policy", "PolicyArns", "ProviderId"];
 
 /// A request, whose form is checked.
 struct Request {
@@ -137,10 +138,12 @@ pub(crate) fn shorten_subject(subject: &str) -> String {
 impl Request {
     fn read(form: &[u8], account: &str) -> Result<Self, ApiError> {
         let invalid = |what: String| ErrorName::ValidationError.because(what);
-        if let Some(name) = UNSUPPORTED
-            .into_iter()
-            .find(|name| parameter(form, name).is_some())
-        {
+        let mut names = form_urlencoded::parse(form).map(|(name, _)| name);
+        if let Some(name) = names.find(|name| {
+            let list = name.split_once('.').map_or(&**name, |(list, _)| list);
+            UNSUPPORTED.contains(&list)
+        }) {
+            let name = shorten(&name);
             return Err(invalid(format!(
                 "This controller's STS has no {name}: leave it out, and limit the role in identity_providers."
             )));

@@ -389,6 +389,12 @@ async fn requests_that_ask_for_something_else_are_refused() {
             "PolicyArns.member.1.arn",
             "arn:aws:iam::aws:policy/ReadOnlyAccess",
         ),
+        (
+            "PolicyArns.member.2.arn",
+            "arn:aws:iam::aws:policy/ReadOnlyAccess",
+        ),
+        ("PolicyArns", "arn:aws:iam::aws:policy/ReadOnlyAccess"),
+        ("ProviderId", "www.example.com"),
     ] {
         let mut form = good.to_vec();
         form.retain(|(name, _)| *name != wrong.0);
@@ -463,15 +469,6 @@ async fn an_issuer_that_misbehaves_gets_no_memory_and_little_time() {
     let signer = SigningKey::ecdsa();
     let token = signer.token("k1", &claims());
     let issuer = Issuer::start(&json!([])).await;
-    let memory = |controller: &Controller| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", controller.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM:"))
-            .unwrap();
-        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib * 1024
-    };
     let good = json!({"keys": [signer.public("k1")]}).to_string();
     let elsewhere = Issuer::start(&json!([signer.public("k1")])).await;
     let there = format!("http://{}/jwks", elsewhere.address);
@@ -525,11 +522,11 @@ async fn an_issuer_that_misbehaves_gets_no_memory_and_little_time() {
     ];
     for (words, answer) in answers {
         let controller = Controller::start(&at(&issuer));
-        let before = memory(&controller);
+        let before = controller.most_memory();
         issuer.answer_with(answer);
         let document = refused(&controller, &token, 400, "IDPCommunicationError").await;
         assert!(document.contains(words), "{words}: {document}");
-        let grown = memory(&controller).saturating_sub(before);
+        let grown = controller.most_memory().saturating_sub(before);
         assert!(grown < 24 << 20, "{words}: {grown} bytes");
     }
     assert_eq!(elsewhere.requests(), 0, "redirections are not followed");

@@ -327,6 +327,12 @@ async fn with_tls_the_cookie_is_for_this_host_alone() {
     let url = String::from_utf8(output.stdout).unwrap();
     let begin = "https://deploy.example.com/console/login?link=";
     let token = url.trim().strip_prefix(begin).expect(&url);
+    // Whoever can change plain http on the way could send a form in the name of this host.
+    let plain = Some("http://deploy.example.com");
+    let shown = browser
+        .post_from(plain, "/console/login", &[("link", token)])
+        .await;
+    assert_eq!(shown.status, 403);
     let origin = Some("https://deploy.example.com");
     let shown = browser
         .post_from(origin, "/console/login", &[("link", token)])

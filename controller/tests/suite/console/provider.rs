@@ -1,8 +1,11 @@
 //! Logging in at an identity provider.
 
+use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fleet::call;
 use crate::support::browser::{Browser, Shown};
@@ -39,6 +42,12 @@ fn is_refused(shown: &Shown, browser: &Browser, status: u16, reason: &str) {
     assert!(shown.text.contains(reason), "{reason}: {}", shown.text);
     assert!(shown.text.contains("Log in with acme"), "{}", shown.text);
     assert_eq!(browser.cookie, None);
+}
+
+/// The field `state` in the path to which the provider sends a browser back.
+fn state(back: &str) -> &str {
+    let mut parts = back.split('&');
+    parts.find(|part| part.starts_with("state=")).unwrap()
 }
 
 fn logins(controller: &Controller) -> Vec<Value> {
@@ -317,10 +326,7 @@ async fn the_words_of_the_provider_are_shown_to_the_browser_that_was_there() {
     let (provider, controller, _folder) = both().await;
     let mut browser = Browser::new(&controller);
     let back = go_there(&provider, &mut browser, BEGIN).await;
-    let state = back
-        .split('&')
-        .find(|part| part.starts_with("state="))
-        .unwrap();
+    let state = state(&back);
     let denied = format!(
         "/console/login/return?error=access_denied&error_description=%3Cb%3Eno%E2%80%AE&{state}"
     );
@@ -359,10 +365,7 @@ async fn guesses_are_limited_and_lead_nowhere_else() {
         browser.cookie = None;
     }
     let back = go_there(&provider, &mut browser, BEGIN).await;
-    let state = back
-        .split('&')
-        .find(|part| part.starts_with("state="))
-        .unwrap();
+    let state = state(&back);
     for _ in 0..10 {
         let guess = format!("/console/login/return?code=guess&{state}");
         assert_eq!(browser.get(&guess).await.status, 403);
@@ -433,4 +436,133 @@ async fn a_secret_that_cannot_be_read_keeps_the_service_from_starting() {
         !is_good && error.contains("cannot read the file of console.login.client_secret_file"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn strangers_who_lead_a_browser_here_do_not_keep_it_from_logging_in() {
+    let (provider, controller, _folder) = both().await;
+    let mut browser = Browser::new(&controller);
+    let back = go_there(&provider, &mut browser, BEGIN).await;
+    for _ in 0..12 {
+        let foreign = "/console/login/return?code=x&state=guess";
+        is_refused(
+            &browser.get(foreign).await,
+            &browser,
+            403,
+            "belongs to another login",
+        );
+    }
+    assert_eq!(browser.get(&back).await.status, 200);
+}
+
+#[tokio::test]
+async fn guesses_that_come_all_at_once_are_limited_too() {
+    let (provider, controller, _folder) = both().await;
+    let mut browser = Browser::new(&controller);
+    let back = go_there(&provider, &mut browser, BEGIN).await;
+    let guess = format!("/console/login/return?code=guess&{}", state(&back));
+    let guesses = (0..60).map(|_| {
+        let (mut browser, guess) = (browser.clone(), guess.clone());
+        async move { browser.get(&guess).await.status }
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let asked = provider
+        .paths()
+        .iter()
+        .filter(|path| *path == "/token")
+        .count();
+    assert!((10..20).contains(&asked), "{asked} codes were tried");
+    assert!(answers.iter().all(|status| [403, 429].contains(status)));
+}
+
+#[tokio::test]
+async fn browsers_that_hang_up_do_not_keep_others_from_the_provider() {
+    let (provider, controller, _folder) = both().await;
+    let (release, released) = tokio::sync::watch::channel(false);
+    let issuer = provider.issuer();
+    let document = json!({
+        "issuer": issuer, "authorization_endpoint": format!("{issuer}/authorize"), "token_endpoint": format!("{issuer}/token"),
+    });
+    provider.answer_with("/.well-known/openid-configuration", move || {
+        let (mut released, document) = (released.clone(), document.to_string());
+        let late = async move {
+            released.wait_for(|released| *released).await.unwrap();
+            Ok::<_, std::io::Error>(Bytes::from(document))
+        };
+        Response::new(Body::from_stream(late.into_stream()))
+    });
+    let asked = || provider.paths().len();
+    for _ in 0..3 {
+        let mut stream = tokio::net::TcpStream::connect(controller.address)
+            .await
+            .unwrap();
+        let request = format!("GET {BEGIN} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        eventually("the provider is asked", async || {
+            (asked() > 0).then_some(())
+        })
+        .await;
+        stream.shutdown().await.unwrap();
+        // The controller has noticed, and closes the connection.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    let mut browser = Browser::new(&controller);
+    let waiting = tokio::spawn(async move { browser.get(BEGIN).await.status });
+    release.send(true).unwrap();
+    assert_eq!(waiting.await.unwrap(), 303);
+    assert_eq!(asked(), 1, "one answer is enough for all");
+}
+
+#[tokio::test]
+async fn an_address_that_the_provider_has_not_verified_gives_neither_a_name_nor_a_role() {
+    let (provider, controller, _folder) = both().await;
+    for doubtful in [json!(false), json!("false"), json!("no"), json!(0)] {
+        let boss = json!({"sub": "u-9", "email": "boss@acme.example", "email_verified": doubtful});
+        let mut deployer = boss.clone();
+        deployer["groups"] = json!(["deployers"]);
+        provider.is_visited_by(boss);
+        let mut browser = Browser::new(&controller);
+        let shown = log_in(&provider, &mut browser).await;
+        is_refused(&shown, &browser, 403, "u-9 may not use this console");
+        provider.is_visited_by(deployer);
+        let mut browser = Browser::new(&controller);
+        assert_eq!(log_in(&provider, &mut browser).await.status, 200);
+        let page = browser.page("/console/").await;
+        assert!(page.text.contains("deployers/u-9"), "{}", page.text);
+    }
+    for verified in [json!(true), json!("true"), json!("True")] {
+        provider.is_visited_by(
+            json!({"sub": "u-9", "email": "boss@acme.example", "email_verified": verified}),
+        );
+        let mut browser = Browser::new(&controller);
+        assert_eq!(log_in(&provider, &mut browser).await.status, 200);
+        let page = browser.page("/console/").await;
+        assert!(
+            page.text.contains("watchers/boss@acme.example"),
+            "{}",
+            page.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_person_has_a_limited_number_of_sessions() {
+    let (provider, controller, _folder) = both().await;
+    let mut first = Browser::new(&controller);
+    assert_eq!(log_in(&provider, &mut first).await.status, 200);
+    let mut last = Browser::new(&controller);
+    for _ in 0..100 {
+        last = Browser::new(&controller);
+        assert_eq!(log_in(&provider, &mut last).await.status, 200);
+    }
+    last.page("/console/").await;
+    let shown = first.get("/console/").await;
+    assert_eq!((shown.status, shown.location()), (303, "/console/login"));
+    let keys = controller.admin_json(&["credentials", "list", "--json"]);
+    assert_eq!(keys.as_array().unwrap().len(), 100);
+    // That of others is not affected.
+    provider.is_visited_by(json!({"sub": "u-1", "email": "bob@acme.example"}));
+    let mut other = Browser::new(&controller);
+    assert_eq!(log_in(&provider, &mut other).await.status, 200);
+    last.page("/console/").await;
 }
