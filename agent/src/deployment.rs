@@ -2,7 +2,8 @@
 //!
 //! The page to read for what the agent does to a host: [`Host::plan`] looks and decides,
 //! [`Host::perform`] acts. DownloadBundle fetches and unpacks the revision, Install puts its files
-//! in place, every other event runs scripts; the [`Store`] joins the commands of a deployment.
+//! in place, every other event runs scripts; the [`Store`] joins the commands of a deployment. With a
+//! strategy, the files go to a slot, and ValidateService ends with a switch ([`slots`]).
 
 pub(crate) mod appspec;
 mod download;
@@ -17,13 +18,14 @@ mod reports;
 mod reuse;
 pub mod rollback;
 mod scripts;
+pub mod slots;
 pub mod survivors;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::script::{Report, THIS_PROGRAM};
+use codedeploy_hooks::script::{Outcome, Report, THIS_PROGRAM};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -146,7 +148,14 @@ impl Host {
             }
             Ok(Work::Scripts(scripts)) => {
                 self.announced.warn(&scripts.appspec, &scripts.warnings);
-                scripts::perform(self, spec, scripts, stop.clone()).await
+                let with_slot = scripts.with_slot;
+                let report = scripts::perform(self, spec, scripts, stop.clone()).await;
+                match report {
+                    Ok(report) if with_slot && report.outcome.succeeded() => {
+                        self.move_slot(event, spec, report, &stop).await
+                    }
+                    report => report,
+                }
             }
         };
         let report = performed.unwrap_or_else(|error| failed(&error));
@@ -158,6 +167,35 @@ impl Host {
                     .await
             }
         }
+    }
+
+    /// Does the part of an event that concerns the deployment's slot, after its scripts.
+    async fn move_slot(
+        &self,
+        event: &LifecycleEvent,
+        spec: &DeploymentSpec,
+        mut report: Report,
+        stop: &CancellationToken,
+    ) -> Result<Report, CommandError> {
+        let folder = self.folder(spec);
+        slots::move_units(self, event, &spec.deployment_group_id, &folder).await?;
+        if *event != LifecycleEvent::ValidateService {
+            return Ok(report);
+        }
+        let variables = environment::variables(spec, folder.noted_etag());
+        let log = slots::Log {
+            group: &spec.deployment_group_id,
+            deployment: &spec.deployment_id,
+            folder: &folder,
+            variables: &variables,
+        };
+        let warnings = slots::switch::switch(self, log, stop).await?;
+        if !warnings.is_empty() {
+            report.outcome = Outcome::Succeeded {
+                note: Some(warnings.join("; ")),
+            };
+        }
+        Ok(report)
     }
 
     /// Whether the deployment uses a revision that this host has deployed before, with the rules of

@@ -47,6 +47,13 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Sto
     }
 }
 
+/// Deployment groups with slots.
+#[derive(Debug, Clone, Default)]
+pub struct SlotGroups {
+    pub recorded: Vec<PathComponent>,
+    pub switching: Vec<PathComponent>,
+}
+
 /// The deployment of a group that a pointer file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pointer {
@@ -192,6 +199,31 @@ impl Store {
         Ok(journals)
     }
 
+    /// The record of the group's slots; an Install changes it.
+    pub fn slots_record(&self, group: &PathComponent) -> PathBuf {
+        self.instructions().join(format!("{group}{SLOTS}"))
+    }
+
+    /// The journal of the switch from one slot of the group to the other.
+    pub fn switch_journal(&self, group: &PathComponent) -> PathBuf {
+        self.instructions().join(format!("{group}{SWITCH}"))
+    }
+
+    /// The groups whose slots have a record, and those with an unfinished switch.
+    pub fn slot_groups(&self) -> Result<SlotGroups, StoreError> {
+        let names = self.instruction_names()?;
+        let groups = |suffix| {
+            let groups = names
+                .iter()
+                .filter_map(move |name| name.strip_suffix(suffix));
+            groups.filter_map(PathComponent::new).collect()
+        };
+        Ok(SlotGroups {
+            recorded: groups(SLOTS),
+            switching: groups(SWITCH),
+        })
+    }
+
     /// The journal of the group's rollback.
     pub fn rollback_journal(&self, group: &PathComponent) -> PathBuf {
         self.instructions().join(format!("{group}{ROLLBACK}"))
@@ -323,12 +355,12 @@ impl Store {
     }
 
     /// Deletes the group's oldest deployments so that `keep` remain, including the one that is
-    /// about to be made. Never deletes the last successful one, `this` or `needed`.
+    /// about to be made. Never deletes the last successful one, `this` or those `needed`.
     pub fn prune(
         &self,
         group: &PathComponent,
         this: &DeploymentFolder,
-        needed: Option<&DeploymentFolder>,
+        needed: &[DeploymentFolder],
         keep: usize,
     ) -> Result<(), StoreError> {
         let folder = self.root.join(group.as_str());
@@ -409,6 +441,12 @@ const ARCHIVE: u32 = 0o755;
 /// The suffix of the journal of a group's rollback.
 const ROLLBACK: &str = "-rollback.jsonl";
 
+/// The suffix of the record of a group's slots.
+const SLOTS: &str = "-slots.json";
+
+/// The suffix of the journal of a group's switch.
+const SWITCH: &str = "-switch.jsonl";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,7 +499,7 @@ mod tests {
             )
             .unwrap();
         store
-            .prune(&group, &store.deployment(&group, &id("d-5")), None, 3)
+            .prune(&group, &store.deployment(&group, &id("d-5")), &[], 3)
             .unwrap();
         let left = |name| store.deployment(&group, &id(name)).path().exists();
         assert!(left("d-1") && left("d-4"));

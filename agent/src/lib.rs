@@ -12,6 +12,7 @@
 //!
 //! [`metrics`] counts, and [`exporter`] offers the numbers if the settings ask for them.
 //!
+//! [`slots`] are the two places of a revision on one host, for blue/green deployments.
 //! [`deployment_root`] is the folder with all persistent state. [`config`] and [`identity`] define
 //! the settings and the host, [`aws`] the access to services.
 

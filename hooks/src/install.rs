@@ -98,8 +98,39 @@ pub struct Request<'a> {
     pub reject_unconfined: bool,
     /// Folders that belong to the agent; nothing is installed there.
     pub reserved: &'a [PathBuf],
+    /// The slot that the Install fills; `None` if it is in place.
+    pub slot: Option<&'a Slot>,
+    /// A further record of the deployment group, which changes with the others.
+    pub note: Option<&'a Note>,
     /// Ends the planning early. An Install that has begun to change files runs to its end.
     pub stop: Stop<'a>,
+}
+
+/// The slot that an Install fills, and the one that goes on serving. Paths have no links in their
+/// parents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The slot's folder. It belongs to deployments: existing files in it are replaced.
+    pub folder: PathBuf,
+    /// The link that users of the files know, as the AppSpec writes it.
+    pub link: PathBuf,
+    /// Absent if nothing serves yet.
+    pub serving: Option<Serving>,
+}
+
+/// The files that serve: an Install beside them keeps them, and their records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serving {
+    pub folder: PathBuf,
+    /// The path of the folder after the switch.
+    pub later: PathBuf,
+}
+
+/// A record that an Install replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub path: PathBuf,
+    pub text: Vec<u8>,
 }
 
 /// Reports, for every path below an archive, the access that the bundle gave it.
@@ -242,14 +273,8 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
             source,
         })?;
     let token = crate::fs::token();
-    let schedule = schedule::schedule(
-        &decision,
-        &paths,
-        &host,
-        &records,
-        request.deployment,
-        token.clone(),
-    );
+    let schedule = schedule::schedule(&decision, &paths, &host, &records, request, token.clone())
+        .map_err(|(path, source)| InstallError::Unreadable { path, source })?;
     let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
     begun.superseded = superseded;
     begun.counts = decision.counts();
@@ -317,6 +342,7 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
             .file_exists_behavior
             .unwrap_or(request.behavior),
         reject_unconfined: request.reject_unconfined,
+        slot: request.slot,
         revision: &revision,
         host: &host,
         reserved: &Reserved::new(&revision.root, request.reserved, &mut paths),

@@ -17,6 +17,7 @@ use crate::control_socket::socket::SocketError;
 use crate::control_socket::status::{Activity, Outbox, Report};
 use crate::control_socket::{self, Place};
 use crate::deployment::ledger::Ledger;
+use crate::deployment::slots::{self, status::GroupSlots};
 use crate::deployment_root::Store;
 use crate::history::{Deployment, History};
 use crate::output;
@@ -206,6 +207,9 @@ struct Document {
     /// The outcomes that the agent will report first, if it does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     outbox: Option<Outbox>,
+    /// The slots of deployment groups that have some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slots: Vec<GroupSlots>,
     /// A problem while the status was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
@@ -228,6 +232,7 @@ impl Document {
             agent: None,
             deployments: None,
             outbox: None,
+            slots: Vec::new(),
             note,
         }
     }
@@ -263,6 +268,9 @@ fn say(found: &Document) {
     if let Some(note) = &found.note {
         output::complain(note);
     }
+    for slots in &found.slots {
+        output::complain(slots);
+    }
     if let Some(words) = found.agent.as_ref().and_then(Report::trouble_in_words) {
         output::complain(words);
     }
@@ -284,6 +292,9 @@ fn say(found: &Document) {
 fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, ControlError> {
     let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
     let place = Place::of(&settings);
+    let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
+    // Only root may read the records.
+    let slots = slots::status::all(&store).unwrap_or_default();
     let pid = match pidfile::holder(&place.pid_file)? {
         Holder::Nobody => {
             let note = pidfile::named(&place.pid_file).map(|pid| {
@@ -293,19 +304,20 @@ fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, Contro
                 )
             });
             let deployments = in_full.then(|| History::peek(&place.history));
-            let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
             let outbox = Some(Outbox::waiting_since(
                 Ledger::peek(&store).iter().map(|ended| ended.ended_at),
             ));
             return Ok(Document {
                 deployments,
                 outbox,
+                slots,
                 ..Document::of(RunState::Stopped, note)
             });
         }
         Holder::Agent(pid) => pid,
     };
     let mut found = Document::of(RunState::Running, None);
+    found.slots = slots;
     found.pid = pid.map(|pid| pid.as_raw_nonzero().get());
     match control_socket::socket::ask(&place.socket) {
         Ok(report) => found.agent = Some(report),

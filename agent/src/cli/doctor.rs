@@ -8,6 +8,7 @@
 pub mod leftovers;
 pub mod local;
 pub mod network;
+mod slots;
 mod users;
 
 use std::path::Path;
@@ -197,6 +198,7 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
     });
     checks.extend(there);
     checks.extend(here);
+    checks.extend(slots::checks(&settings));
     checks.push(leftovers::check(&settings, &place, environment));
     checks
 }

@@ -13,6 +13,9 @@ use crate::config::{ConfigError, Environment, Settings};
 use crate::deployment_root::{Store, StoreError};
 use crate::output;
 use crate::output::fail;
+use crate::path_component::PathComponent;
+use crate::slots;
+use crate::slots::journal::{Step, Switch};
 use codedeploy_api::chain::Chain;
 
 /// The number of changes that the text lists; JSON has all.
@@ -62,15 +65,89 @@ fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalComman
             found,
         });
     }
+    let switches = switches(&store)?;
     let mut out = output::out();
     if as_json {
         let unfinished: Vec<Value> = entries.iter().map(Row::document).collect();
-        let document = json!({ "install_in_progress": running, "unfinished": unfinished });
+        let document = json!({
+            "install_in_progress": running,
+            "unfinished": unfinished,
+            "switches": switches.iter().map(Interrupted::document).collect::<Vec<_>>(),
+        });
         writeln!(out, "{}", output::json(&document))?;
     } else {
         words(&mut out, &entries, running)?;
+        switches
+            .iter()
+            .try_for_each(|switch| switch.words(&mut out))?;
     }
-    Ok(entries.is_empty() || running)
+    Ok(entries.is_empty() && switches.is_empty() || running)
+}
+
+/// A switch between slots that has begun and not ended.
+struct Interrupted {
+    group: PathComponent,
+    journal: PathBuf,
+    found: Result<(Switch, Option<Step>), String>,
+}
+
+fn switches(store: &Store) -> Result<Vec<Interrupted>, StoreError> {
+    let groups = store.slot_groups()?.switching.into_iter();
+    let look = |group: PathComponent| {
+        let journal = store.switch_journal(&group);
+        let found = match slots::journal::read(&journal) {
+            Ok(read) => read.map(|(switch, done, _)| Ok((switch, done)))?,
+            Err(error) => Err(error.to_string()),
+        };
+        Some(Interrupted {
+            group,
+            journal,
+            found,
+        })
+    };
+    Ok(groups.filter_map(look).collect())
+}
+
+impl Interrupted {
+    fn document(&self) -> Value {
+        let (group, journal) = (self.group.as_str(), self.journal.display().to_string());
+        match &self.found {
+            Ok((switch, done)) => json!({
+                "deployment_group": group,
+                "journal": journal,
+                "deployment": switch.deployment,
+                "from": switch.from,
+                "to": switch.to,
+                "done": done,
+            }),
+            Err(error) => json!({ "deployment_group": group, "journal": journal, "error": error }),
+        }
+    }
+
+    fn words(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "Deployment group {} ({})",
+            self.group,
+            self.journal.display()
+        )?;
+        let (switch, done) = match &self.found {
+            Ok(found) => found,
+            Err(error) => return writeln!(out, "  {error}"),
+        };
+        let done = match done {
+            None => "before traffic moved to it",
+            Some(Step::Moved) => "after traffic moved to it",
+            Some(Step::Linked) => "after the link led to it",
+            Some(Step::Drained) => "after the old slot had drained",
+            Some(Step::Stopping) => "while the old revision stopped",
+        };
+        writeln!(
+            out,
+            "  The switch to the slot {} ended {done}.\n  The agent will finish it when it starts.",
+            switch.to
+        )
+    }
 }
 
 fn words(out: &mut impl Write, entries: &[Row], running: bool) -> io::Result<()> {

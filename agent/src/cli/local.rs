@@ -19,7 +19,7 @@ use super::help;
 use crate::aws::{Access, AccessError};
 use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::deployment::{Host, preview};
+use crate::deployment::{Host, preview, rollback, slots};
 use crate::deployment_root::DeploymentFolder;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
 use crate::output;
@@ -198,6 +198,8 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         .deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(host.store())?;
+    slots::switch::recover(&host, &shutdown.end_running).await;
+    rollback::finish_local(&host, shutdown.end_running.clone()).await;
     output::say(format_args!(
         "Starting to execute deployment from within folder {}",
         folder.path().display()

@@ -19,6 +19,7 @@ use crate::deployment::Host;
 use crate::deployment::installed::Installed;
 use crate::deployment::rollback::journal::Cause;
 use crate::deployment::rollback::{self, RollbackError, RolledBack};
+use crate::deployment::slots;
 use crate::deployment_root::{DeploymentFolder, StoreError};
 use crate::history::History;
 use crate::identity::Identity;
@@ -96,6 +97,7 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time)?;
     let place = Place::of(&settings);
     let host = Host::new(settings, environment, None);
+    slots::switch::recover(&host, &shutdown.end_running).await;
     let folder = find(&host, wanted)?;
     let about = Installed::read(&folder).map_err(RollbackError::from)?.about;
 

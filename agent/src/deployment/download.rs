@@ -8,6 +8,7 @@ use codedeploy_hooks::script::Report;
 use tokio::sync::oneshot;
 
 use super::reports::succeeded;
+use super::slots::placed;
 use super::{CommandError, Host, appspec, blocking, reuse};
 use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
 use crate::revision::archive::{self, Bundle};
@@ -48,7 +49,9 @@ async fn make_room(
     blocking(move || {
         let wanted = spec.reuse_archive_from.as_ref().filter(|_| reuses);
         let earlier = wanted.and_then(|from| reuse::folder(from, &store, &spec));
-        store.prune(&spec.deployment_group_id, &folder, earlier.as_ref(), keep)?;
+        let mut needed = placed::tenants(&store, &spec.deployment_group_id);
+        needed.extend(earlier);
+        store.prune(&spec.deployment_group_id, &folder, &needed, keep)?;
         Ok(store.create(&folder)?)
     })
     .await?

@@ -6,6 +6,7 @@ use tokio::task::JoinError;
 
 use super::appspec::AppSpecError;
 use super::installed::InstalledError;
+use super::slots::placed::SlotsError;
 use crate::deployment_root::StoreError;
 use crate::path_component::PathComponent;
 use crate::recovery::RecoveryError;
@@ -38,6 +39,8 @@ pub(super) enum CommandError {
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Installed(#[from] InstalledError),
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
     #[error("the work was interrupted")]
     Interrupted(#[from] JoinError),
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::installed::Installed;
 use super::plan::Installable;
 use super::reports::{stopped, succeeded};
+use super::slots::{self, fill};
 use super::{CommandError, Host, blocking};
 use crate::config::Settings;
 use crate::deployment_root::{Pointer, Store};
@@ -34,6 +35,16 @@ pub(super) async fn install(
     let reject_unconfined = host.settings.hardening.reject_unconfined_selinux;
     let (reserved, stop_planning) = (own_folders(&host.settings), stop.clone());
     let (store, group) = (host.store.clone(), spec.deployment_group_id.clone());
+    let log = slots::Log {
+        group: &group,
+        deployment: &spec.deployment_id,
+        folder: &folder,
+        variables: &installed.variables,
+    };
+    let has_strategy = appspec.strategy.is_some();
+    if let Some(report) = fill::make_way(host, log, has_strategy, stop).await? {
+        return Ok(report);
+    }
     let turn = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(stopped()),
@@ -46,22 +57,28 @@ pub(super) async fn install(
         let records = store.records(&group)?;
         installed.write(&folder)?;
         let turn = recovery::before_install(&store, &group)?;
+        let filled = fill::fill(&store, &group, &folder, appspec)?;
         let manifest = folder.manifest();
         let guarded = rustix::process::geteuid().is_root() && manifest.is_file();
         let given = |tell: Tell<'_>| manifest::given(&manifest, tell).map_err(io::Error::other);
         let request = install::Request {
             deployment: folder.path(),
             archive: &folder.archive(),
-            appspec: &appspec,
+            appspec: &filled.appspec,
             behavior,
             records: &records,
             given: guarded.then_some(Given(&given)),
             reject_unconfined,
             reserved: &reserved,
+            slot: filled.slot.as_ref(),
+            note: filled.note.as_ref(),
             stop: &stop_planning,
         };
-        let plan = install::plan(&request).map_err(|error| named(error, &store))?;
-        Ok::<_, CommandError>(install::install(plan, &turn).map_err(|error| named(error, &store))?)
+        let done = install::plan(&request).and_then(|plan| install::install(plan, &turn));
+        if done.is_err() {
+            filled.give_up();
+        }
+        Ok::<_, CommandError>(done.map_err(|error| named(error, &store))?)
     });
     let summary = match summary.await? {
         Err(CommandError::Install(InstallError::Stopped)) => return Ok(stopped()),

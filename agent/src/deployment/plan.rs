@@ -9,6 +9,7 @@ use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
 
 use super::CommandError;
 use super::appspec::{self, AppSpecError};
+use super::slots::placed;
 use crate::deployment_root::{Pointer, Store};
 use crate::spec::DeploymentSpec;
 
@@ -47,12 +48,14 @@ pub(super) struct Scripts {
     /// The AppSpec file that lists them; empty when there is none.
     pub(super) appspec: PathBuf,
     pub(super) warnings: Vec<String>,
+    /// Whether the event changes the deployment's slot after its scripts.
+    pub(super) with_slot: bool,
 }
 
 impl Plan<'_> {
     /// Whether the command has nothing to do on this host.
     pub fn is_noop(&self) -> bool {
-        matches!(&self.work, Ok(Work::Scripts(scripts)) if scripts.plan.is_noop())
+        matches!(&self.work, Ok(Work::Scripts(scripts)) if scripts.plan.is_noop() && !scripts.with_slot)
     }
 }
 
@@ -120,6 +123,7 @@ fn scripts(
                 earlier: None,
                 appspec: path,
                 warnings,
+                with_slot: moves_slot(event, &parsed.appspec),
             });
         }
         Origin::LastSuccessful => store.pointed(group, Pointer::LastSuccessful),
@@ -132,8 +136,12 @@ fn scripts(
             earlier: None,
             appspec: PathBuf::new(),
             warnings,
+            with_slot: false,
         })
     };
+    if *event == LifecycleEvent::ApplicationStop && placed::is_deferred(store, group) {
+        return nothing(Vec::new());
+    }
     let Some(earlier) = earlier else {
         return nothing(Vec::new());
     };
@@ -151,6 +159,7 @@ fn scripts(
                 earlier: Some(earlier.id()),
                 appspec: PathBuf::new(),
                 warnings,
+                with_slot: false,
             })
         }
         Err(AppSpecError::Missing { .. }) => nothing(vec![format!(
@@ -158,6 +167,18 @@ fn scripts(
             archive.display()
         )]),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the event starts units, or ends with a switch.
+fn moves_slot(event: &LifecycleEvent, appspec: &AppSpec) -> bool {
+    let Some(strategy) = &appspec.strategy else {
+        return false;
+    };
+    match event {
+        LifecycleEvent::ApplicationStart => !strategy.units.is_empty(),
+        LifecycleEvent::ValidateService => true,
+        _ => false,
     }
 }
 

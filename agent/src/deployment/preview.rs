@@ -13,11 +13,13 @@ use codedeploy_hooks::script::{ScriptFinding, inspect};
 use tokio_util::sync::CancellationToken;
 
 use super::install::own_folders;
+use super::slots::{fill, placed};
 use super::{CommandError, Host, appspec, blocking, download};
 use crate::config::Settings;
 use crate::deployment::appspec::AppSpecError;
 use crate::deployment_root::{DeploymentFolder, Pointer};
 use crate::revision::{LocalRevision, Revision};
+use crate::slots::layout::{Layout, Live};
 use crate::spec::DeploymentSpec;
 use codedeploy_api::chain::Chain;
 
@@ -41,6 +43,8 @@ pub struct EventPreview {
     /// The unpacked earlier revision of the scripts; `None` for this deployment's own.
     pub archive: Option<PathBuf>,
     pub scripts: Vec<ScriptPreview>,
+    /// The event's part in a deployment with slots.
+    pub note: Option<String>,
 }
 
 /// One script, with its findings.
@@ -164,27 +168,32 @@ async fn look(
     let behavior = spec.file_exists_behavior;
     let reject_unconfined = host.settings.hardening.reject_unconfined_selinux;
     let deployment = elsewhere.folder(spec);
-    let install = {
+    let (install, layout) = {
         let (archive, appspec, reserved) = (
             archive.to_owned(),
             appspec.clone(),
             own_folders(&host.settings),
         );
+        let (store, group) = (host.store.clone(), spec.deployment_group_id.clone());
         let stop = CancellationToken::new();
         // Nobody waits any more when this future is dropped.
         let _stopped = stop.clone().drop_guard();
         let planned = blocking(move || {
-            install::preview(&install::Request {
+            let filled = fill::preview(&store, &group, appspec)?;
+            let preview = install::preview(&install::Request {
                 deployment: deployment.path(),
                 archive: &archive,
-                appspec: &appspec,
+                appspec: &filled.appspec,
                 behavior,
                 records: &records,
                 given: None,
                 reject_unconfined,
                 reserved: &reserved,
+                slot: filled.slot.as_ref(),
+                note: None,
                 stop: &stop,
-            })
+            })?;
+            Ok::<_, CommandError>((preview, filled.layout))
         });
         planned.await??
     };
@@ -199,9 +208,10 @@ async fn look(
         }
         downloaded |= *event == LifecycleEvent::DownloadBundle;
         let own = downloaded.then_some((archive, &appspec));
-        let event = event_preview(host, event, spec, own, scripts_ran, &mut warnings)?;
-        scripts_ran |= !event.scripts.is_empty();
-        events.push(event);
+        let mut preview = event_preview(host, event, spec, own, scripts_ran, &mut warnings)?;
+        preview.note = slot_note(event, layout).or(preview.note);
+        scripts_ran |= !preview.scripts.is_empty();
+        events.push(preview);
     }
     warnings.extend(install.warnings().iter().cloned());
     Ok(Preview {
@@ -210,6 +220,22 @@ async fn look(
         conflicts,
         warnings,
     })
+}
+
+/// The part of an event in a deployment with slots.
+fn slot_note(event: &LifecycleEvent, layout: Option<Layout>) -> Option<String> {
+    let Layout { live, idle } = layout?;
+    match event {
+        LifecycleEvent::Install => Some(format!("by the agent, into the slot {idle}")),
+        LifecycleEvent::ValidateService => Some(match live {
+            Live::Nothing => format!("then the slot {idle} serves"),
+            Live::Folder => {
+                format!("then the slot {idle} serves, and the folder becomes the slot blue")
+            }
+            Live::Slot(live) => format!("then the slot {idle} serves instead of {live}"),
+        }),
+        _ => None,
+    }
 }
 
 /// `own` is this deployment's revision, from DownloadBundle on.
@@ -226,6 +252,7 @@ fn event_preview(
         origin,
         archive: None,
         scripts: Vec::new(),
+        note: None,
     };
     if matches!(
         event,
@@ -240,6 +267,16 @@ fn event_preview(
             .map(|script| judged(archive, script, scripts_ran))
             .collect()
     };
+    if *event == LifecycleEvent::ApplicationStop
+        && own.is_none()
+        && placed::is_deferred(&host.store, &spec.deployment_group_id)
+    {
+        let note = "after the switch to the new revision".to_owned();
+        return Ok(EventPreview {
+            note: Some(note),
+            ..nothing(Some(origin))
+        });
+    }
     let pointer = match (origin, own) {
         (Origin::ThisDeployment, Some((archive, appspec))) => {
             let scripts = judge(archive, appspec.scripts(event));

@@ -13,21 +13,25 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::{self, RestoreError, Summary};
 use codedeploy_hooks::lifecycle::HookPlan;
 use codedeploy_hooks::script::Report;
+use codedeploy_hooks::slots::SlotName;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::installed::{Installed, InstalledError};
 use super::ledger::DeploymentNames;
+use super::slots::placed::{Placed, SlotsError};
+use super::slots::{self, placed};
 use super::{CommandError, Host, appspec, blocking, scripts, survivors};
 use crate::deployment_root::{DeploymentFolder, Pointer, StoreError};
 use crate::path_component::PathComponent;
 use crate::recovery::{self, RecoveryError};
+use crate::slots::link;
 use codedeploy_api::chain::Chain;
 use journal::{Came, Cause, Journal};
 
 /// The events that start the restored revision, in order.
-const STARTING: [LifecycleEvent; 2] = [
+pub(super) const STARTING: [LifecycleEvent; 2] = [
     LifecycleEvent::ApplicationStart,
     LifecycleEvent::ValidateService,
 ];
@@ -49,6 +53,8 @@ pub struct RolledBack {
     pub started: Vec<(LifecycleEvent, Started)>,
     /// Another deployment was installed since, so nothing was started.
     pub superseded: bool,
+    /// The slot that serves again, if that was enough.
+    pub slot: Option<SlotName>,
 }
 
 /// The result of the scripts of one event of the previous revision.
@@ -72,6 +78,8 @@ pub enum RollbackError {
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
+    Slots(#[from] SlotsError),
+    #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("the rollback was interrupted")]
     Interrupted(#[from] JoinError),
@@ -83,7 +91,8 @@ pub enum RollbackError {
 pub fn is_installed(host: &Host, group: &PathComponent, deployment: &PathComponent) -> bool {
     let folder = host.store.deployment(group, deployment);
     host.store.pointed(group, Pointer::LastSuccessful).as_ref() == Some(&folder)
-        && install::can_restore(folder.path()).unwrap_or(false)
+        && (install::can_restore(folder.path()).unwrap_or(false)
+            || placed::serves(&host.store, group, &folder))
 }
 
 /// Returns the report for a failed event: the same one, plus a note about the rollback if the
@@ -97,7 +106,14 @@ pub async fn after_failure(
     stop: CancellationToken,
 ) -> Report {
     let (group, deployment) = (&about.deployment_group_id, &about.deployment_id);
-    let wanted = host.settings.rollback_on_failure && !stop.is_cancelled();
+    // A slot that does not serve yet is left in any case: nobody notices.
+    let (store, in_slot) = (host.store.clone(), (group.clone(), deployment.clone()));
+    let prepared = blocking(move || {
+        let (group, deployment) = in_slot;
+        placed::is_prepared(&store, &group, &store.deployment(&group, &deployment))
+    });
+    let prepared = prepared.await.unwrap_or_default();
+    let wanted = (host.settings.rollback_on_failure || prepared) && !stop.is_cancelled();
     if !wanted || !is_installed(host, group, deployment) {
         return report;
     }
@@ -168,6 +184,19 @@ pub async fn finish(host: &Host, journal: &mut Journal, stop: CancellationToken)
     }
 }
 
+/// Finishes the rollbacks that followed a failure of a local deployment and were interrupted.
+/// Those of commands, and those by hand, are reported to the service: the agent finishes them.
+pub async fn finish_local(host: &Host, stop: CancellationToken) {
+    let store = host.store.clone();
+    let left = blocking(move || Journal::left(&store)).await;
+    for mut journal in left.into_iter().flatten().flatten() {
+        if journal.cause.command.is_none() && journal.cause.failure.is_some() {
+            finish(host, &mut journal, stop.clone()).await;
+            journal.remove();
+        }
+    }
+}
+
 /// The folder of the deployment, as the group's pointer names it.
 fn folder_of(host: &Host, about: &DeploymentNames) -> DeploymentFolder {
     let (group, id) = (&about.deployment_group_id, &about.deployment_id);
@@ -190,7 +219,9 @@ async fn go_back(
     if journal.restored().is_none() {
         // The files may be restored already, without a record of that.
         let warnings = match pointed() {
-            Some(pointed) if pointed == folder => restore(host, &folder, group).await?.warnings,
+            Some(pointed) if pointed == folder => {
+                take_away(host, &folder, group, &installed, journal, &stop).await?
+            }
             _ => Vec::new(),
         };
         let previous = pointed().map(|previous| previous.path().to_owned());
@@ -204,10 +235,16 @@ async fn go_back(
         warnings.to_vec(),
     );
     let superseded = pointed() != previous;
+    let slot = match &previous {
+        Some(previous) => slot_of(host, group, &folder, previous).await?,
+        None => None,
+    };
     let started = match &previous {
-        Some(previous) if !superseded => start(host, previous, &folder, &installed, journal, stop)
-            .await
-            .map_err(RollbackError::Journal)?,
+        Some(previous) if !superseded && slot.is_none() => {
+            start(host, previous, &folder, &installed, journal, stop)
+                .await
+                .map_err(RollbackError::Journal)?
+        }
         _ => Vec::new(),
     };
     let previous = previous.map(|previous| previous.id());
@@ -216,11 +253,63 @@ async fn go_back(
         previous,
         started,
         superseded,
+        slot,
     };
     journal
         .note_done(rolled_back.to_string())
         .map_err(RollbackError::Journal)?;
     Ok(rolled_back)
+}
+
+/// Takes the files of a deployment away: out of service if they are in a slot, and then from the
+/// host. Returns warnings.
+async fn take_away(
+    host: &Host,
+    folder: &DeploymentFolder,
+    group: &PathComponent,
+    installed: &Installed,
+    journal: &mut Journal,
+    stop: &CancellationToken,
+) -> Result<Vec<String>, RollbackError> {
+    let log = slots::Log {
+        group,
+        deployment: &installed.about.deployment_id,
+        folder,
+        variables: &installed.variables,
+    };
+    let left = slots::leave::leave(host, log, journal, stop).await?;
+    let Some(left) = left else {
+        return Ok(restore(host, folder, group).await?.warnings);
+    };
+    let mut warnings = left.warnings;
+    if let Some(old) = left.serves_again {
+        host.store.point(group, Pointer::LastSuccessful, &old)?;
+        return Ok(warnings);
+    }
+    warnings.extend(restore(host, folder, group).await?.warnings);
+    if let Some(slot) = left.empty {
+        let emptied = blocking(move || link::empty(&slot)).await?;
+        emptied.map_err(SlotsError::from)?;
+    }
+    Ok(warnings)
+}
+
+/// The slot in which the previous deployment serves, if the one that is taken back was in a slot
+/// as well.
+async fn slot_of(
+    host: &Host,
+    group: &PathComponent,
+    taken_back: &DeploymentFolder,
+    previous: &DeploymentFolder,
+) -> Result<Option<SlotName>, RollbackError> {
+    let (store, group) = (host.store.clone(), group.clone());
+    let (taken_back, previous) = (taken_back.clone(), previous.clone());
+    let found = blocking(move || {
+        placed::strategy(&taken_back, None)?;
+        let placed = Placed::look(&store, &group, &previous, None).ok()??;
+        placed.is_filled.then_some(placed.own)
+    });
+    Ok(found.await?)
 }
 
 async fn restore(
@@ -323,7 +412,14 @@ async fn start_with(
     });
     let plan = plan.await??;
     let id = &installed.about.deployment_id;
-    scripts::run(host, &plan, taken_back, id, &installed.variables, stop).await
+    let mut variables = installed.variables.clone();
+    let group = &installed.about.deployment_group_id;
+    variables.extend(placed::variables(host, group, previous, None).await?);
+    let report = scripts::run(host, &plan, taken_back, id, &variables, stop).await?;
+    if report.outcome.succeeded() {
+        slots::move_units(host, event, group, previous).await?;
+    }
+    Ok(report)
 }
 
 /// The result for an event whose scripts were interrupted; `None` if they run again.
@@ -357,7 +453,7 @@ fn not_rolled_back(error: &RollbackError) -> String {
 }
 
 impl Started {
-    fn of(run: Result<Report, CommandError>) -> Self {
+    pub(super) fn of(run: Result<Report, CommandError>) -> Self {
         match run {
             Ok(report) if report.outcome.succeeded() => Self {
                 succeeded: true,
@@ -405,6 +501,12 @@ impl fmt::Display for RolledBack {
                 "this host was rolled back: the files of the deployment are removed, and no deployment was installed before",
             );
         };
+        if let Some(slot) = self.slot {
+            return write!(
+                f,
+                "this host was rolled back: {previous} serves, in the slot {slot}"
+            );
+        }
         write!(
             f,
             "this host was rolled back: the files of {previous} are installed again"

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::Scripts;
 use super::reports::{of_earlier, succeeded};
+use super::slots::placed;
 use super::{CommandError, Host, blocking, environment};
 use crate::deployment_root::DeploymentFolder;
 use crate::metrics::Metrics;
@@ -30,6 +31,12 @@ pub(super) async fn perform(
     let Scripts { plan, earlier, .. } = scripts;
     let folder = host.folder(spec);
     let mut variables = environment::variables(spec, folder.noted_etag());
+    if !plan.is_noop() {
+        let of = DeploymentFolder::of_archive(&plan.archive);
+        let named = Some(spec.appspec_filename.as_str());
+        let group = &spec.deployment_group_id;
+        variables.extend(placed::variables(host, group, &of, named).await?);
+    }
     let parent = spec.trace_parent.map(|host| host.child(plan.event.name()));
     if let Some(parent) = parent {
         variables.insert(TRACE_PARENT.to_owned(), parent.to_string());

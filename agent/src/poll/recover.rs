@@ -14,7 +14,7 @@ use super::{Agent, Commands, received, span_of, update};
 use crate::cli::rollback::notice;
 use crate::deployment::ledger::{Begun, DeploymentNames, Entry, ForeignCommand, Ledger, Left};
 use crate::deployment::rollback::{self, journal::Journal};
-use crate::deployment::survivors;
+use crate::deployment::{slots, survivors};
 use crate::deployment_root::Store;
 use crate::recovery;
 use crate::report;
@@ -37,10 +37,10 @@ enum Decision {
     Over(Outcome),
 }
 
-/// `installed`: its Install was completed, but not recorded as such.
-fn decide(entry: &Entry, installed: bool, now: OffsetDateTime) -> Decision {
+/// `done`: its work was completed, but not recorded as such.
+fn decide(entry: &Entry, done: bool, now: OffsetDateTime) -> Decision {
     let (record, event) = (entry.record(), entry.event());
-    if installed {
+    if done {
         return Decision::Over(Outcome::Succeeded { note: None });
     }
     let repeatable = match record.begun {
@@ -84,6 +84,7 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
         Default::default()
     });
     agent.host.measure(|metrics| metrics.recovered(recovered));
+    slots::switch::recover(&agent.host, &shutdown.end_running).await;
     for outgoing in left.outcomes {
         let ended = &outgoing.ended;
         tracing::info!(
@@ -161,11 +162,8 @@ fn take_up(agent: &Arc<Agent>, entry: Entry, commands: &mut Commands, shutdown: 
     let span = span_of(&record.command);
     let _entered = span.enter();
     let (agent, shutdown) = (Arc::clone(agent), shutdown.clone());
-    match decide(
-        &entry,
-        has_installed(&agent, &entry),
-        OffsetDateTime::now_utc(),
-    ) {
+    let done = has_installed(&agent, &entry) || has_switched(&agent, &entry);
+    match decide(&entry, done, OffsetDateTime::now_utc()) {
         Decision::Again => {
             tracing::warn!(
                 starts = record.starts,
@@ -259,6 +257,18 @@ fn has_installed(agent: &Agent, entry: &Entry) -> bool {
     };
     *entry.event() == LifecycleEvent::Install
         && completed().is_some_and(|completed| begun.completed_before != Some(completed))
+}
+
+/// Whether the command is a ValidateService after which the deployment serves from its slot: only
+/// its success leads to the switch.
+fn has_switched(agent: &Agent, entry: &Entry) -> bool {
+    let Some(begun) = &entry.record().begun else {
+        return false;
+    };
+    let (store, about) = (agent.host.store(), &begun.about);
+    let folder = store.deployment(&about.deployment_group_id, &about.deployment_id);
+    *entry.event() == LifecycleEvent::ValidateService
+        && slots::placed::serves(store, &about.deployment_group_id, &folder)
 }
 
 /// Reports a command that an earlier run began and that does not run again.

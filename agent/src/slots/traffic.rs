@@ -8,7 +8,7 @@ mod command;
 mod connections;
 mod haproxy;
 mod nginx;
-mod program;
+pub(in crate::slots) mod program;
 mod systemd;
 
 use std::path::Path;

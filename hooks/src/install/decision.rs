@@ -13,7 +13,7 @@ use super::paths::{ByPath, PathId, Paths};
 use super::reserved::Reserved;
 use super::snapshot::{Host, ObjectId, Revision};
 use super::verified::Verified;
-use super::{PathChange, Stop};
+use super::{PathChange, Slot, Stop};
 use crate::appspec::AppSpec;
 
 /// One object that the Install brings.
@@ -54,6 +54,11 @@ pub(super) struct Decision {
     pub(super) adjusted: Vec<(PathId, Access)>,
     /// The folders that are links in the AppSpec's paths, and their targets.
     pub(super) links: BTreeMap<PathBuf, PathBuf>,
+    /// Objects of earlier Installs in the slot that serves, with their paths after the switch; the
+    /// newest stands first.
+    pub(super) carried: Vec<PathBuf>,
+    /// SELinux rules of these objects.
+    pub(super) carried_rules: Vec<PathBuf>,
     pub(super) granted: Granted,
     pub(super) warnings: Vec<String>,
 }
@@ -64,6 +69,7 @@ pub(super) struct Facts<'a> {
     pub(super) appspec: &'a AppSpec,
     pub(super) behavior: FileExistsBehavior,
     pub(super) reject_unconfined: bool,
+    pub(super) slot: Option<&'a Slot>,
     pub(super) revision: &'a Revision,
     pub(super) host: &'a Host,
     pub(super) reserved: &'a Reserved,

@@ -94,7 +94,7 @@ impl<'a> Planner<'a> {
         if let Some(node) = self.existing(path) {
             let is_folder =
                 node.kind == NodeKind::Folder || self.leads_to_folder(path, node).is_some();
-            match self.facts.behavior {
+            match self.behavior(path) {
                 // Whatever kind of object it is.
                 FileExistsBehavior::Retain => {
                     self.decision.kept.push(path);
@@ -138,6 +138,16 @@ impl<'a> Planner<'a> {
             access,
             stays: false,
         });
+    }
+
+    /// The meaning of an existing file. A slot belongs to deployments alone.
+    fn behavior(&self, path: PathId) -> FileExistsBehavior {
+        match self.facts.slot {
+            Some(slot) if self.paths.path(path).starts_with(&slot.folder) => {
+                FileExistsBehavior::Overwrite
+            }
+            _ => self.facts.behavior,
+        }
     }
 
     /// Makes sure that there is, or will be, a folder at `written`; returns its path without links.

@@ -123,11 +123,6 @@ pub(super) enum Instruction {
 impl Records {
     /// The same files, without links in their parents.
     pub(super) fn resolve(&self) -> Result<Self, (PathBuf, io::Error)> {
-        let resolve = |path: &Path| {
-            let real = crate::fs::split(path)
-                .and_then(|(parent, name)| Ok(std::fs::canonicalize(parent)?.join(name)));
-            real.map_err(|error| (path.to_path_buf(), error))
-        };
         Ok(Self {
             instructions: resolve(&self.instructions)?,
             cleanup: resolve(&self.cleanup)?,
@@ -284,6 +279,13 @@ impl Previous {
         }
         Ok(())
     }
+}
+
+/// Returns the same file, without links in its parents.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let real = crate::fs::split(path)
+        .and_then(|(parent, name)| Ok(std::fs::canonicalize(parent)?.join(name)));
+    real.map_err(|error| (path.to_path_buf(), error))
 }
 
 /// Whether `path` is absolute, free of `..`, and possible on a host.

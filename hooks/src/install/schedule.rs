@@ -8,12 +8,13 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::Request;
 use super::access::{Access, Context};
 use super::decision::{Decision, Planned};
 use super::layout::WantedKind;
 use super::paths::{PathId, Paths};
 use super::records::{self, Instruction, Records, State};
-use super::snapshot::{Host, Revision};
+use super::snapshot::{Host, Revision, Unreadable};
 use super::stayed::Stay;
 use super::step::{Keep, Known, Step, Swap, Takes};
 use super::verified::Verified;
@@ -36,7 +37,7 @@ pub(super) struct Schedule {
     removals: Vec<PathId>,
     contexts: Vec<Step>,
     /// The records of this Install; they come last.
-    pub(super) records: [Record; 3],
+    pub(super) records: Vec<Record>,
     /// The mode and the owner of a new folder.
     folder_mode: u32,
     user: (u32, u32),
@@ -67,7 +68,7 @@ pub(super) struct Record {
 enum Text {
     Instructions,
     Cleanup,
-    Pointer(Vec<u8>),
+    Bytes(Vec<u8>),
 }
 
 pub(super) fn schedule(
@@ -75,9 +76,9 @@ pub(super) fn schedule(
     paths: &Paths,
     host: &Host,
     records: &Records,
-    deployment: &Path,
+    request: &Request<'_>,
     token: String,
-) -> Schedule {
+) -> Result<Schedule, Unreadable> {
     let units = Units::of(&decision.planned, decision, paths);
     let is_top = |path: PathId| {
         paths
@@ -94,8 +95,8 @@ pub(super) fn schedule(
         let access = readers.map(Access::of_record).unwrap_or_default();
         Record::new(path, text, (old, access), &token, used)
     };
-    let pointer = Text::Pointer(deployment.as_os_str().as_bytes().to_vec());
-    let records = [
+    let pointer = Text::Bytes(request.deployment.as_os_str().as_bytes().to_vec());
+    let mut all = vec![
         record(
             &records.instructions,
             Text::Instructions,
@@ -104,15 +105,19 @@ pub(super) fn schedule(
         record(&records.cleanup, Text::Cleanup, host.previous.cleanup),
         record(&records.pointer, pointer, State::Sound),
     ];
-    Schedule {
+    if let Some(note) = request.note {
+        let path = records::resolve(&note.path)?;
+        all.push(record(&path, Text::Bytes(note.text.clone()), State::Sound));
+    }
+    Ok(Schedule {
         units,
         removals,
         contexts: contexts(decision, paths, host),
-        records,
+        records: all,
         token,
         folder_mode: host.folder_mode,
         user: host.user,
-    }
+    })
 }
 
 /// Removes the SELinux rules of the last Install, and adds those of this one.
@@ -122,7 +127,7 @@ fn contexts(decision: &Decision, paths: &Paths, host: &Host) -> Vec<Step> {
         .previous
         .rules
         .iter()
-        .filter(|_| host.has_selinux_tools)
+        .filter(|(path, _)| host.has_selinux_tools && !decision.carried_rules.contains(path))
     {
         rules.entry(path.clone()).or_default().0 = context.clone();
     }
@@ -402,17 +407,17 @@ impl Record {
                 records::write_instructions(writer, &decision.links, all)
             }
             Text::Cleanup => {
-                let created = decision
-                    .planned
-                    .iter()
-                    .map(|planned| paths.path(planned.written));
+                let carried = decision.carried.iter().rev().cloned();
+                let planned = decision.planned.iter();
+                let created = carried.chain(planned.map(|planned| paths.path(planned.written)));
                 let rules = decision
                     .granted
                     .contexts()
                     .map(|(path, _)| paths.path(path));
+                let rules = decision.carried_rules.iter().cloned().chain(rules);
                 records::write_cleanup(writer, created, rules)
             }
-            Text::Pointer(text) => writer.write_all(text),
+            Text::Bytes(text) => writer.write_all(text),
         }
     }
 }

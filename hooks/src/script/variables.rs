@@ -4,7 +4,7 @@
 pub const TRACE_PARENT: &str = "TRACEPARENT";
 
 /// Variables that describe the deployment to its scripts; they come from the agent alone.
-pub const DESCRIBING: [&str; 11] = [
+pub const DESCRIBING: [&str; 16] = [
     "LIFECYCLE_EVENT",
     "DEPLOYMENT_ID",
     "APPLICATION_NAME",
@@ -15,6 +15,11 @@ pub const DESCRIBING: [&str; 11] = [
     "BUNDLE_VERSION",
     "BUNDLE_ETAG",
     "BUNDLE_COMMIT",
+    "SLOT",
+    "SLOT_DIR",
+    "SLOT_PORT",
+    "LIVE_SLOT_DIR",
+    "LIVE_SLOT_PORT",
     TRACE_PARENT,
 ];
 

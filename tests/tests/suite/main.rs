@@ -64,6 +64,7 @@ mod local {
     mod rollback;
     mod settings;
     mod signals;
+    mod slots;
     mod state;
     mod surroundings;
     mod terminal;

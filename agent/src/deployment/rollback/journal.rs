@@ -59,7 +59,7 @@ enum Step {
 
 /// The progress of an event.
 #[derive(Debug, PartialEq)]
-pub(super) enum Came {
+pub(in crate::deployment) enum Came {
     NotBegun,
     /// The number of times that the agent ended before the event's scripts did.
     Interrupted(usize),
@@ -208,7 +208,7 @@ impl Journal {
             .map(|id| id.to_string_lossy().into_owned())
     }
 
-    pub(super) fn came(&self, event: &LifecycleEvent) -> Came {
+    pub(in crate::deployment) fn came(&self, event: &LifecycleEvent) -> Came {
         let mut begun = 0;
         for step in &self.steps {
             match step {
@@ -245,13 +245,17 @@ impl Journal {
         self.note(Step::Restored { previous, warnings })
     }
 
-    pub(super) fn note_begun(&mut self, event: &LifecycleEvent) -> io::Result<()> {
+    pub(in crate::deployment) fn note_begun(&mut self, event: &LifecycleEvent) -> io::Result<()> {
         self.note(Step::Begun {
             event: event.name().to_owned(),
         })
     }
 
-    pub(super) fn note_ended(&mut self, event: &LifecycleEvent, result: Started) -> io::Result<()> {
+    pub(in crate::deployment) fn note_ended(
+        &mut self,
+        event: &LifecycleEvent,
+        result: Started,
+    ) -> io::Result<()> {
         self.note(Step::Ended {
             event: event.name().to_owned(),
             result,

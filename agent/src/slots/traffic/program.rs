@@ -31,7 +31,7 @@ pub enum ProgramError {
 }
 
 /// Runs a program to its end, at most for `limit`; returns its standard output.
-pub(super) async fn run<A: AsRef<str>>(
+pub(in crate::slots) async fn run<A: AsRef<str>>(
     program: &str,
     arguments: &[A],
     limit: Duration,

@@ -1,7 +1,8 @@
 //! The clean-up of the last Install: everything in its records goes, if it is still the same
-//! object.
+//! object, and if it does not belong to the slot that serves.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 use super::Planner;
 use crate::install::paths::{ByPath, PathId};
@@ -52,7 +53,10 @@ impl Planner<'_> {
             match self.locate(around, &mut listed) {
                 Some(around) => {
                     let real = self.paths.child_like(around, *path);
-                    self.remove(real);
+                    match self.serves(real) {
+                        Some(later) => self.decision.carried.push(later),
+                        None => self.remove(real),
+                    }
                 }
                 None => {
                     if let Some(link) = listed.behind.get(&around) {
@@ -75,6 +79,14 @@ impl Planner<'_> {
                 self.changeable(folder);
             }
         }
+    }
+
+    /// The path after the switch of an object in the slot that serves.
+    fn serves(&self, real: PathId) -> Option<PathBuf> {
+        let serving = self.facts.slot?.serving.as_ref()?;
+        let path = self.paths.path(real);
+        let below = path.strip_prefix(&serving.folder).ok()?;
+        (!below.as_os_str().is_empty()).then(|| serving.later.join(below))
     }
 
     fn remove(&mut self, real: PathId) {
@@ -147,8 +159,12 @@ impl Planner<'_> {
             Some(links) => links.contains_key(&self.paths.path(written)),
             None => true,
         };
-        let meant =
-            was_link && !listed.created.contains(written) && listed.leading.contains(&written);
+        let to_slot = self
+            .facts
+            .slot
+            .is_some_and(|slot| slot.link == self.paths.path(written));
+        let leading = to_slot || listed.leading.contains(&written);
+        let meant = was_link && !listed.created.contains(written) && leading;
         match self.facts.host.leads(real) {
             Leads::To(end) if meant => Some(end),
             Leads::To(_) | Leads::Nowhere | Leads::Kernel | Leads::Unsafe(_) => None,
@@ -156,6 +172,12 @@ impl Planner<'_> {
     }
 
     pub(super) fn warn_of_rules(&mut self) {
+        let serving = self.facts.slot.and_then(|slot| slot.serving.as_ref());
+        let rules = self.facts.host.previous.rules.iter();
+        let carried = rules
+            .filter(|(path, _)| serving.is_some_and(|serving| path.starts_with(&serving.folder)));
+        let carried = carried.map(|(path, _)| path.clone());
+        self.decision.carried_rules.extend(carried);
         if !self.facts.host.has_selinux_tools {
             let rules = self.facts.host.previous.rules.iter();
             self.decision.warnings.extend(rules.map(|(path, _)| {

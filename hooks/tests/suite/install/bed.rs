@@ -142,6 +142,8 @@ impl Bed {
             given: None,
             reject_unconfined: self.reject_unconfined,
             reserved: &self.reserved,
+            slot: None,
+            note: None,
             stop: &self.stop,
         })
     }

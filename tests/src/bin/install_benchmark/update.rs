@@ -113,6 +113,8 @@ impl Host {
             given: None,
             reject_unconfined: false,
             reserved: &[],
+            slot: None,
+            note: None,
             stop: &CancellationToken::new(),
         });
         install::install(plan.expect("nothing is in the way"), &turn).expect("it succeeds");

@@ -57,12 +57,16 @@ fn event(event: &EventPreview) -> Value {
         Origin::LastSuccessful => "last_successful",
         Origin::MostRecent => "most_recent",
     });
-    json!({
+    let mut document = json!({
         "event": event.event.name(),
         "origin": origin,
         "archive": event.archive.as_ref().map(|path| path.display().to_string()),
         "scripts": event.scripts.iter().map(script).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(note) = &event.note {
+        document["note"] = json!(note);
+    }
+    document
 }
 
 fn script(

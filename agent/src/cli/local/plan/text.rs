@@ -73,6 +73,7 @@ impl fmt::Display for Text<'_> {
 impl Text<'_> {
     fn event(&self, f: &mut fmt::Formatter<'_>, event: &EventPreview) -> fmt::Result {
         let what = match (event.origin, &event.archive) {
+            _ if event.note.is_some() => event.note.clone().unwrap_or_default(),
             (None, _) => "by the agent".to_owned(),
             (Some(_), _) if event.scripts.is_empty() => "nothing to do".to_owned(),
             (Some(Origin::ThisDeployment), _) | (_, None) => String::new(),

@@ -1,0 +1,631 @@
+//! Blue/green on one host, with `codedeploy-local`: two slots, and a link that is switched.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use codedeploy_tests::bundle;
+use codedeploy_tests::programs::Programs;
+use codedeploy_tests::strike::{Blow, Report, Strike};
+use codedeploy_tests::sweep;
+
+const GROUP: &str = "default-local-deployment-group";
+
+/// A machine with one application in slots. Each script writes a line with the version, its event
+/// and its slots into `notes`.
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+/// A revision.
+struct Revision<'a> {
+    version: &'a str,
+    /// Further lines of the strategy; `None` without one.
+    strategy: Option<&'a str>,
+    /// The event whose script fails.
+    fails: Option<&'a str>,
+    /// Whether it has a file outside of the slots.
+    elsewhere: bool,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    fn with(configuration: &str) -> Self {
+        let machine = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let text = format!(
+            "root_dir: {folder}/root\nlog_dir: {folder}/log\npid_dir: {folder}/run\n{configuration}\n",
+            folder = machine.folder.path().display(),
+        );
+        fs::write(machine.path("conf.yml"), text).unwrap();
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The scripts' notes since the last call.
+    fn notes(&self) -> String {
+        let notes = fs::read_to_string(self.path("notes")).unwrap_or_default();
+        let _ = fs::remove_file(self.path("notes"));
+        notes.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+
+    /// The version that the link leads to.
+    fn serves(&self) -> String {
+        fs::read_to_string(self.path("app/version")).unwrap_or_default()
+    }
+
+    /// The slot that the link leads to.
+    fn slot(&self) -> String {
+        let target = fs::read_link(self.path("app")).unwrap_or_default();
+        target
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).into_iter().flatten();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    async fn deploy(&self, revision: &Revision<'_>) -> (bool, String) {
+        let location = self.write(revision);
+        self.local(&["--bundle-location", &location]).await
+    }
+
+    /// Deploys while `codedeploy-local` is killed at a system call.
+    async fn struck(&self, revision: &Revision<'_>, strike: Strike) -> Report {
+        let location = self.write(revision);
+        let configuration = self.path("conf.yml");
+        let arguments = ["--bundle-location", &location, "-c"].map(OsString::from);
+        let all = [&arguments[..], &[configuration.into()]].concat();
+        strike.run(&Programs::built().local, &all).await
+    }
+
+    /// Writes a revision; returns its folder.
+    fn write(&self, revision: &Revision<'_>) -> String {
+        let Revision { version, .. } = revision;
+        let folder = self.path("revision");
+        let _ = fs::remove_dir_all(&folder);
+        let root = self.folder.path().display();
+        let mut appspec = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - {{source: site, destination: {root}/app}}\n"
+        );
+        if revision.elsewhere {
+            appspec += &format!("  - {{source: etc, destination: {root}/etc}}\n");
+        }
+        if let Some(more) = revision.strategy {
+            appspec += &format!(
+                "strategy:\n  type: blue_green\n  link: {root}/app\n  ports: [8001, 8002]\n  drain: 0\n{more}"
+            );
+        }
+        appspec += "hooks:\n";
+        let mut files = Vec::new();
+        for event in [
+            "ApplicationStop",
+            "BeforeInstall",
+            "AfterInstall",
+            "ApplicationStart",
+            "ValidateService",
+            "AfterAllowTraffic",
+        ] {
+            appspec += &format!("  {event}:\n    - location: {event}.sh\n");
+            let fails = if revision.fails == Some(event) { 3 } else { 0 };
+            let script = format!(
+                "#!/bin/sh\necho \"{version} $LIFECYCLE_EVENT ${{SLOT:-none}}:${{SLOT_PORT:-}} $SLOT_DIR live \
+                 ${{LIVE_SLOT_DIR:-none}}:${{LIVE_SLOT_PORT:-}}\" >> {root}/notes\nexit {fails}\n"
+            );
+            files.push((format!("{event}.sh"), script));
+        }
+        files.push(("appspec.yml".to_owned(), appspec));
+        files.push(("site/version".to_owned(), (*version).to_owned()));
+        files.push((format!("site/only/{version}"), String::new()));
+        files.push(("etc/app.conf".to_owned(), (*version).to_owned()));
+        files.push((
+            "traffic.sh".to_owned(),
+            format!(
+                "#!/bin/sh\necho \"traffic ${{FROM_SLOT:-none}} $TO_SLOT:$TO_PORT link $(readlink {root}/app)\" >> {root}/notes\n\
+                 test ! -e {root}/jam\n"
+            ),
+        ));
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        bundle::write(&folder, &files);
+        folder.to_str().unwrap().to_owned()
+    }
+
+    async fn local(&self, arguments: &[&str]) -> (bool, String) {
+        let configuration = self.path("conf.yml");
+        let all = [arguments, &["-c", configuration.to_str().unwrap()]].concat();
+        let output = Programs::built().local.output(all).await;
+        (output.status.success(), texts(&output))
+    }
+
+    async fn agent(&self, arguments: &[&str]) -> (bool, String) {
+        let configuration = self.path("conf.yml");
+        let all = [
+            arguments,
+            &["--config-file", configuration.to_str().unwrap()],
+        ]
+        .concat();
+        let output = Programs::built().agent.output(all).await;
+        (output.status.success(), texts(&output))
+    }
+
+    async fn roll_back(&self) -> (bool, String) {
+        self.agent(&["rollback", "--deployment-group", GROUP]).await
+    }
+
+    #[track_caller]
+    fn expect(&self, slot: &str, version: &str) {
+        assert_eq!((self.slot(), self.serves()), (slot.into(), version.into()));
+    }
+}
+
+/// A revision in slots.
+fn revision(version: &str) -> Revision<'_> {
+    Revision {
+        version,
+        strategy: Some(""),
+        fails: None,
+        elsewhere: false,
+    }
+}
+
+fn texts(output: &std::process::Output) -> String {
+    [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .concat()
+}
+
+#[track_caller]
+fn succeeds((succeeded, said): (bool, String)) -> String {
+    assert!(succeeded, "{said}");
+    said
+}
+
+#[track_caller]
+fn fails((succeeded, said): (bool, String)) -> String {
+    assert!(!succeeded, "{said}");
+    said
+}
+
+#[tokio::test]
+async fn each_deployment_fills_the_idle_slot_and_the_old_revision_stops_last() {
+    let machine = Machine::new();
+    succeeds(machine.deploy(&revision("v1")).await);
+    machine.expect("blue", "v1");
+    assert_eq!(
+        machine.notes(),
+        "v1 BeforeInstall blue:8001 app.slots/blue live none:\n\
+         v1 AfterInstall blue:8001 app.slots/blue live none:\n\
+         v1 ApplicationStart blue:8001 app.slots/blue live none:\n\
+         v1 ValidateService blue:8001 app.slots/blue live none:\n\
+         v1 AfterAllowTraffic blue:8001 app.slots/blue live app.slots/blue:8001\n"
+    );
+    succeeds(machine.deploy(&revision("v2")).await);
+    machine.expect("green", "v2");
+    assert_eq!(
+        machine.notes(),
+        "v2 BeforeInstall green:8002 app.slots/green live app.slots/blue:8001\n\
+         v2 AfterInstall green:8002 app.slots/green live app.slots/blue:8001\n\
+         v2 ApplicationStart green:8002 app.slots/green live app.slots/blue:8001\n\
+         v2 ValidateService green:8002 app.slots/green live app.slots/blue:8001\n\
+         v1 ApplicationStop blue:8001 app.slots/blue live app.slots/green:8002\n\
+         v2 AfterAllowTraffic green:8002 app.slots/green live app.slots/green:8002\n"
+    );
+    assert_eq!(machine.names("app.slots/blue/only"), ["v1"]);
+    succeeds(machine.deploy(&revision("v3")).await);
+    machine.expect("blue", "v3");
+    assert_eq!(
+        machine.names("app.slots/blue/only"),
+        ["v3"],
+        "v1 is cleaned up"
+    );
+    assert_eq!(machine.names("app.slots/green/only"), ["v2"], "v2 is kept");
+}
+
+#[tokio::test]
+async fn a_failure_at_any_event_leaves_the_old_revision_alone() {
+    let machine = Machine::new();
+    succeeds(machine.deploy(&revision("v1")).await);
+    let inode = fs::symlink_metadata(machine.path("app")).unwrap().ino();
+    for event in [
+        "BeforeInstall",
+        "AfterInstall",
+        "ApplicationStart",
+        "ValidateService",
+    ] {
+        machine.notes();
+        let failing = Revision {
+            fails: Some(event),
+            elsewhere: true,
+            ..revision("v2")
+        };
+        let said = fails(machine.deploy(&failing).await);
+        assert!(said.contains(&format!("failed at {event}")), "{said}");
+        machine.expect("blue", "v1");
+        assert_eq!(
+            fs::symlink_metadata(machine.path("app")).unwrap().ino(),
+            inode
+        );
+        let notes = machine.notes();
+        assert!(!notes.contains("v1"), "{notes}");
+        if event != "BeforeInstall" {
+            let last = notes.lines().last().unwrap();
+            assert!(last.starts_with("v2 ApplicationStop green:8002"), "{notes}");
+        }
+        assert_eq!(machine.names("app.slots/green"), [""; 0], "{event}");
+        assert_eq!(machine.names("etc"), [""; 0], "{event}");
+    }
+    succeeds(machine.deploy(&revision("v3")).await);
+    machine.expect("green", "v3");
+}
+
+#[tokio::test]
+async fn traffic_moves_before_the_link_and_a_jam_takes_everything_back() {
+    let machine = Machine::new();
+    let with_traffic = |version| Revision {
+        strategy: Some("  traffic:\n    command: {location: traffic.sh}\n"),
+        ..revision(version)
+    };
+    succeeds(machine.deploy(&with_traffic("v1")).await);
+    machine.notes();
+    succeeds(machine.deploy(&with_traffic("v2")).await);
+    let notes = machine.notes();
+    assert!(
+        notes.contains("\ntraffic blue green:8002 link app.slots/blue\nv1 ApplicationStop"),
+        "{notes}"
+    );
+    fs::write(machine.path("jam"), "").unwrap();
+    let said = fails(machine.deploy(&with_traffic("v3")).await);
+    assert!(
+        said.contains("traffic was not moved to the slot blue"),
+        "{said}"
+    );
+    machine.expect("green", "v2");
+    assert_eq!(machine.names("app.slots/blue/only"), ["v1"]);
+    let notes = machine.notes();
+    assert!(
+        notes.ends_with(
+            "traffic green blue:8001 link app.slots/green\ntraffic blue green:8002 link app.slots/green\n\
+             v3 ApplicationStop blue:8001 app.slots/blue live app.slots/green:8002\n"
+        ),
+        "{notes}"
+    );
+    fs::remove_file(machine.path("jam")).unwrap();
+    succeeds(machine.deploy(&with_traffic("v4")).await);
+    machine.expect("blue", "v4");
+}
+
+#[tokio::test]
+async fn a_folder_becomes_the_old_slot_at_the_first_switch_and_comes_back_with_a_rollback() {
+    let machine = Machine::new();
+    let in_place = Revision {
+        strategy: None,
+        ..revision("v0")
+    };
+    succeeds(machine.deploy(&in_place).await);
+    fs::write(machine.path("app/theirs"), "theirs").unwrap();
+    let inode = fs::metadata(machine.path("app")).unwrap().ino();
+    let failing = Revision {
+        fails: Some("ValidateService"),
+        ..revision("v1")
+    };
+    let said = fails(machine.deploy(&failing).await);
+    assert!(
+        said.contains("its ApplicationStart succeeded"),
+        "it was stopped: {said}"
+    );
+    assert_eq!(
+        (machine.slot(), machine.serves()),
+        (String::new(), "v0".into())
+    );
+
+    machine.notes();
+    succeeds(machine.deploy(&revision("v1")).await);
+    machine.expect("green", "v1");
+    let notes = machine.notes();
+    assert!(notes.starts_with("v0 ApplicationStop none"), "{notes}");
+    assert!(
+        notes.contains("v1 ValidateService green:8002 app.slots/green live app:\n"),
+        "{notes}"
+    );
+    assert_eq!(
+        fs::metadata(machine.path("app.slots/blue")).unwrap().ino(),
+        inode
+    );
+
+    succeeds(machine.roll_back().await);
+    assert_eq!(
+        (machine.slot(), machine.serves()),
+        (String::new(), "v0".into())
+    );
+    assert_eq!(fs::metadata(machine.path("app")).unwrap().ino(), inode);
+    let notes = machine.notes();
+    assert!(
+        notes.ends_with(
+            "v0 ApplicationStart none:  live none:\nv0 ValidateService none:  live none:\n"
+        ),
+        "{notes}"
+    );
+
+    succeeds(machine.deploy(&revision("v2")).await);
+    succeeds(machine.deploy(&revision("v3")).await);
+    machine.expect("blue", "v3");
+    assert_eq!(machine.names("app"), ["only", "theirs", "version"]);
+    assert_eq!(machine.names("app/only"), ["v3"]);
+}
+
+#[tokio::test]
+async fn a_rollback_is_the_switch_back_and_touches_no_file() {
+    let machine = Machine::new();
+    succeeds(machine.deploy(&revision("v1")).await);
+    succeeds(machine.deploy(&revision("v2")).await);
+    let times = || {
+        ["blue", "green"].map(|slot| {
+            let file = machine.path(&format!("app.slots/{slot}/version"));
+            let metadata = fs::metadata(file).unwrap();
+            (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+        })
+    };
+    let before = times();
+    machine.notes();
+    let said = succeeds(machine.roll_back().await);
+    assert!(said.contains("serves, in the slot blue"), "{said}");
+    machine.expect("blue", "v1");
+    assert_eq!(times(), before);
+    assert_eq!(
+        machine.notes(),
+        "v1 ApplicationStart blue:8001 app.slots/blue live app.slots/green:8002\n\
+         v1 ValidateService blue:8001 app.slots/blue live app.slots/green:8002\n\
+         v2 ApplicationStop green:8002 app.slots/green live app.slots/blue:8001\n"
+    );
+    succeeds(machine.deploy(&revision("v3")).await);
+    machine.expect("green", "v3");
+    assert_eq!(machine.names("app.slots/green/only"), ["v3"]);
+}
+
+#[tokio::test]
+async fn a_rollback_restores_files_outside_of_the_slots() {
+    let machine = Machine::with("rollback_on_failure: true");
+    let with_files = |version| Revision {
+        elsewhere: true,
+        ..revision(version)
+    };
+    succeeds(machine.deploy(&with_files("v1")).await);
+    let late = Revision {
+        fails: Some("AfterAllowTraffic"),
+        ..with_files("v2")
+    };
+    let said = fails(machine.deploy(&late).await);
+    assert!(said.contains("serves, in the slot blue"), "{said}");
+    machine.expect("blue", "v1");
+    assert_eq!(
+        fs::read_to_string(machine.path("etc/app.conf")).unwrap(),
+        "v1"
+    );
+    succeeds(machine.deploy(&with_files("v3")).await);
+    machine.expect("green", "v3");
+}
+
+#[tokio::test]
+async fn a_failing_stop_of_the_old_revision_is_a_warning() {
+    let machine = Machine::new();
+    let stubborn = Revision {
+        fails: Some("ApplicationStop"),
+        ..revision("v1")
+    };
+    succeeds(machine.deploy(&stubborn).await);
+    let said = succeeds(machine.deploy(&revision("v2")).await);
+    assert!(
+        said.contains("the new revision serves, but ApplicationStop of the old one"),
+        "{said}"
+    );
+    machine.expect("green", "v2");
+}
+
+#[tokio::test]
+async fn revisions_without_the_key_are_installed_in_the_serving_slot_and_slots_work_again_after_them()
+ {
+    let machine = Machine::new();
+    let in_place = |version| Revision {
+        strategy: None,
+        ..revision(version)
+    };
+    succeeds(machine.deploy(&revision("v1")).await);
+    succeeds(machine.deploy(&revision("v2")).await);
+    machine.notes();
+    succeeds(machine.deploy(&in_place("v3")).await);
+    machine.expect("green", "v3");
+    assert_eq!(machine.names("app/only"), ["v3"]);
+    let notes = machine.notes();
+    assert!(
+        notes.starts_with(
+            "v3 BeforeInstall none:  live none:\nv2 ApplicationStop green:8002 app.slots/green live app.slots/green:8002\nv3 AfterInstall"
+        ),
+        "{notes}"
+    );
+    succeeds(machine.roll_back().await);
+    machine.expect("green", "v2");
+    assert_eq!(machine.names("app.slots/blue/only"), ["v1"]);
+    let notes = machine.notes();
+    assert!(notes.contains("v2 ApplicationStart green:8002"), "{notes}");
+    succeeds(machine.deploy(&in_place("v4")).await);
+    succeeds(machine.deploy(&in_place("v5")).await);
+    machine.expect("green", "v5");
+    succeeds(machine.deploy(&revision("v6")).await);
+    machine.expect("blue", "v6");
+    assert_eq!(machine.names("app.slots/green/only"), ["v5"]);
+    succeeds(machine.deploy(&revision("v7")).await);
+    machine.expect("green", "v7");
+    assert_eq!(machine.names("app/only"), ["v7"]);
+}
+
+#[tokio::test]
+async fn with_one_slot_to_keep_the_old_one_is_emptied() {
+    let machine = Machine::new();
+    let lean = |version| Revision {
+        strategy: Some("  keep: 1\n"),
+        ..revision(version)
+    };
+    succeeds(machine.deploy(&lean("v1")).await);
+    succeeds(machine.deploy(&lean("v2")).await);
+    machine.expect("green", "v2");
+    assert_eq!(machine.names("app.slots/blue"), [""; 0]);
+    let said = fails(machine.roll_back().await);
+    assert!(
+        said.contains("the slot blue was emptied after the switch (keep: 1)"),
+        "{said}"
+    );
+    machine.expect("green", "v2");
+    succeeds(machine.deploy(&lean("v3")).await);
+    machine.expect("blue", "v3");
+}
+
+#[tokio::test]
+async fn what_is_no_link_to_a_slot_is_refused_and_stays() {
+    let machine = Machine::new();
+    std::os::unix::fs::symlink("/etc", machine.path("app")).unwrap();
+    let said = fails(machine.deploy(&revision("v1")).await);
+    assert!(
+        said.contains("is a link to /etc, which is not a slot"),
+        "{said}"
+    );
+    fs::remove_file(machine.path("app")).unwrap();
+    fs::write(machine.path("app"), "").unwrap();
+    let said = fails(machine.deploy(&revision("v1")).await);
+    assert!(said.contains("is neither a link nor a folder"), "{said}");
+    fs::remove_file(machine.path("app")).unwrap();
+    std::os::unix::fs::symlink("/etc", machine.path("app.slots")).unwrap();
+    let said = fails(machine.deploy(&revision("v1")).await);
+    assert!(said.contains("app.slots is not a folder"), "{said}");
+    fs::remove_file(machine.path("app.slots")).unwrap();
+    let elsewhere = Revision {
+        strategy: Some("  slots: /dev/shm/codedeploy-test-slots\n"),
+        ..revision("v1")
+    };
+    let said = fails(machine.deploy(&elsewhere).await);
+    assert!(said.contains("is on another file system than"), "{said}");
+    succeeds(machine.deploy(&revision("v1")).await);
+    machine.expect("blue", "v1");
+}
+
+#[tokio::test]
+async fn a_preview_shows_the_slot_and_changes_nothing() {
+    let machine = Machine::new();
+    succeeds(machine.deploy(&revision("v1")).await);
+    fails(
+        machine
+            .deploy(&Revision {
+                fails: Some("AfterInstall"),
+                ..revision("v2")
+            })
+            .await,
+    );
+    let folder = machine.path("revision");
+    let said = succeeds(
+        machine
+            .local(&["plan", "--bundle-location", folder.to_str().unwrap()])
+            .await,
+    );
+    assert!(said.contains("app.slots/green/version"), "{said}");
+    machine.expect("blue", "v1");
+    assert_eq!(machine.names("app.slots/green"), [""; 0]);
+}
+
+/// The numbers of the calls from the first one whose path contains `begins` to the end.
+fn numbers(counted: &Report, begins: &str) -> Vec<usize> {
+    let begin = counted
+        .calls
+        .iter()
+        .position(|call| call.path.contains(begins));
+    let begin = begin.unwrap_or_else(|| panic!("no {begins}: {}", counted.output)) + 1;
+    sweep::points(counted, begin..=counted.calls.len(), 40)
+}
+
+/// Kills the deployment of `revision` after v1 at each point; whatever was reached, one whole
+/// revision serves and the next deployment works.
+async fn killed(revision: &Revision<'_>, begins: &str, may_serve: &[&str]) -> usize {
+    let first = Revision {
+        strategy: revision.strategy,
+        ..self::revision("v1")
+    };
+    let machine = Machine::new();
+    succeeds(machine.deploy(&first).await);
+    let counted = machine.struck(revision, Strike::COUNT).await;
+    let numbers = numbers(&counted, begins);
+    for number in &numbers {
+        let machine = Machine::new();
+        succeeds(machine.deploy(&first).await);
+        let report = machine
+            .struck(revision, Strike(Some((*number, Blow::Kill))))
+            .await;
+        let point = format!("{number} {:?}\n{}", report.struck, report.output);
+        let served = machine.serves();
+        assert!(
+            may_serve.contains(&served.as_str()),
+            "{served:?} at {point}"
+        );
+        let files = [served.clone()];
+        assert_eq!(machine.names("app/only"), files, "{point}");
+        let next = Revision {
+            version: "v3",
+            fails: None,
+            ..*revision
+        };
+        let (succeeded, said) = machine.deploy(&next).await;
+        assert!(succeeded, "{point}\n{said}");
+        assert_eq!(machine.serves(), "v3", "{point}\n{said}");
+        assert_eq!(machine.names("app/only"), ["v3"], "{point}");
+        let records = machine.names("root/deployment-instructions");
+        let left = |name: &&String| name.contains("journal") || name.contains("jsonl");
+        assert_eq!(records.iter().find(left), None, "{point}");
+        let around = machine.names("");
+        let hidden = |name: &&String| name.starts_with('.');
+        assert_eq!(around.iter().find(hidden), None, "{point}");
+    }
+    numbers.len()
+}
+
+#[tokio::test]
+async fn whoever_is_killed_in_a_switch_leaves_one_slot_that_serves() {
+    let with_traffic = Revision {
+        strategy: Some("  traffic:\n    command: {location: traffic.sh}\n"),
+        ..revision("v2")
+    };
+    let points = killed(&with_traffic, "-switch.jsonl", &["v1", "v2"]).await;
+    assert!(points >= 10, "{points}");
+}
+
+#[tokio::test]
+async fn whoever_is_killed_while_a_failed_deployment_leaves_its_slot_goes_unnoticed() {
+    let failing = Revision {
+        fails: Some("ValidateService"),
+        elsewhere: true,
+        ..revision("v2")
+    };
+    let points = killed(&failing, "-rollback.jsonl", &["v1"]).await;
+    assert!(points >= 10, "{points}");
+}
+
+#[tokio::test]
+async fn whoever_is_killed_while_a_slot_is_filled_goes_unnoticed() {
+    let points = killed(&revision("v2"), "-journal.json", &["v1", "v2"]).await;
+    assert!(points >= 10, "{points}");
+}
