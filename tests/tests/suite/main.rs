@@ -65,6 +65,7 @@ mod local {
     mod settings;
     mod signals;
     mod slots;
+    mod slots_of_root;
     mod state;
     mod surroundings;
     mod terminal;
@@ -101,6 +102,7 @@ mod delivery {
     mod readiness;
     mod repeated_commands;
     mod script_logs;
+    mod slots;
     mod status;
 }
 

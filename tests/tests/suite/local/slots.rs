@@ -14,12 +14,12 @@ const GROUP: &str = "default-local-deployment-group";
 
 /// A machine with one application in slots. Each script writes a line with the version, its event
 /// and its slots into `notes`.
-struct Machine {
+pub(super) struct Bench {
     folder: tempfile::TempDir,
 }
 
 /// A revision.
-struct Revision<'a> {
+pub(super) struct Revision<'a> {
     version: &'a str,
     /// Further lines of the strategy; `None` without one.
     strategy: Option<&'a str>,
@@ -29,24 +29,24 @@ struct Revision<'a> {
     elsewhere: bool,
 }
 
-impl Machine {
-    fn new() -> Self {
+impl Bench {
+    pub(super) fn new() -> Self {
         Self::with("")
     }
 
     fn with(configuration: &str) -> Self {
-        let machine = Self {
+        let bench = Self {
             folder: tempfile::tempdir().unwrap(),
         };
         let text = format!(
             "root_dir: {folder}/root\nlog_dir: {folder}/log\npid_dir: {folder}/run\n{configuration}\n",
-            folder = machine.folder.path().display(),
+            folder = bench.folder.path().display(),
         );
-        fs::write(machine.path("conf.yml"), text).unwrap();
-        machine
+        fs::write(bench.path("conf.yml"), text).unwrap();
+        bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -72,7 +72,7 @@ impl Machine {
             .into_owned()
     }
 
-    fn names(&self, folder: &str) -> Vec<String> {
+    pub(super) fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).into_iter().flatten();
         let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -81,7 +81,7 @@ impl Machine {
         names
     }
 
-    async fn deploy(&self, revision: &Revision<'_>) -> (bool, String) {
+    pub(super) async fn deploy(&self, revision: &Revision<'_>) -> (bool, String) {
         let location = self.write(revision);
         self.local(&["--bundle-location", &location]).await
     }
@@ -172,13 +172,13 @@ impl Machine {
     }
 
     #[track_caller]
-    fn expect(&self, slot: &str, version: &str) {
+    pub(super) fn expect(&self, slot: &str, version: &str) {
         assert_eq!((self.slot(), self.serves()), (slot.into(), version.into()));
     }
 }
 
 /// A revision in slots.
-fn revision(version: &str) -> Revision<'_> {
+pub(super) fn revision(version: &str) -> Revision<'_> {
     Revision {
         version,
         strategy: Some(""),
@@ -194,34 +194,34 @@ fn texts(output: &std::process::Output) -> String {
 }
 
 #[track_caller]
-fn succeeds((succeeded, said): (bool, String)) -> String {
+pub(super) fn succeeds((succeeded, said): (bool, String)) -> String {
     assert!(succeeded, "{said}");
     said
 }
 
 #[track_caller]
-fn fails((succeeded, said): (bool, String)) -> String {
+pub(super) fn fails((succeeded, said): (bool, String)) -> String {
     assert!(!succeeded, "{said}");
     said
 }
 
 #[tokio::test]
 async fn each_deployment_fills_the_idle_slot_and_the_old_revision_stops_last() {
-    let machine = Machine::new();
-    succeeds(machine.deploy(&revision("v1")).await);
-    machine.expect("blue", "v1");
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    bench.expect("blue", "v1");
     assert_eq!(
-        machine.notes(),
+        bench.notes(),
         "v1 BeforeInstall blue:8001 app.slots/blue live none:\n\
          v1 AfterInstall blue:8001 app.slots/blue live none:\n\
          v1 ApplicationStart blue:8001 app.slots/blue live none:\n\
          v1 ValidateService blue:8001 app.slots/blue live none:\n\
          v1 AfterAllowTraffic blue:8001 app.slots/blue live app.slots/blue:8001\n"
     );
-    succeeds(machine.deploy(&revision("v2")).await);
-    machine.expect("green", "v2");
+    succeeds(bench.deploy(&revision("v2")).await);
+    bench.expect("green", "v2");
     assert_eq!(
-        machine.notes(),
+        bench.notes(),
         "v2 BeforeInstall green:8002 app.slots/green live app.slots/blue:8001\n\
          v2 AfterInstall green:8002 app.slots/green live app.slots/blue:8001\n\
          v2 ApplicationStart green:8002 app.slots/green live app.slots/blue:8001\n\
@@ -229,78 +229,78 @@ async fn each_deployment_fills_the_idle_slot_and_the_old_revision_stops_last() {
          v1 ApplicationStop blue:8001 app.slots/blue live app.slots/green:8002\n\
          v2 AfterAllowTraffic green:8002 app.slots/green live app.slots/green:8002\n"
     );
-    assert_eq!(machine.names("app.slots/blue/only"), ["v1"]);
-    succeeds(machine.deploy(&revision("v3")).await);
-    machine.expect("blue", "v3");
+    assert_eq!(bench.names("app.slots/blue/only"), ["v1"]);
+    succeeds(bench.deploy(&revision("v3")).await);
+    bench.expect("blue", "v3");
     assert_eq!(
-        machine.names("app.slots/blue/only"),
+        bench.names("app.slots/blue/only"),
         ["v3"],
         "v1 is cleaned up"
     );
-    assert_eq!(machine.names("app.slots/green/only"), ["v2"], "v2 is kept");
+    assert_eq!(bench.names("app.slots/green/only"), ["v2"], "v2 is kept");
 }
 
 #[tokio::test]
 async fn a_failure_at_any_event_leaves_the_old_revision_alone() {
-    let machine = Machine::new();
-    succeeds(machine.deploy(&revision("v1")).await);
-    let inode = fs::symlink_metadata(machine.path("app")).unwrap().ino();
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    let inode = fs::symlink_metadata(bench.path("app")).unwrap().ino();
     for event in [
         "BeforeInstall",
         "AfterInstall",
         "ApplicationStart",
         "ValidateService",
     ] {
-        machine.notes();
+        bench.notes();
         let failing = Revision {
             fails: Some(event),
             elsewhere: true,
             ..revision("v2")
         };
-        let said = fails(machine.deploy(&failing).await);
+        let said = fails(bench.deploy(&failing).await);
         assert!(said.contains(&format!("failed at {event}")), "{said}");
-        machine.expect("blue", "v1");
+        bench.expect("blue", "v1");
         assert_eq!(
-            fs::symlink_metadata(machine.path("app")).unwrap().ino(),
+            fs::symlink_metadata(bench.path("app")).unwrap().ino(),
             inode
         );
-        let notes = machine.notes();
+        let notes = bench.notes();
         assert!(!notes.contains("v1"), "{notes}");
         if event != "BeforeInstall" {
             let last = notes.lines().last().unwrap();
             assert!(last.starts_with("v2 ApplicationStop green:8002"), "{notes}");
         }
-        assert_eq!(machine.names("app.slots/green"), [""; 0], "{event}");
-        assert_eq!(machine.names("etc"), [""; 0], "{event}");
+        assert_eq!(bench.names("app.slots/green"), [""; 0], "{event}");
+        assert_eq!(bench.names("etc"), [""; 0], "{event}");
     }
-    succeeds(machine.deploy(&revision("v3")).await);
-    machine.expect("green", "v3");
+    succeeds(bench.deploy(&revision("v3")).await);
+    bench.expect("green", "v3");
 }
 
 #[tokio::test]
 async fn traffic_moves_before_the_link_and_a_jam_takes_everything_back() {
-    let machine = Machine::new();
+    let bench = Bench::new();
     let with_traffic = |version| Revision {
         strategy: Some("  traffic:\n    command: {location: traffic.sh}\n"),
         ..revision(version)
     };
-    succeeds(machine.deploy(&with_traffic("v1")).await);
-    machine.notes();
-    succeeds(machine.deploy(&with_traffic("v2")).await);
-    let notes = machine.notes();
+    succeeds(bench.deploy(&with_traffic("v1")).await);
+    bench.notes();
+    succeeds(bench.deploy(&with_traffic("v2")).await);
+    let notes = bench.notes();
     assert!(
         notes.contains("\ntraffic blue green:8002 link app.slots/blue\nv1 ApplicationStop"),
         "{notes}"
     );
-    fs::write(machine.path("jam"), "").unwrap();
-    let said = fails(machine.deploy(&with_traffic("v3")).await);
+    fs::write(bench.path("jam"), "").unwrap();
+    let said = fails(bench.deploy(&with_traffic("v3")).await);
     assert!(
         said.contains("traffic was not moved to the slot blue"),
         "{said}"
     );
-    machine.expect("green", "v2");
-    assert_eq!(machine.names("app.slots/blue/only"), ["v1"]);
-    let notes = machine.notes();
+    bench.expect("green", "v2");
+    assert_eq!(bench.names("app.slots/blue/only"), ["v1"]);
+    let notes = bench.notes();
     assert!(
         notes.ends_with(
             "traffic green blue:8001 link app.slots/green\ntraffic blue green:8002 link app.slots/green\n\
@@ -308,56 +308,50 @@ async fn traffic_moves_before_the_link_and_a_jam_takes_everything_back() {
         ),
         "{notes}"
     );
-    fs::remove_file(machine.path("jam")).unwrap();
-    succeeds(machine.deploy(&with_traffic("v4")).await);
-    machine.expect("blue", "v4");
+    fs::remove_file(bench.path("jam")).unwrap();
+    succeeds(bench.deploy(&with_traffic("v4")).await);
+    bench.expect("blue", "v4");
 }
 
 #[tokio::test]
 async fn a_folder_becomes_the_old_slot_at_the_first_switch_and_comes_back_with_a_rollback() {
-    let machine = Machine::new();
+    let bench = Bench::new();
     let in_place = Revision {
         strategy: None,
         ..revision("v0")
     };
-    succeeds(machine.deploy(&in_place).await);
-    fs::write(machine.path("app/theirs"), "theirs").unwrap();
-    let inode = fs::metadata(machine.path("app")).unwrap().ino();
+    succeeds(bench.deploy(&in_place).await);
+    fs::write(bench.path("app/theirs"), "theirs").unwrap();
+    let inode = fs::metadata(bench.path("app")).unwrap().ino();
     let failing = Revision {
         fails: Some("ValidateService"),
         ..revision("v1")
     };
-    let said = fails(machine.deploy(&failing).await);
+    let said = fails(bench.deploy(&failing).await);
     assert!(
         said.contains("its ApplicationStart succeeded"),
         "it was stopped: {said}"
     );
-    assert_eq!(
-        (machine.slot(), machine.serves()),
-        (String::new(), "v0".into())
-    );
+    assert_eq!((bench.slot(), bench.serves()), (String::new(), "v0".into()));
 
-    machine.notes();
-    succeeds(machine.deploy(&revision("v1")).await);
-    machine.expect("green", "v1");
-    let notes = machine.notes();
+    bench.notes();
+    succeeds(bench.deploy(&revision("v1")).await);
+    bench.expect("green", "v1");
+    let notes = bench.notes();
     assert!(notes.starts_with("v0 ApplicationStop none"), "{notes}");
     assert!(
         notes.contains("v1 ValidateService green:8002 app.slots/green live app:\n"),
         "{notes}"
     );
     assert_eq!(
-        fs::metadata(machine.path("app.slots/blue")).unwrap().ino(),
+        fs::metadata(bench.path("app.slots/blue")).unwrap().ino(),
         inode
     );
 
-    succeeds(machine.roll_back().await);
-    assert_eq!(
-        (machine.slot(), machine.serves()),
-        (String::new(), "v0".into())
-    );
-    assert_eq!(fs::metadata(machine.path("app")).unwrap().ino(), inode);
-    let notes = machine.notes();
+    succeeds(bench.roll_back().await);
+    assert_eq!((bench.slot(), bench.serves()), (String::new(), "v0".into()));
+    assert_eq!(fs::metadata(bench.path("app")).unwrap().ino(), inode);
+    let notes = bench.notes();
     assert!(
         notes.ends_with(
             "v0 ApplicationStart none:  live none:\nv0 ValidateService none:  live none:\n"
@@ -365,188 +359,188 @@ async fn a_folder_becomes_the_old_slot_at_the_first_switch_and_comes_back_with_a
         "{notes}"
     );
 
-    succeeds(machine.deploy(&revision("v2")).await);
-    succeeds(machine.deploy(&revision("v3")).await);
-    machine.expect("blue", "v3");
-    assert_eq!(machine.names("app"), ["only", "theirs", "version"]);
-    assert_eq!(machine.names("app/only"), ["v3"]);
+    succeeds(bench.deploy(&revision("v2")).await);
+    succeeds(bench.deploy(&revision("v3")).await);
+    bench.expect("blue", "v3");
+    assert_eq!(bench.names("app"), ["only", "theirs", "version"]);
+    assert_eq!(bench.names("app/only"), ["v3"]);
 }
 
 #[tokio::test]
 async fn a_rollback_is_the_switch_back_and_touches_no_file() {
-    let machine = Machine::new();
-    succeeds(machine.deploy(&revision("v1")).await);
-    succeeds(machine.deploy(&revision("v2")).await);
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    succeeds(bench.deploy(&revision("v2")).await);
     let times = || {
         ["blue", "green"].map(|slot| {
-            let file = machine.path(&format!("app.slots/{slot}/version"));
+            let file = bench.path(&format!("app.slots/{slot}/version"));
             let metadata = fs::metadata(file).unwrap();
             (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
         })
     };
     let before = times();
-    machine.notes();
-    let said = succeeds(machine.roll_back().await);
+    bench.notes();
+    let said = succeeds(bench.roll_back().await);
     assert!(said.contains("serves, in the slot blue"), "{said}");
-    machine.expect("blue", "v1");
+    bench.expect("blue", "v1");
     assert_eq!(times(), before);
     assert_eq!(
-        machine.notes(),
+        bench.notes(),
         "v1 ApplicationStart blue:8001 app.slots/blue live app.slots/green:8002\n\
          v1 ValidateService blue:8001 app.slots/blue live app.slots/green:8002\n\
          v2 ApplicationStop green:8002 app.slots/green live app.slots/blue:8001\n"
     );
-    succeeds(machine.deploy(&revision("v3")).await);
-    machine.expect("green", "v3");
-    assert_eq!(machine.names("app.slots/green/only"), ["v3"]);
+    succeeds(bench.deploy(&revision("v3")).await);
+    bench.expect("green", "v3");
+    assert_eq!(bench.names("app.slots/green/only"), ["v3"]);
 }
 
 #[tokio::test]
 async fn a_rollback_restores_files_outside_of_the_slots() {
-    let machine = Machine::with("rollback_on_failure: true");
+    let bench = Bench::with("rollback_on_failure: true");
     let with_files = |version| Revision {
         elsewhere: true,
         ..revision(version)
     };
-    succeeds(machine.deploy(&with_files("v1")).await);
+    succeeds(bench.deploy(&with_files("v1")).await);
     let late = Revision {
         fails: Some("AfterAllowTraffic"),
         ..with_files("v2")
     };
-    let said = fails(machine.deploy(&late).await);
+    let said = fails(bench.deploy(&late).await);
     assert!(said.contains("serves, in the slot blue"), "{said}");
-    machine.expect("blue", "v1");
+    bench.expect("blue", "v1");
     assert_eq!(
-        fs::read_to_string(machine.path("etc/app.conf")).unwrap(),
+        fs::read_to_string(bench.path("etc/app.conf")).unwrap(),
         "v1"
     );
-    succeeds(machine.deploy(&with_files("v3")).await);
-    machine.expect("green", "v3");
+    succeeds(bench.deploy(&with_files("v3")).await);
+    bench.expect("green", "v3");
 }
 
 #[tokio::test]
 async fn a_failing_stop_of_the_old_revision_is_a_warning() {
-    let machine = Machine::new();
+    let bench = Bench::new();
     let stubborn = Revision {
         fails: Some("ApplicationStop"),
         ..revision("v1")
     };
-    succeeds(machine.deploy(&stubborn).await);
-    let said = succeeds(machine.deploy(&revision("v2")).await);
+    succeeds(bench.deploy(&stubborn).await);
+    let said = succeeds(bench.deploy(&revision("v2")).await);
     assert!(
         said.contains("the new revision serves, but ApplicationStop of the old one"),
         "{said}"
     );
-    machine.expect("green", "v2");
+    bench.expect("green", "v2");
 }
 
 #[tokio::test]
 async fn revisions_without_the_key_are_installed_in_the_serving_slot_and_slots_work_again_after_them()
  {
-    let machine = Machine::new();
+    let bench = Bench::new();
     let in_place = |version| Revision {
         strategy: None,
         ..revision(version)
     };
-    succeeds(machine.deploy(&revision("v1")).await);
-    succeeds(machine.deploy(&revision("v2")).await);
-    machine.notes();
-    succeeds(machine.deploy(&in_place("v3")).await);
-    machine.expect("green", "v3");
-    assert_eq!(machine.names("app/only"), ["v3"]);
-    let notes = machine.notes();
+    succeeds(bench.deploy(&revision("v1")).await);
+    succeeds(bench.deploy(&revision("v2")).await);
+    bench.notes();
+    succeeds(bench.deploy(&in_place("v3")).await);
+    bench.expect("green", "v3");
+    assert_eq!(bench.names("app/only"), ["v3"]);
+    let notes = bench.notes();
     assert!(
         notes.starts_with(
             "v3 BeforeInstall none:  live none:\nv2 ApplicationStop green:8002 app.slots/green live app.slots/green:8002\nv3 AfterInstall"
         ),
         "{notes}"
     );
-    succeeds(machine.roll_back().await);
-    machine.expect("green", "v2");
-    assert_eq!(machine.names("app.slots/blue/only"), ["v1"]);
-    let notes = machine.notes();
+    succeeds(bench.roll_back().await);
+    bench.expect("green", "v2");
+    assert_eq!(bench.names("app.slots/blue/only"), ["v1"]);
+    let notes = bench.notes();
     assert!(notes.contains("v2 ApplicationStart green:8002"), "{notes}");
-    succeeds(machine.deploy(&in_place("v4")).await);
-    succeeds(machine.deploy(&in_place("v5")).await);
-    machine.expect("green", "v5");
-    succeeds(machine.deploy(&revision("v6")).await);
-    machine.expect("blue", "v6");
-    assert_eq!(machine.names("app.slots/green/only"), ["v5"]);
-    succeeds(machine.deploy(&revision("v7")).await);
-    machine.expect("green", "v7");
-    assert_eq!(machine.names("app/only"), ["v7"]);
+    succeeds(bench.deploy(&in_place("v4")).await);
+    succeeds(bench.deploy(&in_place("v5")).await);
+    bench.expect("green", "v5");
+    succeeds(bench.deploy(&revision("v6")).await);
+    bench.expect("blue", "v6");
+    assert_eq!(bench.names("app.slots/green/only"), ["v5"]);
+    succeeds(bench.deploy(&revision("v7")).await);
+    bench.expect("green", "v7");
+    assert_eq!(bench.names("app/only"), ["v7"]);
 }
 
 #[tokio::test]
 async fn with_one_slot_to_keep_the_old_one_is_emptied() {
-    let machine = Machine::new();
+    let bench = Bench::new();
     let lean = |version| Revision {
         strategy: Some("  keep: 1\n"),
         ..revision(version)
     };
-    succeeds(machine.deploy(&lean("v1")).await);
-    succeeds(machine.deploy(&lean("v2")).await);
-    machine.expect("green", "v2");
-    assert_eq!(machine.names("app.slots/blue"), [""; 0]);
-    let said = fails(machine.roll_back().await);
+    succeeds(bench.deploy(&lean("v1")).await);
+    succeeds(bench.deploy(&lean("v2")).await);
+    bench.expect("green", "v2");
+    assert_eq!(bench.names("app.slots/blue"), [""; 0]);
+    let said = fails(bench.roll_back().await);
     assert!(
         said.contains("the slot blue was emptied after the switch (keep: 1)"),
         "{said}"
     );
-    machine.expect("green", "v2");
-    succeeds(machine.deploy(&lean("v3")).await);
-    machine.expect("blue", "v3");
+    bench.expect("green", "v2");
+    succeeds(bench.deploy(&lean("v3")).await);
+    bench.expect("blue", "v3");
 }
 
 #[tokio::test]
 async fn what_is_no_link_to_a_slot_is_refused_and_stays() {
-    let machine = Machine::new();
-    std::os::unix::fs::symlink("/etc", machine.path("app")).unwrap();
-    let said = fails(machine.deploy(&revision("v1")).await);
+    let bench = Bench::new();
+    std::os::unix::fs::symlink("/etc", bench.path("app")).unwrap();
+    let said = fails(bench.deploy(&revision("v1")).await);
     assert!(
         said.contains("is a link to /etc, which is not a slot"),
         "{said}"
     );
-    fs::remove_file(machine.path("app")).unwrap();
-    fs::write(machine.path("app"), "").unwrap();
-    let said = fails(machine.deploy(&revision("v1")).await);
+    fs::remove_file(bench.path("app")).unwrap();
+    fs::write(bench.path("app"), "").unwrap();
+    let said = fails(bench.deploy(&revision("v1")).await);
     assert!(said.contains("is neither a link nor a folder"), "{said}");
-    fs::remove_file(machine.path("app")).unwrap();
-    std::os::unix::fs::symlink("/etc", machine.path("app.slots")).unwrap();
-    let said = fails(machine.deploy(&revision("v1")).await);
+    fs::remove_file(bench.path("app")).unwrap();
+    std::os::unix::fs::symlink("/etc", bench.path("app.slots")).unwrap();
+    let said = fails(bench.deploy(&revision("v1")).await);
     assert!(said.contains("app.slots is not a folder"), "{said}");
-    fs::remove_file(machine.path("app.slots")).unwrap();
+    fs::remove_file(bench.path("app.slots")).unwrap();
     let elsewhere = Revision {
         strategy: Some("  slots: /dev/shm/codedeploy-test-slots\n"),
         ..revision("v1")
     };
-    let said = fails(machine.deploy(&elsewhere).await);
+    let said = fails(bench.deploy(&elsewhere).await);
     assert!(said.contains("is on another file system than"), "{said}");
-    succeeds(machine.deploy(&revision("v1")).await);
-    machine.expect("blue", "v1");
+    succeeds(bench.deploy(&revision("v1")).await);
+    bench.expect("blue", "v1");
 }
 
 #[tokio::test]
 async fn a_preview_shows_the_slot_and_changes_nothing() {
-    let machine = Machine::new();
-    succeeds(machine.deploy(&revision("v1")).await);
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
     fails(
-        machine
+        bench
             .deploy(&Revision {
                 fails: Some("AfterInstall"),
                 ..revision("v2")
             })
             .await,
     );
-    let folder = machine.path("revision");
+    let folder = bench.path("revision");
     let said = succeeds(
-        machine
+        bench
             .local(&["plan", "--bundle-location", folder.to_str().unwrap()])
             .await,
     );
     assert!(said.contains("app.slots/green/version"), "{said}");
-    machine.expect("blue", "v1");
-    assert_eq!(machine.names("app.slots/green"), [""; 0]);
+    bench.expect("blue", "v1");
+    assert_eq!(bench.names("app.slots/green"), [""; 0]);
 }
 
 /// The numbers of the calls from the first one whose path contains `begins` to the end.
@@ -566,37 +560,37 @@ async fn killed(revision: &Revision<'_>, begins: &str, may_serve: &[&str]) -> us
         strategy: revision.strategy,
         ..self::revision("v1")
     };
-    let machine = Machine::new();
-    succeeds(machine.deploy(&first).await);
-    let counted = machine.struck(revision, Strike::COUNT).await;
+    let bench = Bench::new();
+    succeeds(bench.deploy(&first).await);
+    let counted = bench.struck(revision, Strike::COUNT).await;
     let numbers = numbers(&counted, begins);
     for number in &numbers {
-        let machine = Machine::new();
-        succeeds(machine.deploy(&first).await);
-        let report = machine
+        let bench = Bench::new();
+        succeeds(bench.deploy(&first).await);
+        let report = bench
             .struck(revision, Strike(Some((*number, Blow::Kill))))
             .await;
         let point = format!("{number} {:?}\n{}", report.struck, report.output);
-        let served = machine.serves();
+        let served = bench.serves();
         assert!(
             may_serve.contains(&served.as_str()),
             "{served:?} at {point}"
         );
         let files = [served.clone()];
-        assert_eq!(machine.names("app/only"), files, "{point}");
+        assert_eq!(bench.names("app/only"), files, "{point}");
         let next = Revision {
             version: "v3",
             fails: None,
             ..*revision
         };
-        let (succeeded, said) = machine.deploy(&next).await;
+        let (succeeded, said) = bench.deploy(&next).await;
         assert!(succeeded, "{point}\n{said}");
-        assert_eq!(machine.serves(), "v3", "{point}\n{said}");
-        assert_eq!(machine.names("app/only"), ["v3"], "{point}");
-        let records = machine.names("root/deployment-instructions");
+        assert_eq!(bench.serves(), "v3", "{point}\n{said}");
+        assert_eq!(bench.names("app/only"), ["v3"], "{point}");
+        let records = bench.names("root/deployment-instructions");
         let left = |name: &&String| name.contains("journal") || name.contains("jsonl");
         assert_eq!(records.iter().find(left), None, "{point}");
-        let around = machine.names("");
+        let around = bench.names("");
         let hidden = |name: &&String| name.starts_with('.');
         assert_eq!(around.iter().find(hidden), None, "{point}");
     }
