@@ -5,7 +5,7 @@
 //! fails, it puts back what it changed, so that the old slot goes on.
 
 mod command;
-mod connections;
+pub mod connections;
 mod haproxy;
 mod nginx;
 pub(in crate::slots) mod program;

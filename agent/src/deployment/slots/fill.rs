@@ -4,6 +4,7 @@
 use std::fs;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::appspec::strategy::Traffic;
 use codedeploy_hooks::appspec::{AppSpec, Strategy};
 use codedeploy_hooks::install::{Note, Serving, Slot};
 use codedeploy_hooks::script::Report;
@@ -19,6 +20,7 @@ use crate::path_component::PathComponent;
 use crate::slots::layout::{Layout, Live};
 use crate::slots::link;
 use crate::slots::record::Record;
+use crate::slots::traffic::connections::is_listened_on;
 use codedeploy_api::chain::Chain;
 
 /// An Install with its paths in the right slot.
@@ -45,6 +47,7 @@ pub(in crate::deployment) fn fill(
         return Ok(in_place(store, group, earlier, appspec));
     };
     let (layout, earlier) = examine(&strategy, earlier)?;
+    check_port(&strategy, layout)?;
     let prepared = link::prepare(&strategy, layout)?;
     let mut next = next(&strategy, layout, earlier, folder);
     next.was_empty = prepared.was_empty;
@@ -93,6 +96,21 @@ fn examine(
     link::check(strategy)?;
     let layout = link::layout(strategy.link.as_path(), strategy.slots.as_path())?;
     Ok((layout, earlier.filter(|record| fits(record, strategy))))
+}
+
+/// Rejects a slot whose port is in use: the new revision could not start, and ValidateService would
+/// ask somebody else. systemd may listen there for units and for its sockets.
+fn check_port(strategy: &Strategy, layout: Layout) -> Result<(), SlotsError> {
+    let slot = layout.idle;
+    let by_systemd =
+        !strategy.units.is_empty() || matches!(strategy.traffic, Traffic::SystemdSocket(_));
+    let Some(port) = strategy.side(slot).port.filter(|_| !by_systemd) else {
+        return Ok(());
+    };
+    if is_listened_on(port) {
+        return Err(SlotsError::PortInUse { port, slot });
+    }
+    Ok(())
 }
 
 /// An Install without slots: those of earlier revisions are no longer anybody's.

@@ -97,6 +97,11 @@ pub fn all(store: &Store) -> Result<Vec<GroupSlots>, StoreError> {
         .collect())
 }
 
+fn in_seconds(time: SystemTime) -> OffsetDateTime {
+    let time = OffsetDateTime::from(time);
+    time.replace_nanosecond(0).unwrap_or(time)
+}
+
 fn look(store: &Store, group: &PathComponent) -> Option<GroupSlots> {
     let record = record(store, group).ok().flatten()?;
     let layout = link::layout(&record.link, &record.slots);
@@ -133,7 +138,7 @@ fn look(store: &Store, group: &PathComponent) -> Option<GroupSlots> {
         deployment_group_id: group.to_string(),
         deployment_group: name.unwrap_or_else(|| group.to_string()),
         serves,
-        since: serves.map(|_| OffsetDateTime::from(since)),
+        since: serves.map(|_| in_seconds(since)),
         blue: contents(SlotName::Blue),
         green: contents(SlotName::Green),
         switching: switch::is_unfinished(store, group),

@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use codedeploy_tests::bundle;
+use codedeploy_tests::pair::Found;
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::strike::{Blow, Report, Strike};
-use codedeploy_tests::sweep;
+use codedeploy_tests::sweep::{self, Tally};
 
 const GROUP: &str = "default-local-deployment-group";
 
@@ -109,7 +112,7 @@ impl Bench {
         }
         if let Some(more) = revision.strategy {
             appspec += &format!(
-                "strategy:\n  type: blue_green\n  link: {root}/app\n  ports: [8001, 8002]\n  drain: 0\n{more}"
+                "strategy:\n  type: blue_green\n  link: {root}/app\n  ports: [18001, 18002]\n  drain: 0\n{more}"
             );
         }
         appspec += "hooks:\n";
@@ -167,6 +170,23 @@ impl Bench {
         (output.status.success(), texts(&output))
     }
 
+    /// Whether journals and temporary names are gone.
+    fn leaves_nothing_behind(&self) -> Result<(), String> {
+        let journal = |name: &String| name.contains("journal") || name.contains("jsonl");
+        let records = self.names("root/deployment-instructions").into_iter();
+        let mut left = records.filter(journal).collect::<Vec<_>>();
+        left.extend(
+            self.names("")
+                .into_iter()
+                .filter(|name| name.starts_with('.')),
+        );
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("left behind: {left:?}"))
+        }
+    }
+
     async fn roll_back(&self) -> (bool, String) {
         self.agent(&["rollback", "--deployment-group", GROUP]).await
     }
@@ -212,22 +232,22 @@ async fn each_deployment_fills_the_idle_slot_and_the_old_revision_stops_last() {
     bench.expect("blue", "v1");
     assert_eq!(
         bench.notes(),
-        "v1 BeforeInstall blue:8001 app.slots/blue live none:\n\
-         v1 AfterInstall blue:8001 app.slots/blue live none:\n\
-         v1 ApplicationStart blue:8001 app.slots/blue live none:\n\
-         v1 ValidateService blue:8001 app.slots/blue live none:\n\
-         v1 AfterAllowTraffic blue:8001 app.slots/blue live app.slots/blue:8001\n"
+        "v1 BeforeInstall blue:18001 app.slots/blue live none:\n\
+         v1 AfterInstall blue:18001 app.slots/blue live none:\n\
+         v1 ApplicationStart blue:18001 app.slots/blue live none:\n\
+         v1 ValidateService blue:18001 app.slots/blue live none:\n\
+         v1 AfterAllowTraffic blue:18001 app.slots/blue live app.slots/blue:18001\n"
     );
     succeeds(bench.deploy(&revision("v2")).await);
     bench.expect("green", "v2");
     assert_eq!(
         bench.notes(),
-        "v2 BeforeInstall green:8002 app.slots/green live app.slots/blue:8001\n\
-         v2 AfterInstall green:8002 app.slots/green live app.slots/blue:8001\n\
-         v2 ApplicationStart green:8002 app.slots/green live app.slots/blue:8001\n\
-         v2 ValidateService green:8002 app.slots/green live app.slots/blue:8001\n\
-         v1 ApplicationStop blue:8001 app.slots/blue live app.slots/green:8002\n\
-         v2 AfterAllowTraffic green:8002 app.slots/green live app.slots/green:8002\n"
+        "v2 BeforeInstall green:18002 app.slots/green live app.slots/blue:18001\n\
+         v2 AfterInstall green:18002 app.slots/green live app.slots/blue:18001\n\
+         v2 ApplicationStart green:18002 app.slots/green live app.slots/blue:18001\n\
+         v2 ValidateService green:18002 app.slots/green live app.slots/blue:18001\n\
+         v1 ApplicationStop blue:18001 app.slots/blue live app.slots/green:18002\n\
+         v2 AfterAllowTraffic green:18002 app.slots/green live app.slots/green:18002\n"
     );
     assert_eq!(bench.names("app.slots/blue/only"), ["v1"]);
     succeeds(bench.deploy(&revision("v3")).await);
@@ -268,7 +288,10 @@ async fn a_failure_at_any_event_leaves_the_old_revision_alone() {
         assert!(!notes.contains("v1"), "{notes}");
         if event != "BeforeInstall" {
             let last = notes.lines().last().unwrap();
-            assert!(last.starts_with("v2 ApplicationStop green:8002"), "{notes}");
+            assert!(
+                last.starts_with("v2 ApplicationStop green:18002"),
+                "{notes}"
+            );
         }
         assert_eq!(bench.names("app.slots/green"), [""; 0], "{event}");
         assert_eq!(bench.names("etc"), [""; 0], "{event}");
@@ -289,7 +312,7 @@ async fn traffic_moves_before_the_link_and_a_jam_takes_everything_back() {
     succeeds(bench.deploy(&with_traffic("v2")).await);
     let notes = bench.notes();
     assert!(
-        notes.contains("\ntraffic blue green:8002 link app.slots/blue\nv1 ApplicationStop"),
+        notes.contains("\ntraffic blue green:18002 link app.slots/blue\nv1 ApplicationStop"),
         "{notes}"
     );
     fs::write(bench.path("jam"), "").unwrap();
@@ -303,8 +326,8 @@ async fn traffic_moves_before_the_link_and_a_jam_takes_everything_back() {
     let notes = bench.notes();
     assert!(
         notes.ends_with(
-            "traffic green blue:8001 link app.slots/green\ntraffic blue green:8002 link app.slots/green\n\
-             v3 ApplicationStop blue:8001 app.slots/blue live app.slots/green:8002\n"
+            "traffic green blue:18001 link app.slots/green\ntraffic blue green:18002 link app.slots/green\n\
+             v3 ApplicationStop blue:18001 app.slots/blue live app.slots/green:18002\n"
         ),
         "{notes}"
     );
@@ -340,7 +363,7 @@ async fn a_folder_becomes_the_old_slot_at_the_first_switch_and_comes_back_with_a
     let notes = bench.notes();
     assert!(notes.starts_with("v0 ApplicationStop none"), "{notes}");
     assert!(
-        notes.contains("v1 ValidateService green:8002 app.slots/green live app:\n"),
+        notes.contains("v1 ValidateService green:18002 app.slots/green live app:\n"),
         "{notes}"
     );
     assert_eq!(
@@ -386,9 +409,9 @@ async fn a_rollback_is_the_switch_back_and_touches_no_file() {
     assert_eq!(times(), before);
     assert_eq!(
         bench.notes(),
-        "v1 ApplicationStart blue:8001 app.slots/blue live app.slots/green:8002\n\
-         v1 ValidateService blue:8001 app.slots/blue live app.slots/green:8002\n\
-         v2 ApplicationStop green:8002 app.slots/green live app.slots/blue:8001\n"
+        "v1 ApplicationStart blue:18001 app.slots/blue live app.slots/green:18002\n\
+         v1 ValidateService blue:18001 app.slots/blue live app.slots/green:18002\n\
+         v2 ApplicationStop green:18002 app.slots/green live app.slots/blue:18001\n"
     );
     succeeds(bench.deploy(&revision("v3")).await);
     bench.expect("green", "v3");
@@ -451,7 +474,7 @@ async fn revisions_without_the_key_are_installed_in_the_serving_slot_and_slots_w
     let notes = bench.notes();
     assert!(
         notes.starts_with(
-            "v3 BeforeInstall none:  live none:\nv2 ApplicationStop green:8002 app.slots/green live app.slots/green:8002\nv3 AfterInstall"
+            "v3 BeforeInstall none:  live none:\nv2 ApplicationStop green:18002 app.slots/green live app.slots/green:18002\nv3 AfterInstall"
         ),
         "{notes}"
     );
@@ -459,7 +482,7 @@ async fn revisions_without_the_key_are_installed_in_the_serving_slot_and_slots_w
     bench.expect("green", "v2");
     assert_eq!(bench.names("app.slots/blue/only"), ["v1"]);
     let notes = bench.notes();
-    assert!(notes.contains("v2 ApplicationStart green:8002"), "{notes}");
+    assert!(notes.contains("v2 ApplicationStart green:18002"), "{notes}");
     succeeds(bench.deploy(&in_place("v4")).await);
     succeeds(bench.deploy(&in_place("v5")).await);
     bench.expect("green", "v5");
@@ -520,6 +543,62 @@ async fn what_is_no_link_to_a_slot_is_refused_and_stays() {
     bench.expect("blue", "v1");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_the_link_finds_a_whole_revision_at_any_time() {
+    let bench = Bench::new();
+    let in_place = Revision {
+        strategy: None,
+        ..revision("v0")
+    };
+    succeeds(bench.deploy(&in_place).await);
+    let (file, stop) = (bench.path("app/version"), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let reader = std::thread::spawn(move || {
+        let mut reads = 0_usize;
+        while !stopped.load(Ordering::Relaxed) {
+            let version = fs::read_to_string(&file).expect("the link is never absent");
+            assert!(version.starts_with('v'), "{version:?}");
+            reads += 1;
+        }
+        reads
+    });
+    succeeds(bench.deploy(&revision("v1")).await);
+    succeeds(bench.deploy(&revision("v2")).await);
+    let failing = Revision {
+        fails: Some("ValidateService"),
+        ..revision("v3")
+    };
+    fails(bench.deploy(&failing).await);
+    succeeds(bench.roll_back().await);
+    bench.expect("green", "v1");
+    succeeds(bench.deploy(&revision("v4")).await);
+    stop.store(true, Ordering::Relaxed);
+    let reads = reader.join().expect("no read failed");
+    assert!(reads > 1000, "{reads}");
+    bench.expect("blue", "v4");
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_else_has_fails_the_install() {
+    let bench = Bench::new();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let strategy = format!("  ports: [{port}, 1]\n");
+    let taken = Revision {
+        strategy: Some(&strategy),
+        ..revision("v1")
+    };
+    let said = fails(bench.deploy(&taken).await);
+    assert!(
+        said.contains(&format!("the port {port} of the slot blue is in use")),
+        "{said}"
+    );
+    assert_eq!(bench.names("app.slots"), [""; 0]);
+    drop(other);
+    succeeds(bench.deploy(&taken).await);
+    bench.expect("blue", "v1");
+}
+
 #[tokio::test]
 async fn a_preview_shows_the_slot_and_changes_nothing() {
     let bench = Bench::new();
@@ -553,48 +632,53 @@ fn numbers(counted: &Report, begins: &str) -> Vec<usize> {
     sweep::points(counted, begin..=counted.calls.len(), 40)
 }
 
-/// Kills the deployment of `revision` after v1 at each point; whatever was reached, one whole
-/// revision serves and the next deployment works.
-async fn killed(revision: &Revision<'_>, begins: &str, may_serve: &[&str]) -> usize {
+/// Kills the deployment of `revision` after v1 at each point from the call that changes `begins` on.
+/// Whatever was reached, one whole revision serves, and the next deployment works.
+async fn killed(what: &str, revision: &Revision<'_>, begins: &str) {
     let first = Revision {
         strategy: revision.strategy,
         ..self::revision("v1")
     };
+    let next = Revision {
+        version: "v3",
+        fails: None,
+        ..*revision
+    };
     let bench = Bench::new();
     succeeds(bench.deploy(&first).await);
     let counted = bench.struck(revision, Strike::COUNT).await;
-    let numbers = numbers(&counted, begins);
-    for number in &numbers {
+    let tally = Tally::new(what);
+    for number in numbers(&counted, begins) {
         let bench = Bench::new();
         succeeds(bench.deploy(&first).await);
-        let report = bench
-            .struck(revision, Strike(Some((*number, Blow::Kill))))
-            .await;
-        let point = format!("{number} {:?}\n{}", report.struck, report.output);
-        let served = bench.serves();
-        assert!(
-            may_serve.contains(&served.as_str()),
-            "{served:?} at {point}"
-        );
-        let files = [served.clone()];
-        assert_eq!(bench.names("app/only"), files, "{point}");
-        let next = Revision {
-            version: "v3",
-            fails: None,
-            ..*revision
+        let strike = Strike(Some((number, Blow::Kill)));
+        let report = bench.struck(revision, strike).await;
+        let Some(call) = report.struck else {
+            tally.missed();
+            continue;
         };
+        tally.dealt(&call.name);
+        let point = format!("{number} {call}");
+        let (served, files) = (bench.serves(), bench.names("app/only"));
+        let found = match served.as_str() {
+            "v1" if files == ["v1"] => Found::Old,
+            "v2" if files == ["v2"] => Found::New,
+            _ => Found::Mixed(format!("{served:?} with {files:?}")),
+        };
+        tally.found(&point, &found);
+        let fails = revision.fails.is_some() && found == Found::New;
+        let noticed = if fails {
+            Err("it serves".into())
+        } else {
+            Ok(())
+        };
+        tally.expect(&point, noticed);
         let (succeeded, said) = bench.deploy(&next).await;
-        assert!(succeeded, "{point}\n{said}");
-        assert_eq!(bench.serves(), "v3", "{point}\n{said}");
-        assert_eq!(bench.names("app/only"), ["v3"], "{point}");
-        let records = bench.names("root/deployment-instructions");
-        let left = |name: &&String| name.contains("journal") || name.contains("jsonl");
-        assert_eq!(records.iter().find(left), None, "{point}");
-        let around = bench.names("");
-        let hidden = |name: &&String| name.starts_with('.');
-        assert_eq!(around.iter().find(hidden), None, "{point}");
+        let goes_on = succeeded && bench.serves() == "v3" && bench.names("app/only") == ["v3"];
+        tally.expect(&point, if goes_on { Ok(()) } else { Err(said) });
+        tally.expect(&point, bench.leaves_nothing_behind());
     }
-    numbers.len()
+    tally.conclude();
 }
 
 #[tokio::test]
@@ -603,8 +687,8 @@ async fn whoever_is_killed_in_a_switch_leaves_one_slot_that_serves() {
         strategy: Some("  traffic:\n    command: {location: traffic.sh}\n"),
         ..revision("v2")
     };
-    let points = killed(&with_traffic, "-switch.jsonl", &["v1", "v2"]).await;
-    assert!(points >= 10, "{points}");
+    let what = "`codedeploy-local` killed while it switches slots";
+    killed(what, &with_traffic, "-switch.jsonl").await;
 }
 
 #[tokio::test]
@@ -614,12 +698,12 @@ async fn whoever_is_killed_while_a_failed_deployment_leaves_its_slot_goes_unnoti
         elsewhere: true,
         ..revision("v2")
     };
-    let points = killed(&failing, "-rollback.jsonl", &["v1"]).await;
-    assert!(points >= 10, "{points}");
+    let what = "… while a failed deployment leaves its slot";
+    killed(what, &failing, "-rollback.jsonl").await;
 }
 
 #[tokio::test]
 async fn whoever_is_killed_while_a_slot_is_filled_goes_unnoticed() {
-    let points = killed(&revision("v2"), "-journal.json", &["v1", "v2"]).await;
-    assert!(points >= 10, "{points}");
+    let what = "… from its Install in a slot to the end";
+    killed(what, &revision("v2"), "-journal.json").await;
 }
