@@ -629,7 +629,7 @@ fn numbers(counted: &Report, begins: &str) -> Vec<usize> {
         .iter()
         .position(|call| call.path.contains(begins));
     let begin = begin.unwrap_or_else(|| panic!("no {begins}: {}", counted.output)) + 1;
-    sweep::points(counted, begin..=counted.calls.len(), 40)
+    sweep::points(counted, begin..=counted.calls.len(), 15)
 }
 
 /// Kills the deployment of `revision` after v1 at each point from the call that changes `begins` on.
