@@ -94,6 +94,11 @@ async fn a_revision_is_compared_with_the_running_one() {
     let (code, shown) = diff(path, &["--running", path]);
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("All files are equal."), "{shown}");
+    write(&folder, ".hidden", "", 0o644);
+    let (_, shown) = diff(path, &[]);
+    assert!(shown.contains("added    .hidden"), "{shown}");
+    let (_, shown) = diff(path, &["--ignore-hidden-files"]);
+    assert!(!shown.contains(".hidden"), "{shown}");
     let damaged = controller.folder.path().join("damaged.tgz");
     std::fs::write(&damaged, b"\x1f\x8b\x08 and no more").unwrap();
     let (code, shown) = diff(damaged.to_str().unwrap(), &[]);

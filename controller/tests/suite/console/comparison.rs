@@ -154,6 +154,20 @@ async fn what_cannot_be_compared_is_said() {
     has(&browser.page(&own).await, &["All files are equal."]);
 }
 
+#[tokio::test]
+async fn the_version_that_is_named_is_compared() {
+    let (controller, folder) = running().await;
+    let mut browser = Browser::at(&controller, &[]).await;
+    let preview = upload(&controller, "shop/v.tar", tar(&folder)).await;
+    let json = browser.page(&format!("{preview}&format=json")).await.json();
+    let version = text(&json["revision"]["s3Location"], "version");
+    write(&folder, "same.txt", "other", 0o644);
+    upload(&controller, "shop/v.tar", tar(&folder)).await;
+    has(&browser.page(&preview).await, &["same.txt"]);
+    let first = format!("{preview}%3FversionId%3D{version}");
+    has(&browser.page(&first).await, &["All files are equal."]);
+}
+
 /// A megabyte as a member of a gzip stream.
 fn megabyte(byte: u8) -> Vec<u8> {
     gzip(&[byte].repeat(1 << 20))

@@ -112,6 +112,8 @@ async fn hosts_are_found_by_name_tag_and_state_and_pages_keep_the_search() {
     let other = browser.get(&format!("/console/hosts?name=x&{next}")).await;
     assert_eq!(other.status, 400, "{}", other.text);
 
+    let page = browser.page("/console/hosts?name=uNBORN101").await;
+    has(&page, &["Unborn101"]);
     for query in ["tag=env%3Dprod", "tag=env", "name=box1&state=", "name=bOX"] {
         let page = browser.page(&format!("/console/hosts?{query}")).await;
         has(&page, &["box1"]);
@@ -322,7 +324,9 @@ async fn a_drained_host_shows_who_drained_it_and_why() {
     let (status, answer) = controller.operator().send(forgery, input).await;
     assert_eq!(status, 200, "{answer}");
     let mut browser = Browser::at(&controller, &[]).await;
-    has(&browser.page("/console/hosts").await, &["Drained"]);
+    // The state, not the field of the search.
+    let state = "</span> Drained</span>";
+    has(&browser.page("/console/hosts").await, &[state]);
     let host = browser.page("/console/hosts/box1").await;
     has(
         &host,
@@ -332,6 +336,14 @@ async fn a_drained_host_shows_who_drained_it_and_why() {
             "codedeploy-controller undrain box1",
         ],
     );
+    let (_, drained) = host.text.split_once("<dt>Drained</dt><dd><time ").unwrap();
+    let (drained, _) = drained.split_once("</dd>").unwrap();
+    assert!(drained.contains("</time> by operator: new"), "{drained}");
+    let host = browser.page("/console/hosts/box1?format=json").await.json();
+    assert_eq!(host["host"]["drain"]["reason"], "new <memory>");
+    controller.admin_json(&["undrain", "box1", "--json"]);
+    lacks(&browser.page("/console/hosts/box1").await, &["<dt>Drained"]);
+    lacks(&browser.page("/console/hosts").await, &[state]);
 }
 
 #[tokio::test]

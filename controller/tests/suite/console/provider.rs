@@ -3,6 +3,8 @@
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -116,6 +118,11 @@ async fn a_person_logs_in_and_returns_to_the_page_that_was_asked_for() {
             .count()
     };
     assert_eq!(own(&keys), 1);
+    let keys = keys.as_array().unwrap();
+    let key = keys.iter().find(|key| key["arn"] == arn).unwrap();
+    let lasts = key["expires"].as_f64().unwrap() - key["created"].as_f64().unwrap();
+    assert!((lasts - 12.0 * 3600.0).abs() < 1.0, "{key}");
+    assert_eq!(key["subject"], "u-17");
     browser.submit(&inbox, "/console/logout", &[]).await;
     let keys = controller.admin_json(&["credentials", "list", "--json"]);
     assert_eq!((browser.cookie.clone(), own(&keys)), (None, 0));
@@ -364,6 +371,16 @@ async fn guesses_are_limited_and_lead_nowhere_else() {
         assert!(shown.text.contains("url=/console/\""), "{}", shown.text);
         browser.cookie = None;
     }
+    // Nor does a page that somebody has written into the cookie.
+    let back = go_there(&provider, &mut browser, BEGIN).await;
+    let cookie = browser.login.take().unwrap();
+    let (secret, _) = cookie.split_once('.').unwrap();
+    let evil = URL_SAFE_NO_PAD.encode("https://evil.example/");
+    browser.login = Some(format!("{secret}.{evil}"));
+    let shown = browser.page(&back).await;
+    assert!(shown.text.contains("url=/console/\""), "{}", shown.text);
+    browser.cookie = None;
+
     let back = go_there(&provider, &mut browser, BEGIN).await;
     let state = state(&back);
     for _ in 0..10 {
@@ -565,4 +582,21 @@ async fn a_person_has_a_limited_number_of_sessions() {
     let mut other = Browser::new(&controller);
     assert_eq!(log_in(&provider, &mut other).await.status, 200);
     last.page("/console/").await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_provider_of_the_controller_logs_nobody_in() {
+    let (provider, folder) = (Provider::start().await, tempfile::tempdir().unwrap());
+    // Its keys are the same, so that only its name tells it from the one at which people log in.
+    let issuer = provider.issuer();
+    let other = format!(
+        "  other:\n    issuer: {issuer}/\n    jwks_url: {issuer}/keys\n    roles:\n      deployers: {{role: operator, claims: \
+         {{sub: 'u-*'}}}}\n"
+    );
+    let controller = Controller::start(&provider.settings(folder.path(), &other));
+    let its = format!("{issuer}/");
+    provider.change(move |claims| claims["iss"] = json!(its));
+    let mut browser = Browser::new(&controller);
+    let shown = log_in(&provider, &mut browser).await;
+    is_refused(&shown, &browser, 403, "is of another identity provider");
 }

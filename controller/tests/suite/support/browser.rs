@@ -52,7 +52,7 @@ pub(crate) struct Browser {
     /// The cookie of its session.
     pub(crate) cookie: Option<String>,
     /// The cookie of a login at an identity provider.
-    login: Option<String>,
+    pub(crate) login: Option<String>,
     /// Headers of every request.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
