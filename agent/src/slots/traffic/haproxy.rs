@@ -23,7 +23,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 const AWAY: Duration = Duration::from_secs(5);
 
 /// The largest answer, in bytes; a server takes half a KiB.
-const MAX_ANSWER: u64 = 1024 * 1024;
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// Shows all servers. A frontend may have the name of a backend, and HAProxy would show that.
+const SERVERS: &str = "show stat -1 4 -1";
 
 /// The number of characters of an answer that an error contains.
 const MAX_SHOWN: usize = 200;
@@ -179,10 +182,9 @@ async fn set(haproxy: &Haproxy, name: &str, wanted: Wanted) -> Result<(), Haprox
 }
 
 async fn server(haproxy: &Haproxy, name: &str) -> Result<Server, HaproxyError> {
-    let command = format!("show stat {} 4 -1", haproxy.backend);
-    let answer = tell(haproxy, &command).await?;
-    let Some(mut servers) = read(&answer) else {
-        return Err(refused(command, &answer));
+    let answer = tell(haproxy, SERVERS).await?;
+    let Some(mut servers) = read(&answer, &haproxy.backend.to_string()) else {
+        return Err(refused(SERVERS.to_owned(), &answer));
     };
     servers.remove(name).ok_or_else(|| HaproxyError::NoServer {
         backend: haproxy.backend.to_string(),
@@ -235,16 +237,18 @@ async fn exchange(haproxy: &Haproxy, command: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Reads `show stat`: a header with the columns' names, and a line for each server.
-fn read(statistics: &str) -> Option<HashMap<String, Server>> {
+/// Reads `show stat`: a header with the columns' names, and a line for each server. Returns those of
+/// the backend.
+fn read(statistics: &str, backend: &str) -> Option<HashMap<String, Server>> {
     let mut lines = statistics.lines().filter(|line| !line.is_empty());
     let header: Vec<_> = lines.next()?.strip_prefix("# ")?.split(',').collect();
     let column = |name: &str| header.iter().position(|column| *column == name);
-    let (name, status) = (column("svname")?, column("status")?);
+    let (proxy, name, status) = (column("pxname")?, column("svname")?, column("status")?);
     let (current, queued, address) = (column("scur")?, column("qcur")?, column("addr"));
     let server = |line: &str| {
         let row: Vec<_> = line.split(',').collect();
         let text = |column: usize| row.get(column).filter(|text| !text.is_empty());
+        let of_backend = *text(proxy)? == backend;
         let number = |column| text(column).and_then(|text| text.parse::<u64>().ok());
         let server = Server {
             status: (*text(status)?).to_owned(),
@@ -253,9 +257,11 @@ fn read(statistics: &str) -> Option<HashMap<String, Server>> {
                 .saturating_add(number(queued).unwrap_or(0)),
             address: address.and_then(text).map(|text| (*text).to_owned()),
         };
-        Some(((*text(name)?).to_owned(), server))
+        Some((of_backend, ((*text(name)?).to_owned(), server)))
     };
-    lines.map(server).collect()
+    let servers: Option<Vec<_>> = lines.map(server).collect();
+    let of_backend = servers?.into_iter().filter(|(of_backend, _)| *of_backend);
+    Some(of_backend.map(|(_, server)| server).collect())
 }
 
 impl Wanted {
@@ -292,8 +298,8 @@ mod tests {
 
     #[test]
     fn statistics_are_read_by_their_columns_names_and_noise_is_rejected() {
-        let shown = "# pxname,svname,qcur,scur,status,addr,\nweb,blue,1,2,DRAIN,127.0.0.1:8001,\nweb,green,,0,UP 1/2,,\n\n";
-        let servers = read(shown).unwrap();
+        let shown = "# pxname,svname,qcur,scur,status,addr,\nweb,blue,1,2,DRAIN,127.0.0.1:8001,\nweb,green,,0,UP 1/2,,\nother,blue,,9,UP,,\n\n";
+        let servers = read(shown, "web").unwrap();
         let blue = Server {
             status: "DRAIN".into(),
             sessions: 3,
@@ -303,7 +309,7 @@ mod tests {
         assert!(blue.is_taken_out() && !blue.takes_traffic());
         assert!(servers["green"].takes_traffic() && servers["green"].address.is_none());
         for noise in ["", "Unknown command.", "No such proxy.\n\n", "# svname\nb"] {
-            assert_eq!(read(noise), None, "{noise}");
+            assert_eq!(read(noise, "web"), None, "{noise}");
         }
     }
 }

@@ -98,7 +98,7 @@ async fn a_backend_that_does_not_fit_keeps_its_traffic() {
         socket(folder.path()).display()
     ));
     let cases = [
-        (&none, &bed, "No such proxy"),
+        (&none, &bed, "in the backend \"elsewhere\""),
         (&unnamed, &bed, "shows no server \"teal\""),
         (
             &provider(folder.path(), BACKEND),
@@ -148,7 +148,7 @@ async fn an_endless_answer_ends_the_attempt() {
     let traffic = provider(folder.path(), BACKEND);
     let error = bed.move_to(&traffic, Green).await.unwrap_err();
     let source = std::error::Error::source(&error).map(ToString::to_string);
-    let expected = "the answer ends after 1048576 bytes";
+    let expected = "the answer ends after 16777216 bytes";
     assert!(
         source
             .as_deref()
