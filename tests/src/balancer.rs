@@ -62,6 +62,17 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// A port that nobody listens on and that the kernel gives to no connection, for a server that is
+/// away at times.
+pub fn quiet_port() -> u16 {
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Balancer {
     pub async fn start(folder: &Path, servers: &[Server]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -82,6 +93,11 @@ impl Balancer {
             text +=
                 &format!("  server {name} 127.0.0.1:{port} check inter 100 fall 1 rise 1{state}\n");
         }
+        Self::run(folder, address, &text).await
+    }
+
+    /// Starts one with this configuration, which listens on `address`.
+    pub async fn run(folder: &Path, address: SocketAddr, text: &str) -> Self {
         let file = folder.join("haproxy.cfg");
         std::fs::write(&file, text).expect("the file can be written");
         let log =

@@ -14,7 +14,8 @@
 //! * [`issuer`] signs identity tokens, as CI systems do;
 //! * [`scripts`] are revisions that fail or wait on request; [`balancer`] is a real HAProxy with
 //!   clients that count failures, [`site`] the web servers behind it; [`nginx`] is a real nginx, and
-//!   [`visitors`] count failures of connections that are kept, too;
+//!   [`visitors`] count failures of connections that are kept, too; [`shop`] is an example that is
+//!   deployed behind them;
 //! * [`fleet`] combines all of it, [`cases`] runs many cases concurrently; [`swarm`] is thousands
 //!   of simulated hosts, [`machine`] a Debian system with its own systemd, for packages;
 //! * [`chromium`] is a real browser, [`scene`] a fleet for it to look at;
@@ -59,6 +60,7 @@ pub mod s3_stub;
 pub mod scene;
 pub mod scripts;
 pub mod service;
+pub mod shop;
 pub mod site;
 pub mod strike;
 pub mod stub;

@@ -1,10 +1,10 @@
 //! Visitors of a web site that count what went wrong: half of them open a connection for each
 //! request, half keep theirs.
 //!
-//! A server may close a kept connection while it is idle; a client then repeats the request on a
-//! new one (RFC 9112, section 9.3.1). These repetitions are counted apart, and one that fails is a
-//! failure. An answer that is cut off, any status but 200, and a reset of a connection that waits
-//! for its answer are failures.
+//! A server may close a kept connection while it is idle; a client whose request was under way then
+//! repeats it on a new one (RFC 9112, section 9.3.1). These repetitions are counted apart, and one
+//! that fails is a failure. A new connection that is refused, reset or closed, an answer that is cut
+//! off, and any status but 200 are failures.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -55,10 +55,10 @@ pub struct Visitors {
 
 /// An answer that did not come.
 #[derive(Debug)]
-enum Wrong {
-    /// The server closed the connection before it sent anything.
-    Closed,
-    Other(io::Error),
+struct Wrong {
+    error: io::Error,
+    /// Whether the server had sent nothing of it.
+    unanswered: bool,
 }
 
 type Connection = BufReader<TcpStream>;
@@ -124,10 +124,10 @@ impl Seen {
             Err(wrong) => {
                 self.failed += 1;
                 self.down_since.get_or_insert(began);
-                let reset = matches!(&wrong, Wrong::Other(error) if error.kind() == io::ErrorKind::ConnectionReset);
+                let reset = wrong.error.kind() == io::ErrorKind::ConnectionReset;
                 self.resets += usize::from(reset);
                 if self.failures.len() < KEPT {
-                    self.failures.push(format!("{wrong:?}"));
+                    self.failures.push(wrong.error.to_string());
                 }
             }
         }
@@ -138,11 +138,13 @@ async fn visit(address: SocketAddr, keeps: bool, seen: Arc<Mutex<Seen>>, stop: A
     let mut kept: Option<Connection> = None;
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let mut answer = match kept.take() {
+        let reused = kept.take();
+        let is_reused = reused.is_some();
+        let mut answer = match reused {
             Some(connection) => ask(connection, keeps).await,
             None => ask_anew(address, keeps).await,
         };
-        if keeps && matches!(answer, Err(Wrong::Closed)) {
+        if is_reused && answer.as_ref().is_err_and(Wrong::is_of_an_idle_connection) {
             seen.lock().expect("no visitor panics").repeated += 1;
             answer = ask_anew(address, keeps).await;
         }
@@ -159,7 +161,9 @@ async fn visit(address: SocketAddr, keeps: bool, seen: Arc<Mutex<Seen>>, stop: A
 }
 
 async fn ask_anew(address: SocketAddr, keeps: bool) -> Result<(String, Option<Connection>), Wrong> {
-    let stream = TcpStream::connect(address).await.map_err(Wrong::Other)?;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(Wrong::unanswered)?;
     ask(BufReader::new(stream), keeps).await
 }
 
@@ -167,7 +171,7 @@ async fn ask_anew(address: SocketAddr, keeps: bool) -> Result<(String, Option<Co
 async fn ask(connection: Connection, keeps: bool) -> Result<(String, Option<Connection>), Wrong> {
     tokio::time::timeout(ANSWER, exchange(connection, keeps))
         .await
-        .unwrap_or_else(|late| Err(Wrong::Other(late.into())))
+        .unwrap_or_else(|late| Err(Wrong::cut(late.into())))
 }
 
 async fn exchange(
@@ -176,49 +180,59 @@ async fn exchange(
 ) -> Result<(String, Option<Connection>), Wrong> {
     let word = if keeps { "keep-alive" } else { "close" };
     let request = format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: {word}\r\n\r\n");
-    if let Err(error) = connection.write_all(request.as_bytes()).await {
-        let closed = error.kind() == io::ErrorKind::BrokenPipe;
-        return Err(if closed {
-            Wrong::Closed
-        } else {
-            Wrong::Other(error)
-        });
-    }
+    let written = connection.write_all(request.as_bytes()).await;
+    written.map_err(Wrong::unanswered)?;
     let mut line = String::new();
-    if connection
-        .read_line(&mut line)
-        .await
-        .map_err(Wrong::Other)?
-        == 0
-    {
-        return Err(Wrong::Closed);
+    let read = connection.read_line(&mut line).await;
+    if read.map_err(Wrong::unanswered)? == 0 {
+        return Err(Wrong::unanswered(io::ErrorKind::UnexpectedEof.into()));
     }
     let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (mut length, mut closes) = (None, line.starts_with("HTTP/1.0"));
+    let (mut length, mut closes) = (0, line.starts_with("HTTP/1.0"));
     loop {
         line.clear();
-        connection
-            .read_line(&mut line)
-            .await
-            .map_err(Wrong::Other)?;
+        connection.read_line(&mut line).await.map_err(Wrong::cut)?;
         let header = line.trim_end().to_ascii_lowercase();
         let Some((name, value)) = header.split_once(':') else {
             break;
         };
         match name {
-            "content-length" => length = value.trim().parse().ok(),
+            "content-length" => length = value.trim().parse().unwrap_or_default(),
             "connection" => closes |= value.trim() == "close",
             _ => {}
         }
     }
-    let mut body = vec![0; length.unwrap_or_default()];
-    connection
-        .read_exact(&mut body)
-        .await
-        .map_err(Wrong::Other)?;
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body).await.map_err(Wrong::cut)?;
     let text = String::from_utf8_lossy(&body).trim().to_owned();
     if status != "200" {
-        return Err(Wrong::Other(io::Error::other(format!("{status}: {text}"))));
+        return Err(Wrong::cut(io::Error::other(format!("{status}: {text}"))));
     }
     Ok((text, (keeps && !closes).then_some(connection)))
+}
+
+impl Wrong {
+    fn unanswered(error: io::Error) -> Self {
+        Self {
+            error,
+            unanswered: true,
+        }
+    }
+
+    fn cut(error: io::Error) -> Self {
+        Self {
+            error,
+            unanswered: false,
+        }
+    }
+
+    /// Whether a server that closes an idle connection may have caused it.
+    fn is_of_an_idle_connection(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        self.unanswered
+            && matches!(
+                self.error.kind(),
+                BrokenPipe | ConnectionReset | UnexpectedEof
+            )
+    }
 }

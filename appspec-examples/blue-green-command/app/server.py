@@ -49,10 +49,12 @@ class Server(ThreadingHTTPServer):
 def main():
     servers = [Server(("127.0.0.1", int(os.environ["PORT"])), Handler)]
 
-    signal.signal(signal.SIGTERM, lambda *_: STOPPING.set())
+    # Blocked in every thread, so that the signal waits for sigwait().
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for server in servers:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
-    STOPPING.wait()
+    signal.sigwait({signal.SIGTERM})
+    STOPPING.set()
     for server in servers:
         server.shutdown()
     for server in servers:

@@ -8,8 +8,17 @@ if ! [ -e "$file" ]; then
     exit 0
 fi
 pid=$(cat "$file")
-if grep -qs server.py "/proc/$pid/cmdline"; then
+# A process that has ended has no command line, whether anybody has reaped it or not.
+runs() { grep -qs server.py "/proc/$pid/cmdline"; }
+if runs; then
     kill "$pid"
-    timeout 30 tail --pid="$pid" -f /dev/null
 fi
-rm "$file"
+for _ in $(seq 300); do
+    if ! runs; then
+        rm "$file"
+        exit 0
+    fi
+    sleep 0.1
+done
+echo "the process $pid has not ended 30 s after SIGTERM" >&2
+exit 1

@@ -52,7 +52,7 @@ class Server(ThreadingHTTPServer):
         server = cls(("", 0), Handler, bind_and_activate=False)
         server.socket.close()
         server.socket = listener
-        # Both instances are woken for a connection, and one of them accepts it.
+        # Both instances are woken for a connection, and one of them accepts it; see NonBlocking= in the unit.
         listener.setblocking(False)
         return server
 
@@ -75,11 +75,13 @@ def main():
     servers = [Server(("127.0.0.1", int(os.environ["PORT"])), Handler)]
     servers += [Server.on(listener) for listener in inherited()]
 
-    signal.signal(signal.SIGTERM, lambda *_: STOPPING.set())
+    # Blocked in every thread, so that the signal waits for sigwait().
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for server in servers:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
     notify("READY=1")
-    STOPPING.wait()
+    signal.sigwait({signal.SIGTERM})
+    STOPPING.set()
     for server in servers:
         server.shutdown()
     for server in servers:

@@ -76,8 +76,9 @@ mod local {
 mod traffic {
     mod bed;
     mod haproxy;
+    mod machine;
     mod nginx;
-    mod systemd;
+    mod shop;
 
     /// Reads the value of `traffic` as an AppSpec file has it.
     fn traffic(provider: &str) -> codedeploy_hooks::appspec::strategy::Traffic {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use codedeploy_agent::slots::traffic::{Change, Drained, TrafficError, drained, move_to};
 use codedeploy_hooks::appspec::strategy::Traffic;
 use codedeploy_hooks::slots::{Side, SlotName};
-use codedeploy_tests::balancer::free_port;
+use codedeploy_tests::balancer::quiet_port;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -37,7 +37,7 @@ struct Server {
 impl Bed {
     pub(crate) fn new() -> Self {
         Self {
-            ports: [free_port(), free_port()],
+            ports: [quiet_port(), quiet_port()],
             servers: [None, None],
         }
     }
