@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use axum::http::HeaderValue;
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::command;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::Instrument as _;
 
 use crate::config::events::Secret;
@@ -56,6 +56,9 @@ pub struct Service {
     pub objects: Option<Arc<Objects>>,
     /// The keys of hosts that called recently.
     pub host_keys: HostKeys,
+    /// A permit for each document that may be signed at once, one for each processor: a thread for
+    /// each host of a deployment would take memory, and time from everything else.
+    pub signing: Semaphore,
     /// Absent if nobody asks for them.
     pub metrics: Option<Arc<Metrics>>,
     /// The token of scrapers without an access key, if there is one.
@@ -248,6 +251,7 @@ impl Service {
             signals: Signals::new(metrics.clone(), settings.traces.is_some()),
             metrics,
             host_keys: HostKeys::default(),
+            signing: Semaphore::new(std::thread::available_parallelism().map_or(2, Into::into)),
             metrics_token: metrics_token.flatten(),
             certificate: OnceLock::new(),
             outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
 
 /// The name of the algorithm, with which the Authorization header begins.
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -52,15 +52,33 @@ pub struct Head<'a> {
 pub fn canonical(head: Head<'_>, signed: &[impl AsRef<str>], body_hash: &str) -> String {
     let mut query: Vec<&str> = head.query.split('&').collect();
     query.sort_unstable();
-    let mut canonical = format!("{}\n{}\n{}\n", head.method, head.path, query.join("&"));
+    let mut canonical = String::with_capacity(1024);
+    canonical.extend([head.method, "\n", head.path, "\n"]);
+    push_all(&mut canonical, "&", query);
+    canonical.push('\n');
     for name in signed {
         let name = name.as_ref();
-        let values: Vec<String> = head.headers.get_all(name).iter().map(squeeze).collect();
-        canonical.push_str(&format!("{name}:{}\n", values.join(",")));
+        canonical.extend([name, ":"]);
+        for (number, value) in head.headers.get_all(name).iter().enumerate() {
+            canonical.push_str(if number > 0 { "," } else { "" });
+            // Without leading and trailing spaces, and with single ones inside.
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let parts = text.split(' ').filter(|part| !part.is_empty());
+            push_all(&mut canonical, " ", parts);
+        }
+        canonical.push('\n');
     }
-    let names: Vec<&str> = signed.iter().map(AsRef::as_ref).collect();
-    canonical.push_str(&format!("\n{}\n{body_hash}", names.join(";")));
+    canonical.push('\n');
+    push_all(&mut canonical, ";", signed.iter().map(AsRef::as_ref));
+    canonical.extend(["\n", body_hash]);
     canonical
+}
+
+fn push_all<'a>(text: &mut String, separator: &str, parts: impl IntoIterator<Item = &'a str>) {
+    for (number, part) in parts.into_iter().enumerate() {
+        text.push_str(if number > 0 { separator } else { "" });
+        text.push_str(part);
+    }
 }
 
 /// The key that a secret signs with on one day, in one region and for one service.
@@ -114,13 +132,4 @@ pub fn encoded_again(path: &str) -> String {
         }
     }
     encoded
-}
-
-/// A header's value without leading and trailing spaces, and with single ones inside.
-fn squeeze(value: &HeaderValue) -> String {
-    let text = String::from_utf8_lossy(value.as_bytes());
-    text.split(' ')
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
 }

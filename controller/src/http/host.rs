@@ -256,6 +256,8 @@ async fn specification(
         Some(signed) => signed,
         // Signing takes longer than everything else that is done for an agent.
         None => {
+            // An error means that the service is gone, which ends this, too.
+            let _permit = service.signing.acquire().await;
             let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
             signed.unwrap_or(Err(SigningError::Sign))
         }

@@ -16,7 +16,8 @@ const MAX_DESCRIPTION: usize = 256;
 /// Shortens a client's text for a message or a log: never long, never more than one line once
 /// quoted.
 pub(crate) fn shorten(text: &str) -> String {
-    text.chars().take(100).collect()
+    let end = text.char_indices().nth(100);
+    end.map_or(text, |(end, _)| &text[..end]).to_owned()
 }
 
 /// Whether a text has at most `most` characters.
