@@ -69,7 +69,7 @@ fn it_says_that_nothing_is_left_to_do() {
     let shown = scene.host.run(&["journal", "--json"]);
     assert_eq!(
         json(&shown),
-        serde_json::json!({ "install_in_progress": false, "unfinished": [] })
+        serde_json::json!({ "install_in_progress": false, "unfinished": [], "switches": [] })
     );
 }
 
