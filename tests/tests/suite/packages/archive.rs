@@ -90,7 +90,7 @@ async fn the_archive_installs_upgrades_and_removes_the_agent_which_needs_root() 
 
 /// A full disk and one that is read-only, in the place of the programs.
 async fn leaves_everything_when_it_cannot_write(machine: &Machine, next: &str) {
-    for options in ["size=8M", "ro"] {
+    for options in ["size=1M", "ro"] {
         let folder = "/opt/codedeploy-agent/bin";
         machine
             .succeed(&format!("mount -t tmpfs -o {options} tmpfs {folder}"))
