@@ -3,6 +3,7 @@
 //! after a power cut can be reproduced.
 
 mod fuse;
+mod recording;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::mounts::{self, Mounted};
+
+pub use recording::{Cut, Recording};
 
 /// The size of an atomic write, in bytes.
 const BLOCK: usize = 4096;

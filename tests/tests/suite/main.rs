@@ -64,7 +64,7 @@ mod local {
     mod rollback;
     mod settings;
     mod signals;
-    mod slots;
+    pub(crate) mod slots;
     mod slots_of_root;
     mod state;
     mod surroundings;
@@ -117,6 +117,7 @@ mod durability {
     mod killed_rollback;
     mod power_cut;
     mod reported_outcomes;
+    mod slots;
     mod takeover;
 }
 

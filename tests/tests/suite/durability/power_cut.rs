@@ -1,29 +1,13 @@
 //! A power cut during a deployment leaves the old or the new revision; after a reported success,
 //! the new one.
 
-use codedeploy_tests::blockdev::{Disk, Image, Kind, Told};
+use codedeploy_tests::blockdev::{Disk, Kind, Recording};
 use codedeploy_tests::bundle;
 use codedeploy_tests::mounts::in_own_mounts;
 use codedeploy_tests::pair::{Found, LOCAL_GROUP, Pair, Reference, Revision};
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::strike::{Blow, Strike};
 use codedeploy_tests::sweep::{self, Tally};
-
-/// A deployment as a disk saw it.
-struct Recorded {
-    before: Image,
-    told: Vec<Told>,
-    /// The position in the disk's requests when the program reported its success.
-    reported: usize,
-}
-
-/// The contents of the disk when the power went.
-struct Cut {
-    name: String,
-    image: Image,
-    /// Whether the success had been reported.
-    reported: bool,
-}
 
 #[test]
 #[ignore = "needs root"]
@@ -100,7 +84,7 @@ async fn cut_everywhere(kind: Kind) {
 
 /// Deploys the new revision over the old one. With `written_back`, the kernel writes everything
 /// back before every system call that changes files, as it may.
-async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recorded {
+async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recording {
     let mounted = disk.mount(&pair.live()).unwrap();
     pair.reset().await;
     mounted.unmount().unwrap();
@@ -125,7 +109,7 @@ async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recorded {
     }
     let reported = disk.position();
     mounted.unmount().unwrap();
-    Recorded {
+    Recording {
         before,
         told: disk.told(),
         reported,
@@ -147,68 +131,4 @@ async fn found(
     left(pair.leaves_nothing_behind());
     mounted.unmount().expect("nobody is there any more");
     found
-}
-
-impl Recorded {
-    /// The disk after each write, or after `count` of them.
-    fn prefixes(&self, count: usize) -> Vec<Cut> {
-        let all = self.told.len() + 1;
-        let count = count.min(all);
-        let ends = (0..count).map(|index| {
-            if count == all {
-                index
-            } else {
-                (index * 2 + 1) * all / (count * 2)
-            }
-        });
-        let cut = |end: usize| Cut {
-            name: format!("after {end} of {}", self.told.len()),
-            image: self.image(end, |_| true),
-            reported: end >= self.reported,
-        };
-        ends.map(cut).collect()
-    }
-
-    /// The disk at `count` moments, each with only some of the writes since the last flush; half of
-    /// them just before the next flush.
-    fn reordered(&self, count: usize) -> Vec<Cut> {
-        let flushes: Vec<usize> = (0..self.told.len())
-            .filter(|at| matches!(self.told[*at], Told::Flush))
-            .collect();
-        let cut = |seed: usize| {
-            let mut dice = fastrand::Rng::with_seed(seed as u64);
-            let any = dice.usize(0..=self.told.len());
-            let end = if seed.is_multiple_of(2) {
-                any
-            } else {
-                *dice.choice(&flushes).unwrap_or(&any)
-            };
-            Cut {
-                name: format!("seed {seed}, after {end} of {}", self.told.len()),
-                image: self.image(end, |_| dice.bool()),
-                reported: end >= self.reported,
-            }
-        };
-        (0..count).map(cut).collect()
-    }
-
-    /// The first `end` entries; unflushed ones are included only if `keeps` says so.
-    fn image(&self, end: usize, mut keeps: impl FnMut(u64) -> bool) -> Image {
-        let told = &self.told[..end];
-        let flushed = told
-            .iter()
-            .rposition(|told| matches!(told, Told::Flush))
-            .unwrap_or(0);
-        let mut image = self.before.clone();
-        for (index, told) in told.iter().enumerate() {
-            if let Told::Write(blocks) = told {
-                image.write(
-                    blocks
-                        .iter()
-                        .filter(|(number, _)| index < flushed || keeps(*number)),
-                );
-            }
-        }
-        image
-    }
 }
