@@ -34,7 +34,8 @@ pub enum SlotsError {
     )]
     Moved { slots: PathBuf, link: PathBuf },
     #[error(
-        "the port {port} of the slot {slot} is in use before the new revision starts; stop the process that listens there          (ss -ltnp 'sport = :{port}'), or give the slot another port"
+        "the port {port} of the slot {slot} is in use before the new revision starts; stop the process that listens there \
+         (ss -ltnp 'sport = :{port}'), or give the slot another port"
     )]
     PortInUse { port: u16, slot: SlotName },
     #[error("traffic was not moved to the slot {to}; the slot that served goes on")]
