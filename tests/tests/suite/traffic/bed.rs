@@ -30,7 +30,7 @@ pub(crate) struct Bed {
 /// A running web server; dropped, it and its connections end at once.
 #[derive(Debug)]
 struct Server {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     holds: Arc<AtomicBool>,
 }
 
@@ -61,10 +61,7 @@ impl Bed {
         let holds = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, text.to_owned(), Arc::clone(&holds)));
-        self.servers[name as usize] = Some(Server {
-            _tasks: tasks,
-            holds,
-        });
+        self.servers[name as usize] = Some(Server { tasks, holds });
     }
 
     /// Lets the answers of a slot wait, or go on.
@@ -74,9 +71,11 @@ impl Bed {
         server.holds.store(holds, Ordering::Relaxed);
     }
 
-    /// Ends a slot's server at once.
-    pub(crate) fn end(&mut self, name: SlotName) {
-        self.servers[name as usize] = None;
+    /// Ends a slot's server at once; its port is free afterwards.
+    pub(crate) async fn end(&mut self, name: SlotName) {
+        if let Some(mut server) = self.servers[name as usize].take() {
+            server.tasks.shutdown().await;
+        }
     }
 
     pub(crate) fn change(&self, to: SlotName) -> Change {
@@ -113,7 +112,7 @@ impl Bed {
         self.move_to(traffic, to).await.expect("the traffic moves");
         let drained = self.drained(traffic, to.other(), DRAIN).await;
         assert_eq!(drained, Drained::Empty, "{text}");
-        self.end(to.other());
+        self.end(to.other()).await;
     }
 }
 
