@@ -9,6 +9,7 @@
 pub mod journal;
 pub mod layout;
 pub mod link;
+mod mounts;
 pub mod record;
 pub mod traffic;
 pub mod units;

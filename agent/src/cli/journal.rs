@@ -141,6 +141,7 @@ impl Interrupted {
             Some(Step::Linked) => "after the link led to it",
             Some(Step::Drained) => "after the old slot had drained",
             Some(Step::Stopping) => "while the old revision stopped",
+            Some(Step::Finished) => "after its last step",
         };
         writeln!(
             out,

@@ -57,7 +57,7 @@ pub(super) async fn install(
         let records = store.records(&group)?;
         installed.write(&folder)?;
         let turn = recovery::before_install(&store, &group)?;
-        let filled = fill::fill(&store, &group, &folder, appspec)?;
+        let filled = fill::fill(&store, &group, &folder, appspec, &reserved)?;
         let manifest = folder.manifest();
         let guarded = rustix::process::geteuid().is_root() && manifest.is_file();
         let given = |tell: Tell<'_>| manifest::given(&manifest, tell).map_err(io::Error::other);

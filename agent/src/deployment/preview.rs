@@ -179,7 +179,7 @@ async fn look(
         // Nobody waits any more when this future is dropped.
         let _stopped = stop.clone().drop_guard();
         let planned = blocking(move || {
-            let filled = fill::preview(&store, &group, appspec)?;
+            let filled = fill::preview(&store, &group, appspec, &reserved)?;
             let preview = install::preview(&install::Request {
                 deployment: deployment.path(),
                 archive: &archive,

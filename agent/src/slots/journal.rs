@@ -45,6 +45,8 @@ pub enum Step {
     Drained,
     /// The old revision's ApplicationStop is about to run.
     Stopping,
+    /// Nothing is left to do.
+    Finished,
 }
 
 #[derive(Serialize, Deserialize)]

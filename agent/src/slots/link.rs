@@ -12,6 +12,7 @@ use codedeploy_hooks::slots::SlotName;
 use rustix::fs::{CWD, RenameFlags};
 
 use super::layout::{Found, Layout, LayoutError, Live};
+use super::mounts;
 
 /// The reason why slots cannot be used or changed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,10 @@ pub enum SlotError {
         slot.display(), link.display()
     )]
     Occupied { slot: PathBuf, link: PathBuf },
+    #[error("{} is a mount point, so nothing in the slot is removed; unmount it first (umount)", path.display())]
+    MountPoint { path: PathBuf },
+    #[error("cannot read the mount points of this host")]
+    MountPoints(#[source] io::Error),
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SlotError + 'a {
@@ -255,10 +260,16 @@ pub fn remove(link: &Path) -> Result<(), SlotError> {
     }
 }
 
-/// Removes everything in a slot.
+/// Removes everything in a slot. What is mounted there belongs to somebody else, so that nothing is
+/// removed then.
 pub fn empty(folder: &Path) -> Result<(), SlotError> {
     if is_empty(folder)? {
         return Ok(());
+    }
+    let real = folder.canonicalize().map_err(failed("look at", folder))?;
+    let mounted = mounts::below(&real).map_err(SlotError::MountPoints)?;
+    if let Some(path) = mounted {
+        return Err(SlotError::MountPoint { path });
     }
     remove_tree(folder).map_err(failed("empty the slot", folder))?;
     make(folder)

@@ -2,6 +2,7 @@
 //! below the link.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::strategy::Traffic;
@@ -41,11 +42,13 @@ pub(in crate::deployment) fn fill(
     group: &PathComponent,
     folder: &DeploymentFolder,
     appspec: AppSpec,
+    reserved: &[PathBuf],
 ) -> Result<Fill, SlotsError> {
     let earlier = record(store, group)?;
     let Some(strategy) = appspec.strategy.clone() else {
         return Ok(in_place(store, group, earlier, appspec));
     };
+    alone(store, group, &strategy, reserved)?;
     let (layout, earlier) = examine(&strategy, earlier)?;
     check_port(&strategy, layout)?;
     let prepared = link::prepare(&strategy, layout)?;
@@ -65,6 +68,7 @@ pub(in crate::deployment) fn preview(
     store: &Store,
     group: &PathComponent,
     appspec: AppSpec,
+    reserved: &[PathBuf],
 ) -> Result<Fill, SlotsError> {
     let earlier = record(store, group)?;
     let Some(strategy) = appspec.strategy.clone() else {
@@ -73,6 +77,7 @@ pub(in crate::deployment) fn preview(
             ..in_place(store, group, earlier, appspec)
         });
     };
+    alone(store, group, &strategy, reserved)?;
     let (layout, _) = examine(&strategy, earlier)?;
     let folder = without_links(&strategy.folder(layout.idle));
     Ok(Fill {
@@ -82,6 +87,43 @@ pub(in crate::deployment) fn preview(
         layout: Some(layout),
         made: None,
     })
+}
+
+/// Rejects paths of the strategy that the agent, or another deployment group, has for itself.
+fn alone(
+    store: &Store,
+    group: &PathComponent,
+    strategy: &Strategy,
+    reserved: &[PathBuf],
+) -> Result<(), SlotsError> {
+    let own = [strategy.link.as_path(), strategy.slots.as_path()].map(without_links);
+    let meet = |one: &Path, other: &Path| one.starts_with(other) || other.starts_with(one);
+    for path in &own {
+        let folder = reserved
+            .iter()
+            .find(|folder| meet(path, &without_links(folder)));
+        if folder.is_some() {
+            return Err(SlotsError::Reserved { path: path.clone() });
+        }
+    }
+    for other in store.slot_groups()?.recorded {
+        if other == *group {
+            continue;
+        }
+        let Some(record) = record(store, &other)?.filter(|record| !record.is_vacant()) else {
+            continue;
+        };
+        let theirs = [&record.link, &record.slots].map(|path| without_links(path));
+        let meets = |path: &PathBuf| theirs.iter().any(|their| meet(path, their));
+        if own.iter().any(meets) {
+            return Err(SlotsError::Shared {
+                group: other,
+                link: record.link,
+                slots: record.slots,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn examine(

@@ -43,6 +43,8 @@ enum Way {
     /// Nothing served before.
     Nothing,
     Emptied,
+    /// Nobody knows how the deployment in the other slot is started.
+    Unreadable,
 }
 
 fn way(placed: &Placed, other_is_empty: bool, other_has_strategy: bool) -> Way {
@@ -57,6 +59,7 @@ fn way(placed: &Placed, other_is_empty: bool, other_has_strategy: bool) -> Way {
         _ if record.is_some_and(|record| record.adopts) => Way::GiveBack,
         Some(_) if other_is_empty => Way::Emptied,
         Some(tenant) if other_has_strategy => Way::Switch(DeploymentFolder::at(tenant.to_owned())),
+        Some(_) => Way::Unreadable,
         _ if other_is_empty => Way::Nothing,
         _ => Way::Link,
     }
@@ -112,6 +115,7 @@ pub(in crate::deployment) async fn leave(
             .await?;
         }
         Way::Emptied => return Err(SlotsError::Emptied { slot: other }.into()),
+        Way::Unreadable => return Err(SlotsError::Unreadable { slot: other }.into()),
     }
     let event = LifecycleEvent::ApplicationStop;
     let failure = match run_event(host, &event, log.folder, log, stop).await {

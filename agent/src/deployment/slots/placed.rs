@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 
 use crate::deployment::installed::Installed;
 use crate::deployment::{Host, appspec, blocking};
-use crate::deployment_root::{DeploymentFolder, Pointer, Store};
+use crate::deployment_root::{DeploymentFolder, Pointer, Store, StoreError};
 use crate::path_component::PathComponent;
 use crate::slots::layout::{self, Layout};
 use crate::slots::link::{self, SlotError};
@@ -25,6 +25,8 @@ use crate::spec::parse::APPSPEC_FILENAMES;
 pub enum SlotsError {
     #[error(transparent)]
     Slot(#[from] SlotError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot read {}, the record of the slots; move it away to begin with new ones", path.display())]
     Record { path: PathBuf, source: io::Error },
     #[error(
@@ -38,6 +40,24 @@ pub enum SlotsError {
          (ss -ltnp 'sport = :{port}'), or give the slot another port"
     )]
     PortInUse { port: u16, slot: SlotName },
+    #[error(
+        "{} is one of the agent's own folders, or contains one; choose another path in \"strategy\"",
+        path.display()
+    )]
+    Reserved { path: PathBuf },
+    #[error(
+        "the deployment group {group} has its link {} and its slots in {}; choose other paths in \"strategy\"",
+        link.display(), slots.display()
+    )]
+    Shared {
+        group: PathComponent,
+        link: PathBuf,
+        slots: PathBuf,
+    },
+    #[error(
+        "the revision in the slot {slot} cannot be read, so it cannot be started again; deploy an earlier revision instead"
+    )]
+    Unreadable { slot: SlotName },
     #[error("traffic was not moved to the slot {to}; the slot that served goes on")]
     Traffic { to: SlotName, source: TrafficError },
     #[error("the units of the slot {slot} did not start")]

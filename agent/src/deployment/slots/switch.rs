@@ -72,7 +72,7 @@ async fn begin(
     let mut journal = Journal::begin(&path, switch).map_err(SlotsError::Journal)?;
     let result = run(host, log, strategy, &mut journal, stop).await;
     // After the link, the next start does the rest.
-    if result.is_ok() || journal.done() < Some(Step::Linked) {
+    if journal.done() == Some(Step::Finished) || journal.done() < Some(Step::Linked) {
         journal.remove();
     }
     result
@@ -119,7 +119,8 @@ async fn recover_one(
         variables: &installed.variables,
     };
     match run(host, log, &strategy, &mut journal, stop).await {
-        Ok(_) => journal.remove(),
+        Ok(_) if journal.done() == Some(Step::Finished) => journal.remove(),
+        Ok(_) => {}
         Err(error) if journal.done() < Some(Step::Linked) => {
             tracing::error!(deployment_group = %group, "the switch cannot be finished and is taken back: {}", Chain(&error));
             journal.remove();
@@ -161,25 +162,58 @@ async fn run(
         }
         tracing::info!(slot = %switch.to, "the slot serves");
     }
+    if !leads_to(strategy, switch.to).await? {
+        // Stopping and emptying the other slot would end what serves.
+        warnings.push(format!(
+            "somebody changed the link {} after the switch to the slot {}, so the rest of the switch is left out",
+            strategy.link.as_path().display(),
+            switch.to
+        ));
+        return finish(journal, warnings);
+    }
     if let Some(old) = &old
         && journal.done() < Some(Step::Drained)
     {
         warnings.extend(drain(strategy, old, stop).await);
+        if stop.is_cancelled() {
+            return Ok(warnings);
+        }
         journal.note(Step::Drained).map_err(SlotsError::Journal)?;
     }
     if let Some(stops) = &switch.stops {
         journal.note(Step::Stopping).map_err(SlotsError::Journal)?;
         let tenant = DeploymentFolder::at(stops.clone());
-        warnings.extend(stop_old(host, log, &tenant, stop).await);
+        let warning = stop_old(host, log, &tenant, stop).await;
+        if stop.is_cancelled() {
+            return Ok(warnings);
+        }
+        warnings.extend(warning);
     }
     if let Some(from) = switch.from.filter(|_| switch.empties) {
         let folder = strategy.folder(from);
-        blocking(move || link::empty(&folder)).await??;
+        let emptied = blocking(move || link::empty(&folder)).await?;
+        warnings.extend(
+            emptied
+                .err()
+                .map(|error| format!("the slot {from} keeps its files: {}", Chain(&error))),
+        );
     }
+    finish(journal, warnings)
+}
+
+/// Notes that nothing is left to do.
+fn finish(journal: &mut Journal, warnings: Vec<String>) -> Result<Vec<String>, SlotsError> {
+    journal.note(Step::Finished).map_err(SlotsError::Journal)?;
     warnings
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
     Ok(warnings)
+}
+
+async fn leads_to(strategy: &Strategy, slot: SlotName) -> Result<bool, SlotsError> {
+    let (link, slots) = (strategy.link.clone(), strategy.slots.clone());
+    let layout = blocking(move || link::layout(link.as_path(), slots.as_path())).await?;
+    Ok(layout.is_ok_and(|layout| layout.serving() == Some(slot)))
 }
 
 /// Moves the traffic and the link.

@@ -5,7 +5,7 @@ use std::path::Path;
 use codedeploy_tests::blockdev::{Cut, Disk, Kind, Recording};
 use codedeploy_tests::mounts::in_own_mounts;
 use codedeploy_tests::pair::Found;
-use codedeploy_tests::strike::{Blow, Report, Strike};
+use codedeploy_tests::strike::{Blow, Call, Report, Strike};
 use codedeploy_tests::sweep::{self, Tally};
 
 use crate::local::slots::{Bench, Revision, revision, succeeds};
@@ -110,6 +110,37 @@ async fn whoever_is_killed_while_a_failed_deployment_leaves_its_slot_goes_unnoti
 async fn whoever_is_killed_while_a_slot_is_filled_goes_unnoticed() {
     let what = "… from its Install in a slot to the end";
     killed(what, &revision("v2"), "-journal.json").await;
+}
+
+#[tokio::test]
+async fn a_switch_that_somebody_took_back_by_hand_is_not_finished() {
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    let counted = bench.struck(&revision("v2"), Strike::COUNT).await;
+    let stopping = |call: &Call| call.path.contains("-switch.jsonl") && call.name == "write";
+    // Before the last step comes the one that stops v1.
+    let writes: Vec<usize> = (1..=counted.calls.len())
+        .filter(|number| stopping(&counted.calls[number - 1]))
+        .collect();
+    let number = writes[writes.len() - 2];
+
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    let killed = Strike(Some((number, Blow::Kill)));
+    bench.struck(&revision("v2"), killed).await;
+    bench.expect("green", "v2");
+    std::fs::remove_file(bench.path("app")).unwrap();
+    std::os::unix::fs::symlink(bench.path("app.slots/blue"), bench.path("app")).unwrap();
+    bench.notes();
+    let failing = Revision {
+        fails: Some("BeforeInstall"),
+        ..revision("v3")
+    };
+    let (_, said) = bench.deploy(&failing).await;
+    assert!(said.contains("somebody changed the link"), "{said}");
+    bench.expect("blue", "v1");
+    let notes = bench.notes();
+    assert!(!notes.contains("v1 ApplicationStop"), "{notes}");
 }
 
 #[test]

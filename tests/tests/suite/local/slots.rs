@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bench::GROUP;
 pub(crate) use bench::{Bench, Revision, fails, revision, succeeds};
 
 #[tokio::test]
@@ -404,4 +405,58 @@ async fn a_preview_shows_the_slot_and_changes_nothing() {
     assert!(said.contains("app.slots/green/version"), "{said}");
     bench.expect("blue", "v1");
     assert_eq!(bench.names("app.slots/green"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_second_deployment_group_cannot_have_the_same_link_or_slots() {
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    bench.notes();
+    let location = bench.write(&revision("v2"));
+    let other = ["--bundle-location", &location, "-g", "other"];
+    let said = fails(bench.local(&other).await);
+    assert!(
+        said.contains("the deployment group default-local-deployment-group has its link"),
+        "{said}"
+    );
+    bench.expect("blue", "v1");
+    assert!(!bench.notes().contains("ApplicationStop"));
+}
+
+#[tokio::test]
+async fn a_link_around_the_agents_own_folders_is_refused() {
+    let bench = Bench::new();
+    let folder = bench.path("");
+    let text = format!(
+        "root_dir: {0}/app/root\nlog_dir: {0}/log\npid_dir: {0}/run\n",
+        folder.display()
+    );
+    fs::write(bench.path("conf.yml"), text).unwrap();
+    let said = fails(bench.deploy(&revision("v1")).await);
+    assert!(said.contains("one of the agent's own folders"), "{said}");
+    assert!(bench.path("app/root").is_dir());
+}
+
+#[tokio::test]
+async fn a_rollback_to_a_revision_that_cannot_be_read_changes_nothing() {
+    let bench = Bench::new();
+    succeeds(bench.deploy(&revision("v1")).await);
+    let first = bench.path(&format!("root/{GROUP}"));
+    let deployments: Vec<_> = fs::read_dir(first)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [first] = &deployments[..] else {
+        panic!("{deployments:?}")
+    };
+    succeeds(bench.deploy(&revision("v2")).await);
+    fs::remove_file(first.join("deployment-archive/appspec.yml")).unwrap();
+    bench.notes();
+    let said = fails(bench.roll_back().await);
+    assert!(
+        said.contains("the revision in the slot blue cannot be read"),
+        "{said}"
+    );
+    bench.expect("green", "v2");
+    assert_eq!(bench.notes(), "");
 }

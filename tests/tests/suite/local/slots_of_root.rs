@@ -5,9 +5,10 @@ use std::os::unix::fs::{PermissionsExt as _, chown, lchown};
 
 use codedeploy_tests::balancer::{free_port, get};
 use codedeploy_tests::machine::Machine;
+use codedeploy_tests::mounts::{Mounted, in_own_mounts};
 use codedeploy_tests::programs::programs_folder;
 
-use super::slots::{Bench, fails, revision, succeeds};
+use super::slots::{Bench, Revision, fails, revision, succeeds};
 use crate::pages;
 
 /// A user of nobody.
@@ -41,6 +42,38 @@ async fn a_link_or_slots_that_a_stranger_could_lead_elsewhere_are_refused_which_
     lchown(bench.path("app"), own, None).unwrap();
     succeeds(bench.deploy(&revision("v2")).await);
     bench.expect("green", "v2");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_mounted_in_a_slot_survives_its_end() {
+    in_own_mounts(async || {
+        let bench = Bench::new();
+        succeeds(bench.deploy(&revision("v1")).await);
+        fs::create_dir_all(bench.path("app.slots/green/data")).unwrap();
+        fs::create_dir(bench.path("data")).unwrap();
+        fs::write(bench.path("data/precious"), "").unwrap();
+        let inside = bench.path("app.slots/green/data");
+        let mounted = Mounted::mount(
+            &["--bind".as_ref(), bench.path("data").as_os_str()],
+            &inside,
+        )
+        .unwrap();
+        let once = Revision {
+            strategy: Some("  keep: 1\n"),
+            ..revision("v2")
+        };
+        succeeds(bench.deploy(&once).await);
+        let last = Revision {
+            version: "v3",
+            ..once
+        };
+        let said = succeeds(bench.deploy(&last).await);
+        bench.expect("blue", "v3");
+        assert!(said.contains("is a mount point"), "{said}");
+        assert!(bench.path("data/precious").exists());
+        mounted.unmount().unwrap();
+    });
 }
 
 const UNIT: &str = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nEnvironmentFile=/srv/%i.env\n\

@@ -9,7 +9,7 @@ use codedeploy_tests::programs::Programs;
 use codedeploy_tests::strike::{Report, Strike};
 use tempfile::TempDir;
 
-const GROUP: &str = "default-local-deployment-group";
+pub(super) const GROUP: &str = "default-local-deployment-group";
 
 /// A machine with one application in slots. Each script writes a line with the version, its event
 /// and its slots into `notes`.
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     /// The scripts' notes since the last call.
-    pub(super) fn notes(&self) -> String {
+    pub(crate) fn notes(&self) -> String {
         let notes = fs::read_to_string(self.path("notes")).unwrap_or_default();
         let _ = fs::remove_file(self.path("notes"));
         notes.replace(&format!("{}/", self.folder.display()), "")
@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// Writes a revision; returns its folder.
-    fn write(&self, revision: &Revision<'_>) -> String {
+    pub(super) fn write(&self, revision: &Revision<'_>) -> String {
         let Revision { version, .. } = revision;
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);
