@@ -51,17 +51,17 @@ async fn nobody_notices(provider: Provider) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deployments_behind_haproxy_are_never_noticed() {
+async fn deployments_behind_haproxy_are_never_noticed_which_takes_minutes() {
     nobody_notices(Provider::Haproxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deployments_behind_nginx_are_never_noticed() {
+async fn deployments_behind_nginx_are_never_noticed_which_takes_minutes() {
     nobody_notices(Provider::Nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deployments_with_a_script_that_moves_traffic_are_never_noticed() {
+async fn deployments_with_a_script_that_moves_traffic_are_never_noticed_which_takes_minutes() {
     nobody_notices(Provider::Command).await;
 }
 
