@@ -86,6 +86,9 @@ pub(super) async fn ask_patiently<T>(
             Err(OperateError::Client(error @ ClientError::Outgoing(_)))
                 if began.elapsed() < ABSENCE =>
             {
+                if left(until).is_zero() {
+                    return Ok(None);
+                }
                 if is_first {
                     output::complain(format_args!("{error}; trying again"));
                 }
