@@ -2,8 +2,8 @@
 //!
 //! The page to read for what the agent does to a host: [`Host::plan`] looks and decides,
 //! [`Host::perform`] acts. DownloadBundle fetches and unpacks the revision, Install puts its files
-//! in place, every other event runs scripts; the [`Store`] joins the commands of a deployment. With a
-//! strategy, the files go to a slot, and ValidateService ends with a switch ([`slots`]).
+//! in place, every other event runs scripts; the [`Store`] joins the commands of a deployment.
+//! With a strategy, the files go to a slot, and ValidateService ends with a switch ([`slots`]).
 
 pub(crate) mod appspec;
 mod download;

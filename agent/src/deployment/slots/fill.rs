@@ -44,12 +44,10 @@ pub(in crate::deployment) fn fill(
     appspec: AppSpec,
     reserved: &[PathBuf],
 ) -> Result<Fill, SlotsError> {
-    let earlier = record(store, group)?;
     let Some(strategy) = appspec.strategy.clone() else {
-        return Ok(in_place(store, group, earlier, appspec));
+        return in_place(store, group, appspec);
     };
-    alone(store, group, &strategy, reserved)?;
-    let (layout, earlier) = examine(&strategy, earlier)?;
+    let (layout, earlier) = examine(store, group, &strategy, reserved)?;
     check_port(&strategy, layout)?;
     let prepared = link::prepare(&strategy, layout)?;
     let mut next = next(&strategy, layout, earlier, folder);
@@ -70,15 +68,13 @@ pub(in crate::deployment) fn preview(
     appspec: AppSpec,
     reserved: &[PathBuf],
 ) -> Result<Fill, SlotsError> {
-    let earlier = record(store, group)?;
     let Some(strategy) = appspec.strategy.clone() else {
         return Ok(Fill {
             note: None,
-            ..in_place(store, group, earlier, appspec)
+            ..in_place(store, group, appspec)?
         });
     };
-    alone(store, group, &strategy, reserved)?;
-    let (layout, _) = examine(&strategy, earlier)?;
+    let (layout, _) = examine(store, group, &strategy, reserved)?;
     let folder = without_links(&strategy.folder(layout.idle));
     Ok(Fill {
         appspec: appspec.in_slot(&strategy, &folder),
@@ -89,47 +85,17 @@ pub(in crate::deployment) fn preview(
     })
 }
 
-/// Rejects paths of the strategy that the agent, or another deployment group, has for itself.
-fn alone(
+/// Looks at the slots, and rejects paths that cannot have any.
+fn examine(
     store: &Store,
     group: &PathComponent,
     strategy: &Strategy,
     reserved: &[PathBuf],
-) -> Result<(), SlotsError> {
-    let own = [strategy.link.as_path(), strategy.slots.as_path()].map(without_links);
-    let meet = |one: &Path, other: &Path| one.starts_with(other) || other.starts_with(one);
-    for path in &own {
-        let folder = reserved
-            .iter()
-            .find(|folder| meet(path, &without_links(folder)));
-        if folder.is_some() {
-            return Err(SlotsError::Reserved { path: path.clone() });
-        }
-    }
-    for other in store.slot_groups()?.recorded {
-        if other == *group {
-            continue;
-        }
-        let Some(record) = record(store, &other)?.filter(|record| !record.is_vacant()) else {
-            continue;
-        };
-        let theirs = [&record.link, &record.slots].map(|path| without_links(path));
-        let meets = |path: &PathBuf| theirs.iter().any(|their| meet(path, their));
-        if own.iter().any(meets) {
-            return Err(SlotsError::Shared {
-                group: other,
-                link: record.link,
-                slots: record.slots,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn examine(
-    strategy: &Strategy,
-    earlier: Option<Record>,
 ) -> Result<(Layout, Option<Record>), SlotsError> {
+    let paths = [strategy.link.as_path(), strategy.slots.as_path()].map(without_links);
+    check_reserved(&paths, reserved)?;
+    check_other_groups(store, group, &paths)?;
+    let earlier = record(store, group)?;
     let moved = |record: &&Record| !fits(record, strategy) && !record.is_vacant();
     if let Some(Record { slots, link, .. }) = earlier.as_ref().filter(moved) {
         let (slots, link) = (slots.clone(), link.clone());
@@ -138,6 +104,48 @@ fn examine(
     link::check(strategy)?;
     let layout = link::layout(strategy.link.as_path(), strategy.slots.as_path())?;
     Ok((layout, earlier.filter(|record| fits(record, strategy))))
+}
+
+/// Rejects paths that are in one of the agent's own folders, or around it.
+fn check_reserved(paths: &[PathBuf], reserved: &[PathBuf]) -> Result<(), SlotsError> {
+    let own: Vec<PathBuf> = reserved
+        .iter()
+        .map(|folder| without_links(folder))
+        .collect();
+    match paths.iter().find(|path| overlaps(path, &own)) {
+        Some(path) => Err(SlotsError::Reserved { path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Rejects paths that overlap with the link or the slots of another deployment group.
+fn check_other_groups(
+    store: &Store,
+    group: &PathComponent,
+    paths: &[PathBuf],
+) -> Result<(), SlotsError> {
+    let recorded = store.slot_groups()?.recorded.into_iter();
+    for other in recorded.filter(|other| other != group) {
+        let Some(theirs) = record(store, &other)?.filter(|record| !record.is_vacant()) else {
+            continue;
+        };
+        let taken = [&theirs.link, &theirs.slots].map(|path| without_links(path));
+        if paths.iter().any(|path| overlaps(path, &taken)) {
+            return Err(SlotsError::Shared {
+                group: other,
+                link: theirs.link,
+                slots: theirs.slots,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of the folders is `path`, contains it, or is below it.
+fn overlaps(path: &Path, folders: &[PathBuf]) -> bool {
+    folders
+        .iter()
+        .any(|folder| path.starts_with(folder) || folder.starts_with(path))
 }
 
 /// Rejects a slot whose port is in use: the new revision could not start, and ValidateService would
@@ -156,21 +164,16 @@ fn check_port(strategy: &Strategy, layout: Layout) -> Result<(), SlotsError> {
 }
 
 /// An Install without slots: those of earlier revisions are no longer anybody's.
-fn in_place(
-    store: &Store,
-    group: &PathComponent,
-    earlier: Option<Record>,
-    appspec: AppSpec,
-) -> Fill {
-    let earlier = earlier.filter(|record| !record.is_vacant());
+fn in_place(store: &Store, group: &PathComponent, appspec: AppSpec) -> Result<Fill, SlotsError> {
+    let earlier = record(store, group)?.filter(|record| !record.is_vacant());
     let vacant = earlier.map(|record| Record::new(&record.link, &record.slots));
-    Fill {
+    Ok(Fill {
         appspec,
         slot: None,
         note: vacant.map(|vacant| note(store, group, &vacant)),
         layout: None,
         made: None,
-    }
+    })
 }
 
 /// The record after the Install. Pure.
@@ -189,7 +192,7 @@ fn next(
     record.with(layout.idle, Some(folder.path().to_owned()))
 }
 
-fn slot(strategy: &Strategy, layout: Layout, folder: std::path::PathBuf) -> Slot {
+fn slot(strategy: &Strategy, layout: Layout, folder: PathBuf) -> Slot {
     let real = |slot: SlotName| folder.with_file_name(slot.name());
     let serving = match layout.live {
         Live::Nothing => None,

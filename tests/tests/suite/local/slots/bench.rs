@@ -37,9 +37,11 @@ impl Bench {
 
     pub(super) fn with(configuration: &str) -> Self {
         let temporary = tempfile::tempdir().unwrap();
-        let mut bench = Self::at(temporary.path(), configuration);
-        bench._temporary = Some(temporary);
-        bench
+        let bench = Self::at(temporary.path(), configuration);
+        Self {
+            _temporary: Some(temporary),
+            ..bench
+        }
     }
 
     /// Everything in `folder`.
